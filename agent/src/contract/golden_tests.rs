@@ -1,0 +1,136 @@
+//! The bytes of every variant, frozen. A failing line here means that running guests could no
+//! longer be spoken to: add a variant or a version instead of changing one.
+
+use std::net::Ipv4Addr;
+
+use super::codec::{self, Decode, Encode};
+use super::config::{Control, GuestConfig, NetConfig, RootLayout};
+use super::control::{GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode};
+use super::exec::ExecRequest;
+use super::{drive, exec};
+
+pub(super) fn sample_config() -> GuestConfig {
+    GuestConfig {
+        vm_id: [1; 16],
+        hostname: "vm".into(),
+        net: Some(NetConfig {
+            mac: [2, 0, 0, 0, 0, 5],
+            address: Ipv4Addr::new(172, 16, 0, 2),
+            prefix_len: 24,
+            gateway: Ipv4Addr::new(172, 16, 0, 1),
+            dns: vec![Ipv4Addr::new(1, 1, 1, 1)],
+            search: Some("vm".into()),
+        }),
+        authorized_keys: vec!["k".into()],
+        host_key: "h".into(),
+        root: RootLayout::Overlay { base: [3; 16], overlay: [4; 16] },
+        work: Some([5; 16]),
+        env: vec![("A".into(), "b".into())],
+        op_id: [6; 16],
+        control: Control::VirtioSerial { name: "p".into() },
+        ssh_port: 22,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `n` copies of a byte, in hex.
+fn run(byte: &str, n: usize) -> String {
+    byte.repeat(n)
+}
+
+#[track_caller]
+fn golden<T: Encode + Decode<()> + PartialEq + std::fmt::Debug>(value: &T, expected: &str) {
+    let bytes = codec::encode(value).unwrap();
+    assert_eq!(hex(&bytes), expected);
+    assert_eq!(&codec::decode::<T>(&bytes).unwrap(), value);
+}
+
+#[test]
+fn host_requests() {
+    let op = run("0a", 16);
+    let case =
+        |body, tail: &str| golden(&HostRequest { op_id: [10; 16], body }, &format!("{op}{tail}"));
+    case(HostBody::Hello { contract: 1 }, "0001");
+    case(HostBody::Ping, "01");
+    case(HostBody::Sync, "02");
+    case(HostBody::Shutdown { mode: ShutdownMode::PowerOff, grace_ms: 20_000 }, "0300fb204e");
+    case(HostBody::Shutdown { mode: ShutdownMode::Reboot, grace_ms: 0 }, "030100");
+    case(HostBody::SetClock { unix_nanos: 1 << 60 }, "04fd0000000000000010");
+}
+
+#[test]
+fn guest_events() {
+    let op = run("0b", 16);
+    let ready = ReadyInfo {
+        contract: 1,
+        agent_version: "a".into(),
+        boot_id: "b".into(),
+        kernel_release: "k".into(),
+        os_name: "o".into(),
+        ssh_port: 22,
+        vsock: Some(22),
+        boot_millis: 900,
+    };
+    golden(&GuestEvent::Ready(ready.clone()), "000101610162016b016f160116fb8403");
+    golden(
+        &GuestEvent::Ready(ReadyInfo { vsock: None, ..ready }),
+        "000101610162016b016f1600fb8403",
+    );
+    golden(&GuestEvent::NotReady { stage: "s".into(), error: None }, "01017300");
+    golden(&GuestEvent::NotReady { stage: "s".into(), error: Some("e".into()) }, "010173010165");
+    golden(&GuestEvent::Pong { op_id: [11; 16] }, &format!("02{op}"));
+    golden(&GuestEvent::Synced { op_id: [11; 16] }, &format!("03{op}"));
+    golden(&GuestEvent::ShuttingDown { op_id: [11; 16] }, &format!("04{op}"));
+    golden(&GuestEvent::Failed { op_id: [11; 16], message: "m".into() }, &format!("05{op}016d"));
+}
+
+#[test]
+fn config_variants() {
+    golden(
+        &RootLayout::Overlay { base: [3; 16], overlay: [4; 16] },
+        &format!("00{}{}", run("03", 16), run("04", 16)),
+    );
+    golden(&RootLayout::Plain { disk: [3; 16] }, &format!("01{}", run("03", 16)));
+    golden(&Control::VirtioSerial { name: "p".into() }, "000170");
+    golden(&Control::Vsock { port: 1024 }, "01fb0004");
+}
+
+#[test]
+fn config_drive() {
+    let bytes = drive::encode(&sample_config()).unwrap();
+    let payload = [
+        "00",
+        &run("01", 16),
+        "02766d",
+        "01020000000005ac10000218ac10000101010101010102766d",
+        "01016b",
+        "0168",
+        &format!("00{}{}", run("03", 16), run("04", 16)),
+        &format!("01{}", run("05", 16)),
+        "0101410162",
+        &run("06", 16),
+        "000170",
+        "16",
+    ]
+    .concat();
+    let length = u32::try_from(payload.len() / 2).unwrap().to_le_bytes();
+    let expected = format!("{}{}{payload}a641932e", hex(b"BNGRCFG1"), hex(&length));
+    let (used, padding) = bytes.split_at(expected.len() / 2);
+    assert_eq!(hex(used), expected);
+    assert!(padding.iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn exec_request() {
+    let request = ExecRequest {
+        argv: vec!["a".into(), "b c".into()],
+        env: vec![("A".into(), "b".into())],
+        cwd: Some("/".into()),
+        op_id: [12; 16],
+    };
+    let expected = format!("{}0002016103622063010141016201012f{}", hex(exec::MARK), run("0c", 16));
+    assert_eq!(hex(&exec::encode(&request).unwrap()), expected);
+}
