@@ -1,0 +1,60 @@
+//! What happened, numbered, for those who watch.
+
+use super::ids::{OpId, VmId};
+use super::lifecycle::VmState;
+use super::op::{OpKind, Outcome};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Without gaps within one run of the daemon.
+    pub seq: u64,
+    pub unix_ms: u64,
+    pub op_id: Option<OpId>,
+    pub vm: Option<VmId>,
+    pub kind: EventKind,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    OpStarted {
+        kind: OpKind,
+        subject: String,
+    },
+    StepStarted {
+        step: String,
+    },
+    StepDone {
+        step: String,
+        elapsed_us: u64,
+    },
+    StepFailed {
+        step: String,
+        cause: String,
+    },
+    StepUndone {
+        step: String,
+    },
+    OpEnded {
+        outcome: Outcome,
+    },
+    VmChanged {
+        name: String,
+        state: VmState,
+    },
+    VmExited {
+        name: String,
+        how: String,
+        expected: bool,
+    },
+    ActorRebuilt {
+        actor: String,
+        incarnation: u64,
+    },
+    ActorQuarantined {
+        actor: String,
+    },
+    /// Free text for long work without steps of its own: `unpacked 1200 files`.
+    Progress {
+        text: String,
+    },
+}

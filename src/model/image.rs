@@ -1,0 +1,36 @@
+//! What is known of images and kernels.
+
+use super::ids::Digest;
+use super::name::Name;
+use super::size::Size;
+
+/// An image: one read-only ext4 file, shared by every VM made from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRecord {
+    pub name: Name,
+    /// Of the file system file; also its file name.
+    pub digest: Digest,
+    /// Of the ext4 file system, by which the guest finds the disk.
+    pub uuid: [u8; 16],
+    /// Apparent size of the file.
+    pub size: Size,
+    /// What it was made from: `mmdebstrap bookworm`, `tar rootfs.tar`.
+    pub source: String,
+    pub created_unix_ms: u64,
+}
+
+/// A kernel: an ELF `vmlinux` and an initramfs part with its modules in load order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelRecord {
+    pub name: Name,
+    /// Of `vmlinux` and modules together; also its directory's name.
+    pub digest: Digest,
+    /// `6.1.0-50-cloud-amd64`.
+    pub version: String,
+    pub distro: String,
+    pub arch: String,
+    pub modules: u32,
+    pub size: Size,
+    pub source: String,
+    pub created_unix_ms: u64,
+}

@@ -1,0 +1,32 @@
+//! Pure types and rules: no runtime, no I/O, no codec, nothing of ours imported.
+//!
+//! Requested ([`VmSpec`]), durable ([`VmRecord`]), observed ([`VmHandles`]) and published
+//! ([`VmView`]) are different types on purpose: what somebody asked for is never mistaken for what is.
+
+mod admission;
+mod event;
+mod failure;
+mod ids;
+mod image;
+mod lifecycle;
+mod name;
+mod network;
+mod op;
+mod size;
+mod spec;
+mod vm;
+
+pub use admission::{HostBudget, Refusal, admit};
+pub use event::{Event, EventKind};
+pub use failure::{Code, Failure, chain};
+pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
+pub use image::{ImageRecord, KernelRecord};
+pub use lifecycle::{Refused, Verb, VmEvent, VmState, admits, step};
+pub use name::{InvalidName, Name};
+pub use network::{Mac, Subnet, SubnetError, TapName};
+pub use op::{
+    Entry, IllegalEvent, OpKind, OpRecord, Outcome, Progress, StepEvent, StepStatus, StepTiming,
+};
+pub use size::{ParseSizeError, Size};
+pub use spec::{SpecDefaults, SpecError, VmSpec, VmmChoice};
+pub use vm::{ExitReport, ProcessIdentity, VmHandles, VmKeys, VmRecord, VmView};

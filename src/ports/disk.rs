@@ -1,0 +1,119 @@
+//! A VM's private files.
+
+use std::path::{Path, PathBuf};
+
+use super::PortFuture;
+use crate::model::{OpId, Size, VmId};
+
+/// Where everything of one VM lives: two directories named after its id. Pure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VmPaths {
+    /// `<state>/vms/<id>`: lives as long as the VM.
+    pub dir: PathBuf,
+    /// `<run>/<short id>`: lives as long as its process. Short, because sockets live here and a
+    /// Unix socket's path ends at 108 bytes.
+    pub run: PathBuf,
+}
+
+impl VmPaths {
+    #[must_use]
+    pub fn new(vms: &Path, run: &Path, vm: VmId) -> Self {
+        Self { dir: vms.join(vm.to_string()), run: run.join(vm.short()) }
+    }
+
+    #[must_use]
+    pub fn overlay(&self) -> PathBuf {
+        self.dir.join("overlay.ext4")
+    }
+
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.dir.join("work.ext4")
+    }
+
+    /// The configuration drive: see `banger_agent::contract::drive`.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("config.img")
+    }
+
+    /// The guest's serial console, capped in size; `serial.log.1` holds what came before.
+    #[must_use]
+    pub fn serial_log(&self) -> PathBuf {
+        self.dir.join("serial.log")
+    }
+
+    /// What the VMM itself printed.
+    #[must_use]
+    pub fn vmm_log(&self) -> PathBuf {
+        self.dir.join("vmm.log")
+    }
+
+    /// The VMM's API: QMP for QEMU.
+    #[must_use]
+    pub fn api_socket(&self) -> PathBuf {
+        self.run.join("api.sock")
+    }
+
+    /// The agent's control port.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run.join("control.sock")
+    }
+}
+
+/// What disks a VM gets. The UUIDs are those of the ext4 file systems; they are derived from the
+/// VM's id ([`DiskPlan::for_vm`]), so that a repeated step makes the same disks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DiskPlan {
+    pub overlay: Size,
+    pub overlay_uuid: [u8; 16],
+    pub work: Size,
+    pub work_uuid: [u8; 16],
+}
+
+impl DiskPlan {
+    #[must_use]
+    pub fn for_vm(vm: VmId, overlay: Size, work: Size) -> Self {
+        let tagged = |tag: u8| {
+            let mut uuid = vm.0;
+            uuid[15] ^= tag;
+            uuid
+        };
+        Self { overlay, overlay_uuid: tagged(1), work, work_uuid: tagged(2) }
+    }
+}
+
+pub trait DiskHost: Send + Sync + std::fmt::Debug {
+    fn paths(&self, vm: VmId) -> VmPaths;
+
+    /// Makes the VM's directory and its two sparse disks, empty ext4 of the planned sizes. Disks
+    /// that are there already are left alone.
+    fn ensure_vm_disks<'a>(&'a self, op: OpId, vm: VmId, plan: &'a DiskPlan) -> PortFuture<'a, ()>;
+
+    /// Writes the configuration drive, replacing it by rename.
+    fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()>;
+
+    fn remove_config<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
+
+    /// Makes the empty run directory that the VMM puts its sockets in; stale sockets go.
+    fn ensure_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
+
+    fn remove_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
+
+    /// Removes the VM's directory for good.
+    fn remove_vm<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
+
+    /// VMs that have a directory, known to the store or not.
+    fn list(&self) -> PortFuture<'_, Vec<VmId>>;
+
+    /// Free space where the disks live.
+    fn free(&self) -> PortFuture<'_, Size>;
+
+    /// Keeps the VM's logs below their cap: what is above moves to `<log>.1`. The VMM writes in
+    /// append mode, so cutting the file is safe at any time.
+    fn cap_logs(&self, vm: VmId) -> PortFuture<'_, ()>;
+
+    /// The last lines of the console, oldest first.
+    fn console_tail<'a>(&'a self, vm: VmId, lines: usize) -> PortFuture<'a, Vec<String>>;
+}

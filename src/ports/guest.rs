@@ -1,0 +1,53 @@
+//! The daemon's own link to the agent in the guest: readiness, health, shutdown. Users' commands
+//! do not pass here; the CLI dials the guest itself.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{DiskPlan, PortFuture, VmPaths};
+use crate::model::{OpId, Subnet, VmKeys, VmRecord};
+
+/// What goes on the configuration drive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestSetup {
+    pub record: VmRecord,
+    pub subnet: Subnet,
+    pub dns: Vec<Ipv4Addr>,
+    pub base_uuid: [u8; 16],
+    pub disks: DiskPlan,
+}
+
+/// What the agent reported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestReady {
+    pub boot_id: String,
+    pub kernel_release: String,
+    pub os_name: String,
+    pub agent_version: String,
+}
+
+pub trait GuestLink: Send + Sync + std::fmt::Debug {
+    /// Fresh ed25519 keys for one VM.
+    fn make_keys(&self) -> PortFuture<'_, VmKeys>;
+
+    /// The bytes of the configuration drive. Pure.
+    fn config_drive(&self, op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, super::HostError>;
+
+    /// Ends when the agent has reported that it serves, by an event and not by polling. Fails when
+    /// the agent reports a failed boot; `cancel` ends the wait. The time limit is the caller's.
+    fn await_ready<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, GuestReady>;
+
+    /// Asks the agent to sync and power off; returns when it has said that it will. The end of the
+    /// process is seen elsewhere.
+    fn shutdown<'a>(&'a self, op: OpId, paths: &'a VmPaths, grace: Duration) -> PortFuture<'a, ()>;
+
+    /// Whether the agent answers within `limit`.
+    fn ping<'a>(&'a self, op: OpId, paths: &'a VmPaths, limit: Duration) -> PortFuture<'a, ()>;
+}

@@ -1,0 +1,99 @@
+//! Files of images and kernels: content-addressed, made under a temporary name, renamed when
+//! whole. Which names exist is the store's business; this port knows digests only.
+
+use std::path::PathBuf;
+
+use tokio_util::sync::CancellationToken;
+
+use super::PortFuture;
+use crate::model::{Digest, OpId, Size};
+
+/// Where a root file system comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageRecipe {
+    /// mmdebstrap; `include` lists extra packages.
+    Debian {
+        suite: String,
+        include: Vec<String>,
+        mirror: Option<String>,
+    },
+    /// A tar, plain or compressed.
+    Tar {
+        path: PathBuf,
+    },
+    Directory {
+        path: PathBuf,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KernelRecipe {
+    /// A Debian kernel package.
+    Deb { path: PathBuf },
+    /// A kernel (bzImage or ELF) and, unless everything is built in, its modules directory
+    /// (the one that holds `modules.dep`).
+    Files { kernel: PathBuf, modules: Option<PathBuf> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageFile {
+    pub digest: Digest,
+    pub uuid: [u8; 16],
+    pub size: Size,
+    pub source: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelFile {
+    pub digest: Digest,
+    pub version: String,
+    pub distro: String,
+    pub arch: String,
+    pub modules: u32,
+    pub size: Size,
+    pub source: String,
+}
+
+/// What a VM boots from; all verified to be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BootFiles {
+    pub base: PathBuf,
+    pub base_uuid: [u8; 16],
+    pub kernel: PathBuf,
+    /// Modules and agent in one initramfs.
+    pub initrd: PathBuf,
+}
+
+/// Told what a long piece of work is doing; must not block.
+pub type ProgressSink = std::sync::Arc<dyn Fn(String) + Send + Sync>;
+
+pub trait ImageHost: Send + Sync + std::fmt::Debug {
+    /// Builds or imports the image; the same content gives the same digest and one file. Cancelled
+    /// or failed it leaves nothing behind, whole or half.
+    fn make_image<'a>(
+        &'a self,
+        op: OpId,
+        recipe: &'a ImageRecipe,
+        progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ImageFile>;
+
+    fn make_kernel<'a>(
+        &'a self,
+        op: OpId,
+        recipe: &'a KernelRecipe,
+        progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, KernelFile>;
+
+    fn remove_image(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()>;
+
+    fn remove_kernel(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()>;
+
+    /// The files to boot from; puts the initramfs together if it is not there yet. A missing or
+    /// damaged file is named.
+    fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles>;
+
+    /// Removes leftovers of work that a crash cut short.
+    fn sweep(&self, op: OpId) -> PortFuture<'_, u32>;
+}

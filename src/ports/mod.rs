@@ -1,0 +1,30 @@
+//! Seams to the operating system. The real adapter (`host/`) and the fake (`sim/`) implement the
+//! same trait, and the fake validates as strictly.
+//!
+//! Every effect is an idempotent `ensure_*` or `remove_*`: done twice, it is done once; removing
+//! what is not there succeeds. Each carries the operation's id, which ends in every log line.
+
+mod clock;
+mod disk;
+mod error;
+mod guest;
+mod hypervisor;
+mod image;
+mod names;
+mod net;
+mod process;
+
+pub use clock::Clock;
+pub use disk::{DiskHost, DiskPlan, VmPaths};
+pub use error::HostError;
+pub use guest::{GuestLink, GuestReady, GuestSetup};
+pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescription};
+pub use image::{
+    BootFiles, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, ProgressSink,
+};
+pub use names::NameSink;
+pub use net::{NetHost, TapSource};
+pub use process::{ProcessHost, SpawnRequest};
+
+/// The future that a port's method returns.
+pub type PortFuture<'a, T> = futures::future::BoxFuture<'a, Result<T, HostError>>;

@@ -1,0 +1,46 @@
+//! Processes that outlive the daemon.
+
+use std::path::PathBuf;
+
+use super::{PortFuture, VmmCommand};
+use crate::model::{ExitReport, OpId, ProcessIdentity, VmId};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpawnRequest {
+    pub vm: VmId,
+    pub command: VmmCommand,
+    /// Takes the process's stdout and stderr.
+    pub log: PathBuf,
+}
+
+/// A VMM runs in its own session and cgroup under the helper's care; the VM's id is in its cgroup
+/// and on its command line, so it is found again when every handle is lost.
+pub trait ProcessHost: Send + Sync + std::fmt::Debug {
+    /// Starts the VMM, or answers with the one that runs already.
+    fn ensure_spawned<'a>(
+        &'a self,
+        op: OpId,
+        request: &'a SpawnRequest,
+    ) -> PortFuture<'a, ProcessIdentity>;
+
+    /// The VM's process, whoever started it.
+    fn find(&self, op: OpId, vm: VmId) -> PortFuture<'_, Option<ProcessIdentity>>;
+
+    /// Needs no privilege and asks nobody but the kernel.
+    fn is_alive(&self, process: &ProcessIdentity) -> bool;
+
+    /// Signals this process and no other: a reused pid is never hit. Gone already is success.
+    fn signal<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        process: &'a ProcessIdentity,
+        signal: i32,
+    ) -> PortFuture<'a, ()>;
+
+    /// Ends everything in the VM's cgroup by SIGKILL, waits until it is gone, removes the cgroup.
+    fn ensure_gone(&self, op: OpId, vm: VmId) -> PortFuture<'_, Option<ExitReport>>;
+
+    /// Ends when the process has ended. Dropping the future stops the watch only.
+    fn exited<'a>(&'a self, vm: VmId, process: &'a ProcessIdentity) -> PortFuture<'a, ExitReport>;
+}

@@ -1,0 +1,1 @@
+//! The root helper's own small protocol.

@@ -1,0 +1,4 @@
+//! What crosses a process boundary or a restart.
+
+pub mod codec;
+pub mod helper;
