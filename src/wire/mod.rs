@@ -1,4 +1,9 @@
 //! What crosses a process boundary or a restart.
 
 pub mod codec;
+mod convert;
+pub mod frame;
+pub mod hello;
 pub mod helper;
+pub mod reply;
+pub mod request;

@@ -1,0 +1,251 @@
+//! What the daemon answers. Append only, as for requests.
+//!
+//! The field names of these types are also those of the CLI's `--json`, hence `Serialize`; they
+//! are as stable as the bytes.
+
+use serde::Serialize;
+
+use super::codec::{Decode, Encode};
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Reply {
+    /// The intent is durable and the operation runs; a lost connection loses nothing from here on.
+    Accepted { op_id: [u8; 16] },
+    /// Progress of the operation asked for, or of everything when events were.
+    Event(EventInfo),
+    /// A piece of a log, as it is.
+    Bytes(Vec<u8>),
+    /// A piece of a long list; pieces come before `Done`, which then holds the last one.
+    Part(Answer),
+    /// The last reply to a request.
+    Done(Answer),
+    /// The last reply to a request.
+    Failed(FailureInfo),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Answer {
+    Nothing,
+    Status(Box<StatusInfo>),
+    Checks(Vec<CheckInfo>),
+    Vms(Vec<VmInfo>),
+    Endpoint(Box<EndpointInfo>),
+    Images(Vec<ImageInfo>),
+    Kernels(Vec<KernelInfo>),
+    Ops(Vec<OpInfo>),
+    /// How an operation ended, with the VM as it is now, unless it is gone.
+    Ended {
+        op: Box<OpInfo>,
+        vm: Option<Box<VmInfo>>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct FailureInfo {
+    pub code: String,
+    pub message: String,
+    pub hints: Vec<String>,
+    pub retryable: bool,
+    pub op_id: Option<String>,
+    pub detail: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct StatusInfo {
+    pub version: String,
+    pub pid: u32,
+    pub uid: u32,
+    pub started_unix_ms: u64,
+    pub state_dir: String,
+    pub socket: String,
+    pub simulated: bool,
+    pub bridge: String,
+    pub subnet: String,
+    pub dns_listen: Option<String>,
+    pub taps_ready: u32,
+    pub taps_leased: u32,
+    pub vms: u32,
+    pub vms_running: u32,
+    pub helper: String,
+}
+
+/// One line of the doctor's report.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct CheckInfo {
+    pub name: String,
+    /// `pass`, `warn` or `fail`.
+    pub verdict: String,
+    pub detail: String,
+    pub hint: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct VmInfo {
+    pub id: String,
+    pub name: String,
+    pub state: String,
+    pub generation: u64,
+    pub image: String,
+    pub image_digest: String,
+    pub kernel: String,
+    pub kernel_digest: String,
+    pub address: String,
+    pub mac: String,
+    pub vcpu: u32,
+    pub memory_mib: u32,
+    pub disk_bytes: u64,
+    pub work_disk_bytes: u64,
+    pub nat: bool,
+    /// Names only: values may be secrets.
+    pub env_names: Vec<String>,
+    pub created_unix_ms: u64,
+    pub busy: Option<BusyInfo>,
+    /// Which VMM runs it, and why that one.
+    pub vmm: Option<String>,
+    pub pid: Option<u32>,
+    pub tap: Option<String>,
+    pub guest_boot_id: Option<String>,
+    pub host_key: String,
+    pub last_failure: Option<FailureInfo>,
+    pub last_exit: Option<ExitInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct BusyInfo {
+    pub op_id: String,
+    pub kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct ExitInfo {
+    pub unix_ms: u64,
+    pub how: String,
+}
+
+/// Everything the CLI needs to speak SSH to the guest by itself.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct EndpointInfo {
+    pub vm_id: String,
+    pub name: String,
+    pub address: String,
+    pub port: u16,
+    pub host_key: String,
+    pub client_private: String,
+    pub env: Vec<(String, String)>,
+}
+
+impl std::fmt::Debug for EndpointInfo {
+    /// The key must not reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EndpointInfo").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct ImageInfo {
+    pub name: String,
+    pub digest: String,
+    pub size_bytes: u64,
+    pub source: String,
+    pub created_unix_ms: u64,
+    pub used_by: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct KernelInfo {
+    pub name: String,
+    pub digest: String,
+    pub version: String,
+    pub distro: String,
+    pub arch: String,
+    pub modules: u32,
+    pub size_bytes: u64,
+    pub source: String,
+    pub created_unix_ms: u64,
+    pub used_by: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct OpInfo {
+    pub id: String,
+    pub kind: String,
+    pub subject: String,
+    pub vm_id: Option<String>,
+    pub started_unix_ms: u64,
+    pub ended_unix_ms: Option<u64>,
+    /// `running`, `done`, `unchanged`, `rolled-back`, `stuck`.
+    pub outcome: String,
+    pub step: Option<String>,
+    pub cause: Option<String>,
+    pub undo: Option<String>,
+    /// The ladder; only where one operation was asked for.
+    pub steps: Vec<StepInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct StepInfo {
+    pub step: String,
+    /// `not-started`, `running`, `done`, `failed`, `undoing`, `undone`, `undo-failed`.
+    pub status: String,
+    pub started_unix_ms: Option<u64>,
+    pub ended_unix_ms: Option<u64>,
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct EventInfo {
+    pub seq: u64,
+    pub unix_ms: u64,
+    pub op_id: Option<String>,
+    pub vm_id: Option<String>,
+    pub kind: EventKindInfo,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKindInfo {
+    OpStarted {
+        op: String,
+        subject: String,
+    },
+    StepStarted {
+        step: String,
+    },
+    StepDone {
+        step: String,
+        elapsed_us: u64,
+    },
+    StepFailed {
+        step: String,
+        cause: String,
+    },
+    StepUndone {
+        step: String,
+    },
+    OpEnded {
+        outcome: String,
+    },
+    VmChanged {
+        name: String,
+        state: String,
+    },
+    VmExited {
+        name: String,
+        how: String,
+        expected: bool,
+    },
+    ActorRebuilt {
+        actor: String,
+        incarnation: u64,
+    },
+    ActorQuarantined {
+        actor: String,
+    },
+    Progress {
+        text: String,
+    },
+    /// The reader was too slow; so many events are lost to it.
+    Missed {
+        count: u64,
+    },
+}

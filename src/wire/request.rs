@@ -1,0 +1,149 @@
+//! What the CLI asks the daemon. Append only: a changed payload is a new variant at the end.
+
+use super::codec::{Decode, Encode};
+
+/// One request. The op id is the idempotency key: sent again with the same contents it answers
+/// with what is known, sent again with other contents it is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Envelope {
+    pub op_id: [u8; 16],
+    /// How long the caller waits for an answer. It never ends an operation. Zero: no limit.
+    pub deadline_ms: u64,
+    pub request: Request,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Request {
+    Ping,
+    Status,
+    Doctor,
+    /// Operations: they answer `Accepted`, then events, then `Done`.
+    CreateVm(CreateVm),
+    StartVm {
+        vm: String,
+    },
+    StopVm {
+        vm: String,
+        grace_ms: Option<u64>,
+    },
+    KillVm {
+        vm: String,
+        signal: i32,
+    },
+    RestartVm {
+        vm: String,
+        grace_ms: Option<u64>,
+    },
+    DeleteVm {
+        vm: String,
+    },
+    ListVms,
+    ShowVm {
+        vm: String,
+    },
+    /// How to dial the guest: refused unless the VM runs.
+    Endpoint {
+        vm: String,
+    },
+    Logs(Logs),
+    BuildDebian {
+        name: String,
+        suite: String,
+        include: Vec<String>,
+        mirror: Option<String>,
+    },
+    ImportImage {
+        name: String,
+        source: ImageSource,
+    },
+    ListImages,
+    ShowImage {
+        name: String,
+    },
+    DeleteImage {
+        name: String,
+    },
+    ImportKernel {
+        name: String,
+        source: KernelSource,
+    },
+    ListKernels,
+    ShowKernel {
+        name: String,
+    },
+    DeleteKernel {
+        name: String,
+    },
+    ListOps {
+        limit: u32,
+    },
+    /// By id or unique prefix of it.
+    ShowOp {
+        op: String,
+    },
+    /// Replays the operation's events, then follows it to its end.
+    WatchOp {
+        op: String,
+    },
+    CancelOp {
+        op: String,
+    },
+    /// Events from `since` (a sequence number) on; with `follow` the stream does not end.
+    Events {
+        since: u64,
+        follow: bool,
+    },
+}
+
+/// Whatever is not given comes from the daemon's configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct CreateVm {
+    pub name: Option<String>,
+    pub image: Option<String>,
+    pub kernel: Option<String>,
+    pub vcpu: Option<u32>,
+    pub memory_mib: Option<u32>,
+    pub disk_bytes: Option<u64>,
+    pub work_disk_bytes: Option<u64>,
+    pub nat: bool,
+    pub env: Vec<(String, String)>,
+    pub vmm: Vmm,
+    /// Boot it in the same operation.
+    pub start: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum Vmm {
+    #[default]
+    Auto,
+    Qemu,
+    Firecracker,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Logs {
+    pub vm: String,
+    pub source: LogSource,
+    /// The last so many lines; all of them if not given.
+    pub tail: Option<u32>,
+    pub follow: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum LogSource {
+    Serial,
+    Vmm,
+}
+
+/// Paths are absolute and read by the daemon, as its own user.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ImageSource {
+    Tar { path: String },
+    Directory { path: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum KernelSource {
+    Deb { path: String },
+    Files { kernel: String, modules: Option<String> },
+}
