@@ -3,6 +3,7 @@
 
 pub mod actors;
 pub mod cli;
+pub mod config;
 pub mod helper;
 pub mod host;
 pub mod model;

@@ -63,6 +63,8 @@ pub enum OpKind {
     DeleteImage,
     ImportKernel,
     DeleteKernel,
+    /// Born in the daemon: takes away what a VM that ended by itself left behind.
+    CleanUpVm,
 }
 
 impl OpKind {
@@ -80,6 +82,7 @@ impl OpKind {
             Self::DeleteImage => "image-delete",
             Self::ImportKernel => "kernel-import",
             Self::DeleteKernel => "kernel-delete",
+            Self::CleanUpVm => "vm-clean-up",
         }
     }
 }

@@ -94,6 +94,7 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
     /// damaged file is named.
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles>;
 
-    /// Removes leftovers of work that a crash cut short.
-    fn sweep(&self, op: OpId) -> PortFuture<'_, u32>;
+    /// Removes leftovers of work that a crash cut short: temporary files, and finished files that
+    /// no record names. Answers how many. Called before any other work begins.
+    fn sweep<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, u32>;
 }

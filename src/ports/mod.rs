@@ -22,7 +22,7 @@ pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescri
 pub use image::{
     BootFiles, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, ProgressSink,
 };
-pub use names::NameSink;
+pub use names::{NameHost, NameSink};
 pub use net::{NetHost, TapSource};
 pub use process::{ProcessHost, SpawnRequest};
 
