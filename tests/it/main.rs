@@ -1,0 +1,3 @@
+//! Fast tests over the whole tree: no KVM, no root, no network beyond loopback.
+
+mod boundaries;
