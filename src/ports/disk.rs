@@ -84,6 +84,12 @@ impl DiskPlan {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogKind {
+    Serial,
+    Vmm,
+}
+
 pub trait DiskHost: Send + Sync + std::fmt::Debug {
     fn paths(&self, vm: VmId) -> VmPaths;
 
@@ -113,6 +119,15 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
     /// Keeps the VM's logs below their cap: what is above moves to `<log>.1`. The VMM writes in
     /// append mode, so cutting the file is safe at any time.
     fn cap_logs(&self, vm: VmId) -> PortFuture<'_, ()>;
+
+    /// What the log holds from byte `from` on, at most 64 KiB of it, and where to go on. A log
+    /// that was cut since is read from its new beginning. A log that is not there is empty.
+    fn read_log<'a>(
+        &'a self,
+        vm: VmId,
+        log: LogKind,
+        from: u64,
+    ) -> PortFuture<'a, (Vec<u8>, u64)>;
 
     /// The last lines of the console, oldest first.
     fn console_tail<'a>(&'a self, vm: VmId, lines: usize) -> PortFuture<'a, Vec<String>>;

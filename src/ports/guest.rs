@@ -32,6 +32,9 @@ pub trait GuestLink: Send + Sync + std::fmt::Debug {
     /// Fresh ed25519 keys for one VM.
     fn make_keys(&self) -> PortFuture<'_, VmKeys>;
 
+    /// Where the agent's SSH server listens in every guest.
+    fn ssh_port(&self) -> u16;
+
     /// The bytes of the configuration drive. Pure.
     fn config_drive(&self, op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, super::HostError>;
 

@@ -15,7 +15,7 @@ mod net;
 mod process;
 
 pub use clock::Clock;
-pub use disk::{DiskHost, DiskPlan, VmPaths};
+pub use disk::{DiskHost, DiskPlan, LogKind, VmPaths};
 pub use error::HostError;
 pub use guest::{GuestLink, GuestReady, GuestSetup};
 pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescription};
