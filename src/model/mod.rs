@@ -12,6 +12,7 @@ mod lifecycle;
 mod name;
 mod network;
 mod op;
+mod proc_stat;
 mod size;
 mod spec;
 mod vm;
@@ -27,6 +28,7 @@ pub use network::{Mac, Subnet, SubnetError, TapName};
 pub use op::{
     Entry, IllegalEvent, OpKind, OpRecord, Outcome, Progress, StepEvent, StepStatus, StepTiming,
 };
+pub use proc_stat::ProcStat;
 pub use size::{ParseSizeError, Size};
 pub use spec::{SpecDefaults, SpecError, VmSpec, VmmChoice};
 pub use vm::{ExitReport, ProcessIdentity, VmHandles, VmKeys, VmRecord, VmView};

@@ -92,6 +92,13 @@ impl Frames {
         within("whole frame", limit, self.receive()).await
     }
 
+    /// Lowers the longest frame that is accepted.
+    #[must_use]
+    pub fn limited(mut self, max_bytes: usize) -> Self {
+        self.inner.codec_mut().set_max_frame_length(max_bytes.min(MAX_BYTES));
+        self
+    }
+
     /// The stream itself, to learn whether the other side has gone.
     #[must_use]
     pub fn get_ref(&self) -> &UnixStream {
