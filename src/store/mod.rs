@@ -1,1 +1,47 @@
-//! To be filled.
+//! The durable store: one writer thread, short reads.
+//!
+//! Writes are asynchronous and answered after the commit; what belongs together is one job, hence
+//! one transaction. Reads open a transaction, copy out and drop it. No transaction, no database
+//! handle and no stored shape leaves this room, so none can live across an `.await` elsewhere.
+//!
+//! | table | key | row | lives |
+//! |---|---|---|---|
+//! | `vms` | VM id | record | as long as the VM |
+//! | `vm-names`, `vm-addresses` | name, address | VM id | as their record; same transaction |
+//! | `handles` | VM id | what exists while it runs | transient, may be lost |
+//! | `ops`, `journal` | op id (+ n) | operation, its steps | the last settled ones are kept |
+//! | `taps` | tap name | who leases it | from before the tap is made until after it is gone |
+//! | `images`, `kernels` | name | record | until deleted |
+//! | `meta` | text | schema version, facts | always |
+//!
+//! Not here: files, the daemon's lock, any decision about a VM.
+
+mod error;
+mod images;
+mod meta;
+mod migrate;
+mod op_row;
+mod ops;
+mod reserve;
+mod schema;
+#[allow(clippy::module_inception, reason = "the room's one type, in a file of its own")]
+mod store;
+mod table;
+mod taps;
+mod vm_row;
+mod vms;
+mod writer;
+
+#[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
+mod reserve_tests;
+#[cfg(test)]
+mod store_tests;
+
+pub use error::StoreError;
+pub use images::Deleted;
+pub use ops::Intent;
+pub use reserve::{Reserved, VmDraft};
+pub use store::Store;
+pub use taps::TapLease;

@@ -1,0 +1,115 @@
+//! Reserving everything that a new VM needs to be the only one of its kind, in one job: two
+//! creates at once can share neither name nor address, and none is half reserved.
+
+use std::net::Ipv4Addr;
+
+use heed::RwTxn;
+
+use super::schema::Dbs;
+use super::{Intent, Store, StoreError, ops, vms};
+use crate::model::{KernelRecord, OpRecord, Subnet, VmId, VmKeys, VmRecord, VmSpec, VmState};
+
+/// A VM that has everything but what the store decides: address and digests.
+#[derive(Clone, Debug)]
+pub struct VmDraft {
+    pub id: VmId,
+    /// An empty kernel name takes the newest kernel; the record then names it.
+    pub spec: VmSpec,
+    pub keys: VmKeys,
+    pub created_unix_ms: u64,
+    pub subnet: Subnet,
+    /// The create operation.
+    pub intent: OpRecord,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reserved {
+    New(Box<VmRecord>),
+    /// The operation is known; what came of it is in its record.
+    Known(OpRecord),
+}
+
+impl Store {
+    /// Reserves name and the lowest free address, pins image and kernel by digest, and records the
+    /// intent. The same operation asked for again is answered with what is known of it.
+    pub async fn reserve_vm(&self, draft: VmDraft) -> Result<Reserved, StoreError> {
+        self.write(move |txn, dbs| {
+            if let Intent::Known(known) = ops::intend(txn, dbs, draft.intent.clone())? {
+                return Ok(Reserved::Known(known));
+            }
+            if dbs.vms.get(txn, &draft.id.0)?.is_some() {
+                return Err(StoreError::IdTaken(draft.id));
+            }
+            refuse_taken_name(txn, dbs, &draft)?;
+            let image = dbs.images.get(txn, draft.spec.image.as_bytes())?;
+            let image = image.ok_or_else(|| not_found("image", &draft.spec.image))?.digest;
+            let kernel = kernel(txn, dbs, &draft.spec.kernel)?;
+            let record = VmRecord {
+                id: draft.id,
+                address: free_address(txn, dbs, draft.subnet)?,
+                spec: VmSpec { kernel: kernel.name.to_string(), ..draft.spec },
+                state: VmState::Created,
+                image,
+                kernel: kernel.digest,
+                keys: draft.keys,
+                created_unix_ms: draft.created_unix_ms,
+                last_failure: None,
+                last_exit: None,
+            };
+            dbs.vms.put(txn, &record.id.0, record.clone())?;
+            vms::index(txn, dbs, &record)?;
+            Ok(Reserved::New(Box::new(record)))
+        })
+        .await
+    }
+
+    /// How many guest addresses of the subnet are free.
+    pub fn addresses_left(&self, subnet: Subnet) -> Result<usize, StoreError> {
+        self.read(|txn, dbs| {
+            let taken = dbs.vm_addresses.iter(txn)?.filter(|row| {
+                let address = row.as_ref().ok().and_then(|(key, _)| <[u8; 4]>::try_from(*key).ok());
+                address.is_some_and(|address| subnet.contains(address.into()))
+            });
+            Ok(subnet.guests().count().saturating_sub(taken.count()))
+        })
+    }
+}
+
+fn not_found(what: &'static str, name: &str) -> StoreError {
+    StoreError::NotFound { what, name: name.to_owned() }
+}
+
+fn refuse_taken_name(txn: &RwTxn<'_>, dbs: &Dbs, draft: &VmDraft) -> Result<(), StoreError> {
+    let name = &draft.spec.name;
+    match dbs.vm_names.get(txn, name.as_str().as_bytes())? {
+        None => Ok(()),
+        Some(id) => {
+            let holder = VmId(id.try_into().unwrap_or_default());
+            Err(StoreError::NameTaken { name: name.clone(), holder })
+        }
+    }
+}
+
+fn kernel(txn: &RwTxn<'_>, dbs: &Dbs, name: &str) -> Result<KernelRecord, StoreError> {
+    let found = if name.is_empty() {
+        dbs.kernels.all(txn)?.into_iter().max_by_key(|kernel| kernel.created_unix_ms)
+    } else {
+        dbs.kernels.get(txn, name.as_bytes())?
+    };
+    found.ok_or_else(|| not_found("kernel", name))
+}
+
+/// Walks the subnet and the sorted taken addresses side by side.
+fn free_address(txn: &RwTxn<'_>, dbs: &Dbs, subnet: Subnet) -> Result<Ipv4Addr, StoreError> {
+    let first = subnet.gateway().octets();
+    let range = (std::ops::Bound::Excluded(first.as_slice()), std::ops::Bound::Unbounded);
+    let mut taken = dbs.vm_addresses.range(txn, &range)?;
+    for guest in subnet.guests() {
+        match taken.next().transpose()? {
+            Some((address, _)) if address == guest.octets() => {}
+            // The first gap: keys are sorted, so this address is not further on.
+            _ => return Ok(guest),
+        }
+    }
+    Err(StoreError::AddressPoolFull(subnet))
+}

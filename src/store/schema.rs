@@ -1,0 +1,63 @@
+//! Which tables there are. Adding one is a migration (`migrate/`): tables are made at every open,
+//! but what fills them for older stores is not.
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Env, WithoutTls};
+
+use super::StoreError;
+use super::meta::Fact;
+use super::table::{RawDb, Table};
+use super::taps::TapLease;
+use crate::model::{Entry, ImageRecord, KernelRecord, OpRecord, VmHandles, VmRecord};
+
+pub(super) const NB_DBS: u32 = 10;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Dbs {
+    pub(super) meta: Table<Fact>,
+    pub(super) vms: Table<VmRecord>,
+    /// Name and address to VM id: raw bytes both ways, no version needed.
+    pub(super) vm_names: RawDb,
+    pub(super) vm_addresses: RawDb,
+    pub(super) handles: Table<VmHandles>,
+    pub(super) ops: Table<OpRecord>,
+    pub(super) journal: Table<Entry>,
+    pub(super) taps: Table<TapLease>,
+    pub(super) images: Table<ImageRecord>,
+    pub(super) kernels: Table<KernelRecord>,
+}
+
+impl Dbs {
+    #[allow(clippy::disallowed_methods, reason = "the writer thread does not exist yet")]
+    pub(super) fn create(env: &Env<WithoutTls>) -> Result<Self, StoreError> {
+        let created = env.create_databases_and_commit(env.write_txn()?, |opener, txn| {
+            let mut make = |name| opener.create_database::<Bytes, Bytes>(txn, Some(name));
+            heed::Result::Ok(CommitOrAbort::<_, ()>::Commit([
+                make("meta")?,
+                make("vms")?,
+                make("vm-names")?,
+                make("vm-addresses")?,
+                make("handles")?,
+                make("ops")?,
+                make("journal")?,
+                make("taps")?,
+                make("images")?,
+                make("kernels")?,
+            ]))
+        })?;
+        let [meta, vms, vm_names, vm_addresses, handles, ops, journal, taps, images, kernels] =
+            created.unwrap_commit();
+        Ok(Self {
+            meta: Table::new("meta", meta),
+            vms: Table::new("vms", vms),
+            vm_names,
+            vm_addresses,
+            handles: Table::new("handles", handles),
+            ops: Table::new("ops", ops),
+            journal: Table::new("journal", journal),
+            taps: Table::new("taps", taps),
+            images: Table::new("images", images),
+            kernels: Table::new("kernels", kernels),
+        })
+    }
+}

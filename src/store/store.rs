@@ -1,0 +1,100 @@
+//! The store's handle: opening, writing, reading, closing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crossbeam_channel as channel;
+use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
+use tokio::sync::oneshot;
+
+use super::schema::{Dbs, NB_DBS};
+use super::writer::{self, Job, TypedJob};
+use super::{StoreError, migrate};
+
+/// Address space, not disk: the file is sparse and grows as it fills.
+const MAP_BYTES: usize = 1 << 30;
+pub(super) const QUEUE: usize = 256;
+
+/// Cheap to clone; the last clone to go ends the writer thread.
+#[derive(Clone, Debug)]
+pub struct Store {
+    queue: channel::Sender<Box<dyn Job>>,
+    env: Env<WithoutTls>,
+    dbs: Dbs,
+}
+
+impl Store {
+    /// Opens or makes the store in `dir` and brings it up to the present schema. Whoever calls
+    /// holds the daemon's lock: LMDB's own locks do not survive a second open by one process.
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        Self::open_sized(dir, MAP_BYTES)
+    }
+
+    #[allow(unsafe_code, reason = "LMDB maps a file that others could truncate")]
+    pub(super) fn open_sized(dir: &Path, map_bytes: usize) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(dir)
+            .map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
+        refuse_network_file_systems(dir)?;
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(map_bytes).max_dbs(NB_DBS);
+        // SAFETY: the daemon holds its lock file, is the only opener, and never forks with the
+        // environment open.
+        let env = unsafe { options.open(dir) }
+            .map_err(|source| StoreError::Open { path: dir.to_owned(), source })?;
+        // A daemon that was killed may have left reader slots behind; each would pin old pages.
+        env.clear_stale_readers()?;
+        let dbs = Dbs::create(&env)?;
+        migrate::run(&env, &dbs)?;
+        let (queue, jobs) = channel::bounded(QUEUE);
+        writer::spawn(env.clone(), dbs, jobs).map_err(StoreError::Spawn)?;
+        Ok(Self { queue, env, dbs })
+    }
+
+    /// Runs `job` on the writer thread and returns once it is durable. A caller that stops
+    /// waiting does not stop the job.
+    pub(super) async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut RwTxn<'_>, &Dbs) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job: Box<dyn Job> = Box::new(TypedJob::new(job, reply));
+        self.queue.try_send(job).map_err(|refused| match refused {
+            channel::TrySendError::Full(_) => StoreError::Busy,
+            channel::TrySendError::Disconnected(_) => StoreError::Gone,
+        })?;
+        answer.await.unwrap_or(Err(StoreError::Gone))
+    }
+
+    /// Short reads only; a scan belongs on a blocking thread.
+    pub(super) fn read<T>(
+        &self,
+        read: impl FnOnce(&RoTxn<'_, WithoutTls>, &Dbs) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        read(&self.env.read_txn()?, &self.dbs)
+    }
+
+    /// Returns once everything queued so far is durable.
+    pub async fn flush(&self) -> Result<(), StoreError> {
+        self.write(|_, _| Ok(())).await
+    }
+
+    /// Waits, blocking, until the environment is closed. False: other clones are still held.
+    #[must_use]
+    pub fn close_blocking(self, limit: Duration) -> bool {
+        let Self { queue, env, .. } = self;
+        drop(queue); // the writer drains what is queued and lets go of its clone
+        env.prepare_for_closing().wait_timeout(limit)
+    }
+}
+
+/// LMDB's locks and memory map do not work over a network.
+fn refuse_network_file_systems(dir: &Path) -> Result<(), StoreError> {
+    const NETWORK: [i64; 4] = [0x6969, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997]; // nfs cifs smb2 9p
+    let found = nix::sys::statfs::statfs(dir)
+        .map_err(|errno| StoreError::Directory { path: dir.to_owned(), source: errno.into() })?;
+    if NETWORK.contains(&found.filesystem_type().0) {
+        return Err(StoreError::NetworkFileSystem { path: dir.to_owned() });
+    }
+    Ok(())
+}
