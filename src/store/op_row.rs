@@ -35,6 +35,7 @@ enum KindV1 {
     DeleteImage,
     ImportKernel,
     DeleteKernel,
+    CleanUpVm,
 }
 
 #[derive(Encode, Decode)]
@@ -115,6 +116,7 @@ impl From<OpKind> for KindV1 {
             OpKind::DeleteImage => Self::DeleteImage,
             OpKind::ImportKernel => Self::ImportKernel,
             OpKind::DeleteKernel => Self::DeleteKernel,
+            OpKind::CleanUpVm => Self::CleanUpVm,
         }
     }
 }
@@ -133,6 +135,7 @@ impl From<KindV1> for OpKind {
             KindV1::DeleteImage => Self::DeleteImage,
             KindV1::ImportKernel => Self::ImportKernel,
             KindV1::DeleteKernel => Self::DeleteKernel,
+            KindV1::CleanUpVm => Self::CleanUpVm,
         }
     }
 }
