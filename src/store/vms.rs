@@ -6,7 +6,7 @@ use heed::RwTxn;
 use super::ops;
 use super::schema::Dbs;
 use super::{Intent, Store, StoreError};
-use crate::model::{Name, OpId, OpRecord, Outcome, VmHandles, VmId, VmRecord, VmState};
+use crate::model::{Name, OpId, OpRecord, Outcome, VmHandles, VmId, VmRecord};
 
 impl Store {
     pub fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
@@ -39,35 +39,36 @@ impl Store {
         .await
     }
 
-    /// Records the intent and the state that the VM enters with it, in one job. An intent that is
-    /// known changes nothing.
-    pub async fn begin_vm(
-        &self,
-        intent: OpRecord,
-        id: VmId,
-        state: VmState,
-    ) -> Result<Intent, StoreError> {
+    /// Records the intent and the record that the VM enters the operation with, in one job. An
+    /// intent that is known changes nothing.
+    pub async fn begin_vm(&self, intent: OpRecord, record: VmRecord) -> Result<Intent, StoreError> {
         self.write(move |txn, dbs| {
             let answer = ops::intend(txn, dbs, intent)?;
             if answer == Intent::Recorded {
-                let record = existing(txn, dbs, id)?;
-                replace(txn, dbs, id, VmRecord { state, ..record })?;
+                replace(txn, dbs, record.id, record)?;
             }
             Ok(answer)
         })
         .await
     }
 
-    /// The outcome of an operation and what became of its VM, in one job.
+    /// The outcome of an operation and what became of its VM, in one job. Handles that hold
+    /// nothing have no row.
     pub async fn settle_vm(
         &self,
         op: OpId,
         outcome: Outcome,
         ended_unix_ms: u64,
         record: VmRecord,
+        handles: VmHandles,
     ) -> Result<(), StoreError> {
         self.write(move |txn, dbs| {
             ops::settle(txn, dbs, op, outcome, ended_unix_ms)?;
+            if handles == VmHandles::default() {
+                dbs.handles.delete(txn, &record.id.0)?;
+            } else {
+                dbs.handles.put(txn, &record.id.0, handles)?;
+            }
             replace(txn, dbs, record.id, record)
         })
         .await
