@@ -1,1 +1,7 @@
-//! To be filled.
+//! Real adapters of the ports: what touches this host and its guests.
+
+pub mod clock;
+pub mod facts;
+pub mod guest;
+pub mod names;
+pub mod vmm;

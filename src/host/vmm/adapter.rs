@@ -1,0 +1,18 @@
+//! What one VMM must bring. [`super::Vmms`] chooses among the adapters; nothing else knows them.
+
+use std::fmt::Debug;
+
+use crate::model::{OpId, Size};
+use crate::ports::{BootPlan, PortFuture, VmPaths, VmmCommand, VmmDescription};
+
+pub(crate) trait Adapter: Debug + Send + Sync {
+    fn describe(&self) -> PortFuture<'_, VmmDescription>;
+
+    fn command<'a>(&'a self, plan: &'a BootPlan) -> PortFuture<'a, VmmCommand>;
+
+    fn await_running<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+
+    fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+
+    fn overhead(&self) -> Size;
+}
