@@ -1,1 +1,5 @@
-fn main() {}
+//! The program `banger`.
+
+fn main() -> std::process::ExitCode {
+    banger::cli::main()
+}

@@ -122,12 +122,7 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
 
     /// What the log holds from byte `from` on, at most 64 KiB of it, and where to go on. A log
     /// that was cut since is read from its new beginning. A log that is not there is empty.
-    fn read_log<'a>(
-        &'a self,
-        vm: VmId,
-        log: LogKind,
-        from: u64,
-    ) -> PortFuture<'a, (Vec<u8>, u64)>;
+    fn read_log<'a>(&'a self, vm: VmId, log: LogKind, from: u64) -> PortFuture<'a, (Vec<u8>, u64)>;
 
     /// The last lines of the console, oldest first.
     fn console_tail<'a>(&'a self, vm: VmId, lines: usize) -> PortFuture<'a, Vec<String>>;

@@ -64,9 +64,8 @@ fn sources() -> Vec<(String, String)> {
     let mut sources = vec![];
     for path in paths {
         let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-        let is_test = |part: &str| {
-            part == "tests" || part == "tests.rs" || part.ends_with("_tests.rs")
-        };
+        let is_test =
+            |part: &str| part == "tests" || part == "tests.rs" || part.ends_with("_tests.rs");
         if name.split('/').any(is_test) || name.starts_with("ops/harness") {
             continue;
         }
@@ -187,7 +186,8 @@ mod the_reader {
 
     #[test]
     fn sees_every_form_of_import() {
-        let text = "use crate::wire::codec;\nuse crate::{model, store};\nlet x = crate::ops::run();";
+        let text =
+            "use crate::wire::codec;\nuse crate::{model, store};\nlet x = crate::ops::run();";
         let seen: Vec<_> = imports(text).into_iter().collect();
         assert_eq!(seen, ["model", "ops::run", "store", "wire::codec"]);
     }

@@ -1,0 +1,68 @@
+//! From the parsed command to its function.
+
+use super::{completion, daemon, doctor, events, image, kernel, ops, version, vm};
+use crate::cli::app::App;
+use crate::cli::args::Command;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+
+pub(crate) async fn run(app: &App, command: Command) -> Result<Exit, CliError> {
+    match command {
+        Command::Vm(command) => vm(app, command).await,
+        Command::Ps(args) => vm::list::ps(app, args).await,
+        Command::Image(command) => image(app, command).await,
+        Command::Kernel(command) => kernel(app, command).await,
+        Command::Ops(command) => ops(app, command).await,
+        Command::Events(args) => events::run(app, args).await,
+        Command::Doctor(args) => doctor::run(app, args).await,
+        Command::Daemon(daemon::Command::Status(args)) => daemon::status::run(app, args).await,
+        Command::Completion(args) => completion::run(app, &args),
+        Command::Version(args) => version::run(app, &args),
+    }
+}
+
+async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
+    use vm::Command as C;
+    match command {
+        C::Create(args) => vm::create::run(app, args).await,
+        C::Start(args) => vm::start::run(app, args).await,
+        C::Stop(args) => vm::stop::run(app, args).await,
+        C::Restart(args) => vm::restart::run(app, args).await,
+        C::Kill(args) => vm::kill::run(app, args).await,
+        C::Delete(args) => vm::delete::run(app, args).await,
+        C::List(args) => vm::list::run(app, args).await,
+        C::Show(args) => vm::show::run(app, args).await,
+        C::Logs(args) => vm::logs::run(app, args).await,
+    }
+}
+
+async fn image(app: &App, command: image::Command) -> Result<Exit, CliError> {
+    use image::Command as C;
+    match command {
+        C::Build(image::build::Command::Debian(args)) => image::build::debian(app, args).await,
+        C::Import(args) => image::import::run(app, args).await,
+        C::List(args) => image::list::run(app, args).await,
+        C::Show(args) => image::show::run(app, args).await,
+        C::Delete(args) => image::delete::run(app, args).await,
+    }
+}
+
+async fn kernel(app: &App, command: kernel::Command) -> Result<Exit, CliError> {
+    use kernel::Command as C;
+    match command {
+        C::Import(args) => kernel::import::run(app, args).await,
+        C::List(args) => kernel::list::run(app, args).await,
+        C::Show(args) => kernel::show::run(app, args).await,
+        C::Rm(args) => kernel::rm::run(app, args).await,
+    }
+}
+
+async fn ops(app: &App, command: ops::Command) -> Result<Exit, CliError> {
+    use ops::Command as C;
+    match command {
+        C::List(args) => ops::list::run(app, args).await,
+        C::Show(args) => ops::show::run(app, args).await,
+        C::Watch(args) => ops::watch::run(app, args).await,
+        C::Cancel(args) => ops::cancel::run(app, args).await,
+    }
+}

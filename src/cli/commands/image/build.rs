@@ -1,0 +1,60 @@
+//! `banger image build debian`.
+
+use crate::cli::app::App;
+use crate::cli::commands::parse;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::operation::{self, OnInterrupt};
+use crate::cli::ui::progress::Progress;
+use crate::wire::request::Request;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Build a Debian image with mmdebstrap
+    Debian(Args),
+}
+
+const AFTER: &str = "\
+Examples:
+  banger image build debian
+  banger image build debian --name dev --include git,curl,build-essential
+  banger image build debian --suite trixie --mirror http://deb.debian.org/debian
+
+Ctrl-C takes back what was made.";
+
+/// Build a Debian image with mmdebstrap
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// Name of the image [default: debian-SUITE]
+    #[arg(long, value_parser = parse::artefact_name)]
+    name: Option<String>,
+    /// Release of Debian
+    #[arg(long, default_value = "bookworm")]
+    suite: String,
+    /// Packages besides the essential ones
+    #[arg(long, value_name = "PACKAGES", value_delimiter = ',')]
+    include: Vec<String>,
+    /// Where packages come from [default: the host's own sources]
+    #[arg(long, value_name = "URL")]
+    mirror: Option<String>,
+}
+
+pub(crate) async fn debian(app: &App, args: Args) -> Result<Exit, CliError> {
+    let name = match args.name {
+        Some(name) => name,
+        None => parse::artefact_name(&format!("debian-{}", args.suite)).map_err(CliError::usage)?,
+    };
+    let op = app.op(Some(&name))?;
+    let mut client = app.client().await?;
+    let board = Progress::new(&app.out);
+    let mut track = board.track(None);
+    let include = args.include.into_iter().filter(|package| !package.is_empty()).collect();
+    let (suite, mirror) = (args.suite, args.mirror);
+    let request = Request::BuildDebian { name: name.clone(), suite, include, mirror };
+    let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Cancel).await;
+    ended.map_err(|broken| CliError::from(broken).about(&name))?;
+    drop(track);
+    app.out.line(name)?;
+    Ok(Exit::Ok)
+}

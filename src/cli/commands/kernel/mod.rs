@@ -1,0 +1,20 @@
+//! `banger kernel`.
+
+pub(crate) mod import;
+pub(crate) mod list;
+pub(crate) mod rm;
+pub(crate) mod show;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Make a guest kernel from a Debian package or from files
+    Import(import::Args),
+    /// List kernels
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Print all that is known of a kernel, as JSON
+    Show(show::Args),
+    /// Delete kernels that no VM uses
+    #[command(visible_alias = "delete")]
+    Rm(rm::Args),
+}

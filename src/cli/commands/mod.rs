@@ -1,0 +1,16 @@
+//! One command, one file: its arguments, whose comments are the help, then one function.
+
+pub(crate) mod completion;
+pub(crate) mod daemon;
+mod dispatch;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod image;
+pub(crate) mod kernel;
+mod many;
+pub(crate) mod ops;
+pub(crate) mod parse;
+pub(crate) mod version;
+pub(crate) mod vm;
+
+pub(crate) use dispatch::run;

@@ -1,0 +1,53 @@
+//! `banger vm create`.
+
+use super::spec::{self, SpecArgs};
+use crate::cli::app::App;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::operation::{self, OnInterrupt};
+use crate::cli::ui::progress::Progress;
+use crate::wire::request::Request;
+
+const AFTER: &str = "\
+Examples:
+  banger vm create
+  banger vm create --name web --vcpu 2 --memory 1G --nat
+  banger vm create --name later --no-start
+
+Returns when the VM has booted and answers. Prints its name. Ctrl-C takes it back.";
+
+/// Create a VM and start it
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    spec: SpecArgs,
+    /// Do not boot it
+    #[arg(long)]
+    no_start: bool,
+    /// Print the VM as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
+    let create = args.spec.request(!args.no_start)?;
+    let op = app.op(create.name.as_deref())?;
+    let mut client = app.client().await?;
+    let board = Progress::new(&app.out);
+    let mut track = board.track(None);
+    let request = Request::CreateVm(create);
+    let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Cancel).await?;
+    drop(track);
+    let Some(vm) = ended.vm else {
+        return Err(CliError::unexpected("the new VM", &ended.op));
+    };
+    app.out.note(spec::summary(&vm));
+    app.out.note(format!("{} is {} at {}", vm.name, vm.state, vm.address));
+    if args.json {
+        app.out.json(&vm)?
+    } else {
+        app.out.line(&vm.name)?
+    }
+    Ok(Exit::Ok)
+}

@@ -1,0 +1,78 @@
+//! `banger vm list` and `banger ps`.
+
+use crate::cli::app::App;
+use crate::cli::clock;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::ui::table::{Cell, Table};
+use crate::cli::ui::text;
+use crate::wire::reply::VmInfo;
+
+/// List all VMs
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const AFTER: &str = "\
+Examples:
+  banger ps
+  banger ps -aq                              ids of all VMs
+  banger ps --json | jq -r '.[].address'";
+
+/// List running VMs
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct PsArgs {
+    /// Those that do not run, too
+    #[arg(long, short)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
+    print(app, true, args.json).await
+}
+
+pub(crate) async fn ps(app: &App, args: PsArgs) -> Result<Exit, CliError> {
+    print(app, args.all, args.json).await
+}
+
+async fn print(app: &App, all: bool, json: bool) -> Result<Exit, CliError> {
+    let op = app.op(None)?;
+    let mut client = app.client().await?;
+    let mut vms = client.vms(op).await?;
+    vms.retain(|vm| all || vm.state == "running");
+    if json {
+        app.out.json(&vms)?;
+    } else if app.out.quiet {
+        vms.iter().try_for_each(|vm| app.out.line(text::short(&vm.id)))?;
+    } else {
+        table(&vms).print(&app.out)?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(vms: &[VmInfo]) -> Table {
+    let now = clock::unix_ms();
+    let header = ["ID", "NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "CREATED"];
+    let mut table = Table::new(header);
+    for vm in vms {
+        table.row([
+            text::short(&vm.id).into(),
+            vm.name.as_str().into(),
+            Cell::styled(vm.state.as_str(), text::state_style(&vm.state)),
+            vm.image.as_str().into(),
+            vm.address.as_str().into(),
+            vm.vcpu.to_string().into(),
+            format!("{} MiB", vm.memory_mib).into(),
+            text::size(vm.disk_bytes).into(),
+            text::ago(now, vm.created_unix_ms).into(),
+        ]);
+    }
+    table
+}

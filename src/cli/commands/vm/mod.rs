@@ -1,0 +1,39 @@
+//! `banger vm`.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod kill;
+pub(crate) mod list;
+pub(crate) mod logs;
+pub(crate) mod restart;
+pub(crate) mod show;
+mod spec;
+pub(crate) mod start;
+pub(crate) mod stop;
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Create a VM and start it
+    Create(create::Args),
+    /// Create a VM and enter it or run a command in it
+    /// Start stopped VMs
+    Start(start::Args),
+    /// Stop VMs; their disks stay
+    Stop(stop::Args),
+    /// Stop VMs and start them again
+    Restart(restart::Args),
+    /// End VMs at once, like pulling the plug
+    Kill(kill::Args),
+    /// Stop VMs and remove their disks for good
+    #[command(visible_alias = "rm")]
+    Delete(delete::Args),
+    /// List all VMs
+    #[command(visible_alias = "ls")]
+    List(list::Args),
+    /// Print all that is known of a VM, as JSON
+    Show(show::Args),
+    /// Run a command in a running VM
+    /// Open a shell in a running VM
+    /// Print a VM's console, also when it has stopped or failed
+    Logs(logs::Args),
+}

@@ -1,0 +1,33 @@
+//! `banger vm show`.
+
+use clap_complete::ArgValueCandidates;
+
+use crate::cli::app::App;
+use crate::cli::complete;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+
+const AFTER: &str = "\
+Examples:
+  banger vm show web
+  banger vm show web | jq -r .address";
+
+/// Print all that is known of a VM, as JSON
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// Name, id or unique prefix of the id
+    #[arg(value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
+    vm: String,
+    /// Print JSON, which is the only form there is
+    #[arg(long = "json")]
+    _json: bool,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
+    let op = app.op(Some(&args.vm))?;
+    let mut client = app.client().await?;
+    let vm = client.vm(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
+    app.out.json(&vm)?;
+    Ok(Exit::Ok)
+}

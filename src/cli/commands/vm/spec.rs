@@ -1,0 +1,92 @@
+//! The options that say what a new VM is to be; whatever is not given the daemon decides.
+
+use clap_complete::ArgValueCandidates;
+
+use crate::cli::commands::parse;
+use crate::cli::complete;
+use crate::cli::error::CliError;
+use crate::cli::ui::text;
+use crate::model::Size;
+use crate::wire::reply::VmInfo;
+use crate::wire::request::{CreateVm, Vmm};
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "The VM")]
+pub(crate) struct SpecArgs {
+    /// Name, a DNS label [default: generated]
+    #[arg(long, value_parser = parse::vm_name)]
+    name: Option<String>,
+    /// Image to start from
+    #[arg(long, add = ArgValueCandidates::new(complete::images))]
+    image: Option<String>,
+    /// Guest kernel [default: the newest]
+    #[arg(long, add = ArgValueCandidates::new(complete::kernels))]
+    kernel: Option<String>,
+    /// Number of CPUs
+    #[arg(
+        long, value_name = "N", allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    vcpu: Option<u32>,
+    /// Memory: 512M, 4G; a bare number is MiB
+    #[arg(
+        long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse::memory
+    )]
+    memory: Option<u32>,
+    /// What can be written to / besides the image
+    #[arg(
+        long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse::size
+    )]
+    disk_size: Option<Size>,
+    /// Size of the disk at /root
+    #[arg(
+        long, value_name = "SIZE", allow_hyphen_values = true, value_parser = parse::size
+    )]
+    work_disk_size: Option<Size>,
+    /// Let the guest reach the internet
+    #[arg(long)]
+    nat: bool,
+    /// Environment of every command in the VM; NAME alone takes its value from here
+    #[arg(
+        long = "env", short, value_name = "NAME[=VALUE]", value_parser = parse::variable
+    )]
+    env: Vec<(String, Option<String>)>,
+    /// Program that runs the VM
+    #[arg(long, value_enum, value_name = "VMM", default_value = "auto")]
+    vmm: VmmArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum VmmArg {
+    Auto,
+    Qemu,
+    Firecracker,
+}
+
+impl SpecArgs {
+    pub(crate) fn request(self, start: bool) -> Result<CreateVm, CliError> {
+        Ok(CreateVm {
+            name: self.name,
+            image: self.image,
+            kernel: self.kernel,
+            vcpu: self.vcpu,
+            memory_mib: self.memory,
+            disk_bytes: self.disk_size.map(Size::bytes),
+            work_disk_bytes: self.work_disk_size.map(Size::bytes),
+            nat: self.nat,
+            env: parse::environment(self.env)?,
+            vmm: match self.vmm {
+                VmmArg::Auto => Vmm::Auto,
+                VmmArg::Qemu => Vmm::Qemu,
+                VmmArg::Firecracker => Vmm::Firecracker,
+            },
+            start,
+        })
+    }
+}
+
+/// `spec: 4 vcpu | 8192 MiB | 8G disk`.
+pub(super) fn summary(vm: &VmInfo) -> String {
+    let disk = text::size(vm.disk_bytes);
+    format!("spec: {} vcpu | {} MiB | {disk} disk", vm.vcpu, vm.memory_mib)
+}

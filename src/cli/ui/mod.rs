@@ -1,0 +1,5 @@
+//! What people read: progress, tables, times and sizes.
+
+pub(crate) mod progress;
+pub(crate) mod table;
+pub(crate) mod text;
