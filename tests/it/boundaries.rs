@@ -141,7 +141,7 @@ fn fenced_crates_are_named_in_one_place() {
                     || text[at + name.len()..].starts_with(';');
                 !joins(before) && !joins(after) && path
             });
-            let home = |place: &&str| file.starts_with(**place);
+            let home = |place: &&str| file.starts_with(*place);
             if fenced && !places.iter().any(|place| home(&place)) {
                 broken.push(format!("{file} names {name}"));
             }

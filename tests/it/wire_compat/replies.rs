@@ -1,0 +1,189 @@
+//! Samples of every reply.
+
+use banger::wire::reply::{
+    Answer, BusyInfo, CheckInfo, EndpointInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo,
+    ImageInfo, KernelInfo, OpInfo, Reply, StatusInfo, StepInfo, VmInfo,
+};
+
+use super::{check, every};
+
+every!(reply: Reply { Accepted Event Bytes Part Done Failed });
+every!(answer: Answer { Nothing Status Checks Vms Endpoint Images Kernels Ops Ended });
+every!(event_kind: EventKindInfo {
+    OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
+    ActorQuarantined Progress Missed
+});
+
+fn s(text: &str) -> String {
+    text.to_owned()
+}
+
+fn failure() -> FailureInfo {
+    FailureInfo {
+        code: s("guest-unreachable"),
+        message: s("start vm web: the guest never came up"),
+        hints: vec![s("banger vm logs web")],
+        retryable: true,
+        op_id: Some(s("op-01")),
+        detail: vec![s("Kernel panic")],
+    }
+}
+
+fn vm() -> VmInfo {
+    VmInfo {
+        id: s("0a0a"),
+        name: s("web"),
+        state: s("running"),
+        generation: 3,
+        image: s("debian-bookworm"),
+        image_digest: s("d1"),
+        kernel: s("debian-6.1"),
+        kernel_digest: s("d2"),
+        address: s("172.16.0.5"),
+        mac: s("02:ba:00:00:00:05"),
+        vcpu: 2,
+        memory_mib: 1024,
+        disk_bytes: 8 << 30,
+        work_disk_bytes: 8 << 30,
+        nat: true,
+        env_names: vec![s("A")],
+        created_unix_ms: 1_700_000_000_123,
+        busy: Some(BusyInfo { op_id: s("op-02"), kind: s("vm-stop") }),
+        vmm: Some(s("qemu (tcg)")),
+        pid: Some(4711),
+        tap: Some(s("bgr5")),
+        guest_boot_id: Some(s("b")),
+        host_key: s("ssh-ed25519 AAAA"),
+        last_failure: Some(failure()),
+        last_exit: Some(ExitInfo { unix_ms: 1_700_000_000_456, how: s("exit status 1") }),
+    }
+}
+
+fn op() -> OpInfo {
+    let step = StepInfo {
+        step: s("lease-tap"),
+        status: s("undone"),
+        started_unix_ms: Some(1_700_000_000_001),
+        ended_unix_ms: None,
+        error: Some(s("busy")),
+    };
+    OpInfo {
+        id: s("op-01"),
+        kind: s("vm-start"),
+        subject: s("web"),
+        vm_id: Some(s("0a0a")),
+        started_unix_ms: 1_700_000_000_000,
+        ended_unix_ms: Some(1_700_000_001_000),
+        outcome: s("rolled-back"),
+        step: Some(s("lease-tap")),
+        cause: Some(s("busy")),
+        undo: None,
+        steps: vec![step],
+    }
+}
+
+fn event(kind: EventKindInfo) -> EventInfo {
+    let unix_ms = 1_700_000_000_000;
+    EventInfo { seq: 9, unix_ms, op_id: Some(s("op-01")), vm_id: Some(s("0a0a")), kind }
+}
+
+#[test]
+fn replies() {
+    let samples = [
+        Reply::Accepted { op_id: [7; 16] },
+        Reply::Event(event(EventKindInfo::StepStarted { step: s("lease-tap") })),
+        Reply::Bytes(b"console\n".to_vec()),
+        Reply::Part(Answer::Ops(vec![])),
+        Reply::Done(Answer::Nothing),
+        Reply::Failed(failure()),
+    ];
+    check("reply", reply::ALL, reply::name, &samples);
+}
+
+#[test]
+fn answers() {
+    let status = StatusInfo {
+        version: s("0.1.0"),
+        pid: 1,
+        uid: 1000,
+        started_unix_ms: 1_700_000_000_000,
+        state_dir: s("/var/lib/banger"),
+        socket: s("/run/banger/bangerd.sock"),
+        simulated: false,
+        bridge: s("br-fc"),
+        subnet: s("172.16.0.1/24"),
+        dns_listen: Some(s("127.0.0.1:42069")),
+        taps_ready: 4,
+        taps_leased: 1,
+        vms: 2,
+        vms_running: 1,
+        helper: s("/run/banger-root/helper.sock"),
+    };
+    let check_info = CheckInfo {
+        name: s("kvm"),
+        verdict: s("warn"),
+        detail: s("the CPU shows neither svm nor vmx"),
+        hint: Some(s("guests run under TCG")),
+    };
+    let endpoint = EndpointInfo {
+        vm_id: s("0a0a"),
+        name: s("web"),
+        address: s("172.16.0.5"),
+        port: 22,
+        host_key: s("ssh-ed25519 AAAA"),
+        client_private: s("-----BEGIN"),
+        env: vec![(s("A"), s("b"))],
+    };
+    let image = ImageInfo {
+        name: s("debian-bookworm"),
+        digest: s("d1"),
+        size_bytes: 1 << 30,
+        source: s("mmdebstrap bookworm"),
+        created_unix_ms: 1_700_000_000_000,
+        used_by: vec![s("web")],
+    };
+    let kernel = KernelInfo {
+        name: s("debian-6.1"),
+        digest: s("d2"),
+        version: s("6.1.0-50-cloud-amd64"),
+        distro: s("debian"),
+        arch: s("x86_64"),
+        modules: 13,
+        size_bytes: 53 << 20,
+        source: s("linux.deb"),
+        created_unix_ms: 1_700_000_000_000,
+        used_by: vec![],
+    };
+    let samples = [
+        Answer::Nothing,
+        Answer::Status(Box::new(status)),
+        Answer::Checks(vec![check_info]),
+        Answer::Vms(vec![vm()]),
+        Answer::Endpoint(Box::new(endpoint)),
+        Answer::Images(vec![image]),
+        Answer::Kernels(vec![kernel]),
+        Answer::Ops(vec![op()]),
+        Answer::Ended { op: Box::new(op()), vm: Some(Box::new(vm())) },
+    ];
+    check("answer", answer::ALL, answer::name, &samples);
+}
+
+#[test]
+fn events() {
+    use EventKindInfo as E;
+    let samples = [
+        E::OpStarted { op: s("vm-start"), subject: s("web") },
+        E::StepStarted { step: s("lease-tap") },
+        E::StepDone { step: s("lease-tap"), elapsed_us: 1234 },
+        E::StepFailed { step: s("lease-tap"), cause: s("busy") },
+        E::StepUndone { step: s("lease-tap") },
+        E::OpEnded { outcome: s("done") },
+        E::VmChanged { name: s("web"), state: s("running") },
+        E::VmExited { name: s("web"), how: s("killed by SIGKILL"), expected: false },
+        E::ActorRebuilt { actor: s("vm web"), incarnation: 2 },
+        E::ActorQuarantined { actor: s("vm web") },
+        E::Progress { text: s("unpacked 1200 files") },
+        E::Missed { count: 3 },
+    ];
+    check("event", event_kind::ALL, event_kind::name, &samples);
+}

@@ -1,0 +1,97 @@
+//! Samples of every request.
+
+use banger::wire::request::{
+    CreateVm, Envelope, ImageSource, KernelSource, LogSource, Logs, Request, Vmm,
+};
+
+use super::{check, every};
+
+every!(request: Request {
+    Ping Status Doctor CreateVm StartVm StopVm KillVm RestartVm DeleteVm ListVms ShowVm Endpoint
+    Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
+    ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events
+});
+every!(vmm: Vmm { Auto Qemu Firecracker });
+every!(log_source: LogSource { Serial Vmm });
+every!(image_source: ImageSource { Tar Directory });
+every!(kernel_source: KernelSource { Deb Files });
+
+fn s(text: &str) -> String {
+    text.to_owned()
+}
+
+#[test]
+fn requests() {
+    let create = CreateVm {
+        name: Some(s("web")),
+        image: Some(s("debian-bookworm")),
+        kernel: None,
+        vcpu: Some(2),
+        memory_mib: Some(1024),
+        disk_bytes: Some(8 << 30),
+        work_disk_bytes: None,
+        nat: true,
+        env: vec![(s("A"), s("b c"))],
+        vmm: Vmm::Qemu,
+        start: true,
+    };
+    let logs = Logs { vm: s("web"), source: LogSource::Serial, tail: Some(20), follow: true };
+    let samples = [
+        Request::Ping,
+        Request::Status,
+        Request::Doctor,
+        Request::CreateVm(create),
+        Request::StartVm { vm: s("web") },
+        Request::StopVm { vm: s("web"), grace_ms: Some(20_000) },
+        Request::KillVm { vm: s("web"), signal: 9 },
+        Request::RestartVm { vm: s("web"), grace_ms: None },
+        Request::DeleteVm { vm: s("web") },
+        Request::ListVms,
+        Request::ShowVm { vm: s("web") },
+        Request::Endpoint { vm: s("web") },
+        Request::Logs(logs),
+        Request::BuildDebian {
+            name: s("dev"),
+            suite: s("bookworm"),
+            include: vec![s("git"), s("curl")],
+            mirror: Some(s("http://deb.debian.org/debian")),
+        },
+        Request::ImportImage { name: s("mine"), source: ImageSource::Tar { path: s("/r.tar") } },
+        Request::ListImages,
+        Request::ShowImage { name: s("mine") },
+        Request::DeleteImage { name: s("mine") },
+        Request::ImportKernel { name: s("k"), source: KernelSource::Deb { path: s("/k.deb") } },
+        Request::ListKernels,
+        Request::ShowKernel { name: s("k") },
+        Request::DeleteKernel { name: s("k") },
+        Request::ListOps { limit: 20 },
+        Request::ShowOp { op: s("op-01") },
+        Request::WatchOp { op: s("op-01") },
+        Request::CancelOp { op: s("op-01") },
+        Request::Events { since: 7, follow: true },
+    ];
+    check("request", request::ALL, request::name, &samples);
+}
+
+#[test]
+fn parts_of_requests() {
+    check("vmm", vmm::ALL, vmm::name, &[Vmm::Auto, Vmm::Qemu, Vmm::Firecracker]);
+    let sources = [LogSource::Serial, LogSource::Vmm];
+    check("log-source", log_source::ALL, log_source::name, &sources);
+    let sources = [
+        ImageSource::Tar { path: s("/rootfs.tar") },
+        ImageSource::Directory { path: s("/rootfs") },
+    ];
+    check("image-source", image_source::ALL, image_source::name, &sources);
+    let sources = [
+        KernelSource::Deb { path: s("/linux.deb") },
+        KernelSource::Files { kernel: s("/vmlinux"), modules: Some(s("/modules")) },
+    ];
+    check("kernel-source", kernel_source::ALL, kernel_source::name, &sources);
+}
+
+#[test]
+fn the_envelope() {
+    let envelope = Envelope { op_id: [7; 16], deadline_ms: 30_000, request: Request::Ping };
+    super::golden("envelope", &envelope);
+}
