@@ -1,1 +1,37 @@
-fn main() {}
+//! The guest binary. As PID 1 it is the initramfs's init: it readies the machine, leaves an SSH
+//! server behind as a child process and hands PID 1 to the image's own init, or stays as init
+//! where the image has none. Started by hand as `banger-agent serve FILE`, with a config drive's
+//! content in FILE, it is the SSH server alone.
+//!
+//! ```text
+//! PID 1  mounts, modules, disks, network, identity --fork--> SSH server and control link
+//!        `-- exec image's init | reaper
+//! ```
+//!
+//! What must not be done here: no name service of libc (a static glibc has none), no printing
+//! but through `log`, no work before readiness that could be done after it.
+
+mod control;
+mod error;
+mod init;
+mod log;
+mod serve;
+mod ssh;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if std::process::id() == 1 {
+        init::run();
+    }
+    let args: Vec<String> = std::env::args().collect();
+    match args.get(1..) {
+        Some([verb, file]) if verb == "serve" => serve::stand_alone(std::path::Path::new(file)),
+        _ => {
+            log::to_stderr();
+            log::line(format_args!("version {}", env!("CARGO_PKG_VERSION")));
+            log::line("is the init of a guest; by hand: banger-agent serve CONFIG-DRIVE");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The wire of the control link and the thread that owns it. The host may leave and come back at
+//! any time; each time it is there, it is told of readiness and its requests are answered.
+//!
+//! A thread of its own and plain system calls, for two reasons: a port whose host is away reports
+//! a hang-up that never ends, which an async reactor takes for final, and what is asked for here
+//! (sync, shutdown) blocks.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, IntoRawFd as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use banger_agent::contract::config::{Control, GuestConfig};
+use banger_agent::contract::control::{FrameReader, GuestEvent, HostRequest, encode_frame};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
+
+use super::requests::Desk;
+use crate::init::{InitKind, Storage};
+use crate::log;
+
+const HOST_CID: u32 = 2;
+/// Between two tries to dial a host that does not listen.
+const REDIAL: Duration = Duration::from_millis(200);
+/// How long a host may leave its end unread before an event is dropped. It will say `Hello`.
+const WRITE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Called when the server listens: from here on the guest is ready.
+pub(crate) fn start(config: &GuestConfig, kind: InitKind, storage: Storage) {
+    let desk = Desk::new(config, kind, storage);
+    let control = config.control.clone();
+    let run = move || match control {
+        Control::VirtioSerial { name } => serve_port(&name, &desk),
+        Control::Vsock { port } => serve_vsock(port, &desk),
+    };
+    if let Err(error) = std::thread::Builder::new().name("control".into()).spawn(run) {
+        log::line(format_args!("control link: {error}"));
+    }
+}
+
+/// The last words of a boot that failed; only said if the host listens.
+pub(crate) fn report_failure(control: &Control, stage: &str, error: &str) {
+    let event = GuestEvent::NotReady { stage: stage.to_owned(), error: Some(error.to_owned()) };
+    let opened = match control {
+        Control::VirtioSerial { name } => open_port(name),
+        Control::Vsock { port } => dial(*port),
+    };
+    if let Ok(mut wire) = opened {
+        send(&mut wire, &event);
+        // The host takes it from the queue while this machine still runs.
+        pause(Duration::from_millis(50));
+    }
+}
+
+fn serve_port(name: &str, desk: &Desk) {
+    let mut wire = match open_port(name) {
+        Ok(wire) => wire,
+        Err(error) => return log::line(format_args!("control port {name}: {error}")),
+    };
+    // Edge-triggered: a host that is away is one event, not a stream of them.
+    let watch = || -> nix::Result<Epoll> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&wire, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
+        Ok(epoll)
+    };
+    let epoll = match watch() {
+        Ok(epoll) => epoll,
+        Err(errno) => return log::line(format_args!("control port {name}: {}", errno.desc())),
+    };
+    send(&mut wire, &desk.ready());
+    loop {
+        exchange(&mut wire, desk);
+        let mut events = [EpollEvent::empty()];
+        let _ = epoll.wait(&mut events, EpollTimeout::NONE);
+    }
+}
+
+fn serve_vsock(port: u32, desk: &Desk) {
+    loop {
+        if let Ok(mut wire) = dial(port) {
+            send(&mut wire, &desk.ready());
+            exchange(&mut wire, desk);
+        }
+        pause(REDIAL);
+    }
+}
+
+/// Answers until the host leaves (or, on a port, has nothing more to say for now).
+fn exchange(wire: &mut File, desk: &Desk) {
+    let mut reader = FrameReader::default();
+    let mut buffer = [0; 4096];
+    loop {
+        match wire.read(&mut buffer) {
+            Ok(0) => return,
+            Ok(length) => reader.push(buffer.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !reader.is_partial() {
+                    return;
+                }
+                // The rest of a frame is on its way, or its host died; then the port hangs up.
+                if !wait_for(wire, PollFlags::POLLIN, WRITE_LIMIT) {
+                    return;
+                }
+            }
+            Err(error) => return log::line(format_args!("control link: {error}")),
+        }
+        loop {
+            match reader.next_message::<HostRequest>() {
+                Ok(Some(request)) => desk.handle(request, &mut |event| send(wire, event)),
+                Ok(None) => break,
+                Err(error) => {
+                    log::line(format_args!("control link: {}", crate::error::Chain(&error)));
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// An event that the host does not take is dropped, never queued: the host asks when it is back.
+fn send(wire: &mut File, event: &GuestEvent) {
+    let Ok(frame) = encode_frame(event) else {
+        return;
+    };
+    let mut left = frame.as_slice();
+    let end = Instant::now() + WRITE_LIMIT;
+    while !left.is_empty() && Instant::now() < end {
+        match wire.write(left) {
+            Ok(0) => return,
+            Ok(written) => left = left.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !wait_for(wire, PollFlags::POLLOUT, WRITE_LIMIT) {
+                    return;
+                }
+            }
+            Err(_) => return,
+        }
+    }
+}
+
+/// False if the host is away, or was silent for as long.
+fn wait_for(wire: &File, what: PollFlags, limit: Duration) -> bool {
+    let mut fds = [PollFd::new(wire.as_fd(), what)];
+    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    poll(&mut fds, timeout).is_ok_and(|count| count > 0)
+        && fds.iter().all(|fd| {
+            fd.revents()
+                .is_some_and(|seen| seen.contains(what) && !seen.contains(PollFlags::POLLHUP))
+        })
+}
+
+fn pause(time: Duration) {
+    let _ = poll(&mut [], PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO));
+}
+
+fn open_port(name: &str) -> io::Result<File> {
+    let device = port_device(name).ok_or(io::ErrorKind::NotFound)?;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(device)
+}
+
+/// By the kernel's own list: `/dev/virtio-ports` is made by udev, which few guests have.
+fn port_device(name: &str) -> Option<PathBuf> {
+    fs::read_dir("/sys/class/virtio-ports").ok()?.filter_map(Result::ok).find_map(|entry| {
+        let found = fs::read_to_string(entry.path().join("name")).ok()?;
+        (found.trim() == name).then(|| PathBuf::from("/dev").join(entry.file_name()))
+    })
+}
+
+/// Blocking: the connection's end is the only event besides its data.
+fn dial(port: u32) -> io::Result<File> {
+    let socket = socket(AddressFamily::Vsock, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(socket.as_raw_fd(), &VsockAddr::new(HOST_CID, port))?;
+    // SAFETY: the descriptor was just taken out of its owner.
+    #[allow(unsafe_code, reason = "a socket is read and written like a file")]
+    Ok(unsafe { File::from_raw_fd(socket.into_raw_fd()) })
+}

@@ -1,0 +1,6 @@
+//! The control link: the guest's end of `contract::control`.
+
+mod link;
+mod requests;
+
+pub(crate) use link::{report_failure, start};

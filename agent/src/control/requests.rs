@@ -1,0 +1,119 @@
+//! What the host may ask of a running guest.
+
+use std::fs;
+use std::time::Duration;
+
+use banger_agent::contract::config::GuestConfig;
+use banger_agent::contract::control::{GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode};
+use banger_agent::contract::{CONTRACT_VERSION, VSOCK_SSH_PORT};
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, clock_settime};
+
+use crate::init::{self, InitKind, Storage};
+use crate::log::{self, Op};
+
+/// Answers requests. What it says of readiness was true when the server began to listen.
+#[derive(Debug)]
+pub(super) struct Desk {
+    info: ReadyInfo,
+    kind: InitKind,
+    storage: Storage,
+}
+
+impl Desk {
+    pub(super) fn new(config: &GuestConfig, kind: InitKind, storage: Storage) -> Self {
+        let info = ReadyInfo {
+            contract: CONTRACT_VERSION,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            boot_id: read_line("/proc/sys/kernel/random/boot_id"),
+            kernel_release: read_line("/proc/sys/kernel/osrelease"),
+            os_name: os_name(),
+            ssh_port: config.ssh_port,
+            vsock: fs::exists("/dev/vsock").unwrap_or(false).then_some(VSOCK_SSH_PORT),
+            boot_millis: log::boot_millis(),
+        };
+        log::line(format_args!("ready, {} ({})", Op(config.op_id), info.os_name));
+        Self { info, kind, storage }
+    }
+
+    pub(super) fn ready(&self) -> GuestEvent {
+        GuestEvent::Ready(self.info.clone())
+    }
+
+    pub(super) fn handle(&self, request: HostRequest, send: &mut dyn FnMut(&GuestEvent)) {
+        let op_id = request.op_id;
+        match request.body {
+            HostBody::Hello { .. } => send(&self.ready()),
+            HostBody::Ping => send(&GuestEvent::Pong { op_id }),
+            HostBody::Sync => {
+                nix::unistd::sync();
+                log::debug(format_args!("synced, {}", Op(op_id)));
+                send(&GuestEvent::Synced { op_id });
+            }
+            HostBody::SetClock { unix_nanos } => {
+                if let Err(why) = set_clock(unix_nanos) {
+                    send(&GuestEvent::Failed { op_id, message: format!("set the clock: {why}") });
+                }
+            }
+            HostBody::Shutdown { mode, grace_ms } => {
+                log::line(format_args!(
+                    "shutdown asked for, {mode:?} within {grace_ms} ms, {}",
+                    Op(op_id)
+                ));
+                send(&GuestEvent::ShuttingDown { op_id });
+                self.shut_down(mode, Duration::from_millis(grace_ms));
+            }
+        }
+    }
+
+    /// Asks PID 1, and ends the machine itself if that takes longer than the grace. Meanwhile
+    /// the link goes on answering.
+    fn shut_down(&self, mode: ShutdownMode, grace: Duration) {
+        // First of all: whatever happens next, what was written before this is on disk.
+        nix::unistd::sync();
+        init::request(self.kind, mode, grace);
+        let storage = self.storage.clone();
+        let last_resort = move || {
+            let timeout =
+                nix::poll::PollTimeout::try_from(grace).unwrap_or(nix::poll::PollTimeout::MAX);
+            let _ = nix::poll::poll(&mut [], timeout);
+            log::line("the image's init did not end the machine in time");
+            init::finish(mode, &storage);
+        };
+        drop(std::thread::Builder::new().name("shutdown".into()).spawn(last_resort));
+    }
+}
+
+fn set_clock(unix_nanos: u64) -> Result<(), String> {
+    let time = Duration::from_nanos(unix_nanos);
+    clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(time))
+        .map_err(|errno| errno.desc().to_owned())
+}
+
+fn read_line(path: &str) -> String {
+    fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
+fn os_name() -> String {
+    ["/etc/os-release", "/usr/lib/os-release"]
+        .iter()
+        .find_map(|path| pretty_name(&fs::read_to_string(path).ok()?))
+        .unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn pretty_name(os_release: &str) -> Option<String> {
+    let value = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim().trim_matches(['"', '\'']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pretty_name_loses_its_quotes() {
+        let text = "NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n";
+        assert_eq!(pretty_name(text).as_deref(), Some("Debian GNU/Linux 12 (bookworm)"));
+        assert_eq!(pretty_name("NAME=x\n"), None);
+    }
+}

@@ -1,0 +1,16 @@
+//! The machine: everything PID 1 does before it hands over, and what it does if it stays.
+
+mod boot;
+mod disks;
+mod grow;
+mod handover;
+mod identity;
+mod modules;
+mod mounts;
+mod net;
+mod poweroff;
+mod reaper;
+mod skeleton;
+
+pub(crate) use boot::run;
+pub(crate) use poweroff::{InitKind, Storage, finish, request};

@@ -1,0 +1,228 @@
+//! Starting a program: a login shell, a line for the shell, or an argv that no shell sees.
+//!
+//! What must not be done here: nothing between fork and exec that allocates or locks.
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use banger_agent::contract::exec::ExecRequest;
+use nix::errno::Errno;
+use nix::libc;
+use nix::unistd::{AccessFlags, Pid, access};
+use tokio::process::Command;
+
+use super::account::Account;
+use super::environment::Environment;
+use super::process::{Running, Story, Streams};
+use super::pty::{Master, Terminal};
+
+pub(super) enum Program {
+    LoginShell,
+    Line(Vec<u8>),
+    Argv(ExecRequest),
+}
+
+pub(super) struct Launch<'a> {
+    pub(super) account: &'a Account,
+    pub(super) env: Environment,
+    pub(super) program: Program,
+    pub(super) terminal: Option<Terminal>,
+}
+
+/// A program that did not start, as a shell would tell it.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) message: String,
+    /// 127 not found, 126 found and not executable.
+    pub(super) status: u32,
+}
+
+impl Launch<'_> {
+    pub(super) fn spawn(mut self) -> Result<Running, Failure> {
+        let terminal = self.terminal.take().map(|terminal| self.open(&terminal)).transpose()?;
+        let (master, slave) = terminal.unzip();
+        let mut command = self.command()?;
+        self.become_user(&mut command, slave.is_some());
+        let (stdin, stdout, stderr) = standard_streams(slave)?;
+        command.stdin(stdin).stdout(stdout).stderr(stderr);
+        let mut child = command.spawn().map_err(|error| self.failure(&error))?;
+        // The command holds the slave; while it lives, the terminal never ends.
+        drop(command);
+        let pid = child
+            .id()
+            .and_then(|id| i32::try_from(id).ok())
+            .map_or(Pid::from_raw(0), Pid::from_raw);
+        let streams = match master {
+            Some(master) => Streams::Terminal(master),
+            None => Streams::Pipes(child.stdin.take(), child.stdout.take(), child.stderr.take()),
+        };
+        Ok(Running::new(child, pid, streams, self.story()))
+    }
+
+    fn open(&mut self, terminal: &Terminal) -> Result<(Master, OwnedFd), Failure> {
+        let (master, slave, name) = terminal.open(self.account.uid).map_err(|error| Failure {
+            message: format!("cannot open a terminal: {error}"),
+            status: 126,
+        })?;
+        self.env.set("TERM", &terminal.term);
+        self.env.set("SSH_TTY", &name);
+        Ok((master, slave))
+    }
+
+    fn command(&mut self) -> Result<Command, Failure> {
+        let shell = self.shell();
+        let mut directory = self.home();
+        let mut command = match &self.program {
+            Program::LoginShell => {
+                let mut command = Command::new(&shell);
+                command.arg0(login_name(&shell));
+                command
+            }
+            Program::Line(line) => {
+                let mut command = Command::new(&shell);
+                command.arg0(shell.file_name().unwrap_or(shell.as_os_str()));
+                command.arg("-c").arg(OsStr::from_bytes(line));
+                command
+            }
+            Program::Argv(request) => {
+                self.env.extend(&request.env);
+                if let Some(cwd) = &request.cwd {
+                    directory = enter(cwd)?;
+                }
+                let mut words = request.argv.iter();
+                let mut command = Command::new(words.next().map(OsStr::new).unwrap_or_default());
+                command.args(words);
+                command
+            }
+        };
+        command.env_clear().envs(self.env.iter()).current_dir(directory);
+        Ok(command)
+    }
+
+    /// Its own session, so that a hang-up reaches all of it and nothing else.
+    fn become_user(&self, command: &mut Command, has_terminal: bool) {
+        let Account { uid, gid, .. } = *self.account;
+        let groups = self.account.groups.clone();
+        let is_root = nix::unistd::geteuid().is_root();
+        let prepare = move || {
+            // SAFETY: between fork and exec only system calls are made, on memory made before.
+            #[allow(unsafe_code, reason = "runs between fork and exec")]
+            unsafe {
+                libc::setsid();
+                if has_terminal && libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+                if is_root {
+                    reset_oom_score();
+                    check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+                    check(libc::setgid(gid))?;
+                    check(libc::setuid(uid))?;
+                }
+            }
+            Ok(())
+        };
+        // SAFETY: the closure makes only async-signal-safe calls.
+        #[allow(unsafe_code, reason = "runs between fork and exec")]
+        unsafe {
+            command.pre_exec(prepare);
+        }
+    }
+
+    fn shell(&self) -> PathBuf {
+        let shell = &self.account.shell;
+        if access(shell, AccessFlags::X_OK).is_ok() { shell.clone() } else { "/bin/sh".into() }
+    }
+
+    fn home(&self) -> PathBuf {
+        if self.account.home.is_dir() { self.account.home.clone() } else { "/".into() }
+    }
+
+    fn failure(&self, error: &io::Error) -> Failure {
+        let program = match &self.program {
+            Program::Argv(request) => request.argv.first().cloned().unwrap_or_default(),
+            Program::LoginShell | Program::Line(_) => self.shell().display().to_string(),
+        };
+        if error.kind() == io::ErrorKind::NotFound {
+            return Failure { message: format!("{program}: not found"), status: 127 };
+        }
+        let why = error
+            .raw_os_error()
+            .map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
+        Failure { message: format!("{program}: {why}"), status: 126 }
+    }
+
+    fn story(&self) -> Option<Story> {
+        match &self.program {
+            Program::Argv(request) => {
+                Some(Story::new(request.op_id, request.argv.first().cloned().unwrap_or_default()))
+            }
+            Program::LoginShell | Program::Line(_) => None,
+        }
+    }
+}
+
+fn standard_streams(slave: Option<OwnedFd>) -> Result<(Stdio, Stdio, Stdio), Failure> {
+    let Some(slave) = slave else {
+        return Ok((Stdio::piped(), Stdio::piped(), Stdio::piped()));
+    };
+    let copy = || {
+        slave.try_clone().map_err(|error| Failure {
+            message: format!("cannot use the terminal: {error}"),
+            status: 126,
+        })
+    };
+    Ok((copy()?.into(), copy()?.into(), slave.into()))
+}
+
+fn enter(cwd: &str) -> Result<PathBuf, Failure> {
+    match std::fs::metadata(cwd) {
+        Ok(meta) if meta.is_dir() => Ok(cwd.into()),
+        Ok(_) => Err(Failure { message: format!("{cwd}: not a directory"), status: 126 }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Failure { message: format!("{cwd}: no such directory"), status: 126 })
+        }
+        Err(error) => Err(Failure { message: format!("{cwd}: {error}"), status: 126 }),
+    }
+}
+
+/// `-bash`: how a shell knows that it is a login shell.
+fn login_name(shell: &Path) -> OsString {
+    let name = shell.file_name().unwrap_or_default().as_bytes();
+    OsString::from_vec([b"-", name].concat())
+}
+
+/// Where distributions keep it.
+pub(super) fn sftp_server() -> Option<&'static str> {
+    const PLACES: [&str; 4] = [
+        "/usr/lib/openssh/sftp-server",
+        "/usr/lib/ssh/sftp-server",
+        "/usr/libexec/openssh/sftp-server",
+        "/usr/libexec/sftp-server",
+    ];
+    PLACES.into_iter().find(|path| access(*path, AccessFlags::X_OK).is_ok())
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    Errno::result(result).map(drop).map_err(io::Error::from)
+}
+
+/// The server's protection from the out-of-memory killer is not its commands'.
+///
+/// # Safety
+/// Only system calls on constants: may run between fork and exec.
+#[allow(unsafe_code, reason = "runs between fork and exec")]
+unsafe fn reset_oom_score() {
+    // SAFETY: the strings are constants and the descriptor is our own.
+    unsafe {
+        let file =
+            libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if file >= 0 {
+            libc::write(file, c"0".as_ptr().cast(), 1);
+            libc::close(file);
+        }
+    }
+}

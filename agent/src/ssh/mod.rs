@@ -1,0 +1,25 @@
+//! The SSH server: one runtime on one thread, for a guest often has one slow CPU.
+//!
+//! ```text
+//! server   listens, one session per connection
+//! session  russh's callbacks: what a client asks for, by channel
+//! backlog  what a client sent and a program has not read yet; flow control
+//! process  a command's life: output, exit, hang-up
+//! exec, pty, environment, account   how a command is started, and as whom
+//! forward  connections into the guest's network
+//! ```
+
+mod account;
+mod auth;
+mod backlog;
+mod environment;
+mod exec;
+mod forward;
+mod process;
+mod pty;
+mod resolve;
+mod server;
+mod session;
+mod signals;
+
+pub(crate) use server::serve;

@@ -1,0 +1,175 @@
+//! Listening and accepting, on TCP and on vsock.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use banger_agent::contract::VSOCK_SSH_PORT;
+use banger_agent::contract::config::GuestConfig;
+use russh::keys::PrivateKey;
+use russh::server::{Config, run_stream};
+use russh::{Disconnect, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
+
+use super::auth::Keys;
+use super::session::{Connection, Guest};
+use crate::error::{AgentError, Chain, Context as _, Result};
+use crate::log;
+
+/// A connection that has not proved a key by then is closed.
+const LOGIN_GRACE: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// After an accept that failed (out of descriptors), so as not to spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Runs for as long as the machine. `listening` is called once connections are taken.
+pub(crate) async fn serve(config: &GuestConfig, listening: impl FnOnce()) -> Result<()> {
+    let host_key = PrivateKey::from_openssh(&config.host_key)
+        .map_err(|error| AgentError::Ssh { what: "read the host key", source: error.into() })?;
+    let ssh = Arc::new(settings(host_key));
+    let guest =
+        Arc::new(Guest { keys: Keys::parse(&config.authorized_keys)?, env: config.env.clone() });
+    let tcp = match config.ssh_port {
+        0 => None,
+        port => Some(listen(port)?),
+    };
+    let vsock = listen_vsock();
+    outlive_signals()?;
+    listening();
+    if let Some(vsock) = vsock {
+        tokio::spawn(accept_vsock(vsock, Arc::clone(&ssh), Arc::clone(&guest)));
+    }
+    match tcp {
+        Some(tcp) => accept_tcp(tcp, ssh, guest).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn settings(host_key: PrivateKey) -> Config {
+    Config {
+        server_id: SshId::Standard(concat!("SSH-2.0-banger_", env!("CARGO_PKG_VERSION")).into()),
+        methods: MethodSet::from([MethodKind::PublicKey].as_slice()),
+        // Keys cannot be guessed, so a refusal need not take its time.
+        auth_rejection_time: Duration::ZERO,
+        auth_rejection_time_initial: Some(Duration::ZERO),
+        keys: vec![host_key],
+        preferred: preferred(),
+        inactivity_timeout: None,
+        keepalive_interval: Some(KEEPALIVE),
+        nodelay: true,
+        ..Config::default()
+    }
+}
+
+/// The client chooses among what is offered here, so what would be slow in an emulated guest is
+/// not offered at all: no post-quantum exchange on a link that never leaves the host.
+fn preferred() -> Preferred {
+    Preferred {
+        kex: vec![
+            kex::CURVE25519,
+            kex::CURVE25519_PRE_RFC_8731,
+            kex::EXTENSION_SUPPORT_AS_SERVER,
+            kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
+        ]
+        .into(),
+        cipher: vec![cipher::CHACHA20_POLY1305, cipher::AES_256_GCM, cipher::AES_256_CTR].into(),
+        compression: vec![compression::NONE].into(),
+        ..Preferred::default()
+    }
+}
+
+fn listen(port: u16) -> Result<TcpListener> {
+    // One socket for both families, unless the kernel has no IPv6.
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let listener =
+        bind(both).or_else(|_| bind(four)).context(|| format!("listen on TCP port {port}"))?;
+    Ok(listener)
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn listen_vsock() -> Option<VsockListener> {
+    if !std::fs::exists("/dev/vsock").unwrap_or(false) {
+        return None;
+    }
+    match VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, VSOCK_SSH_PORT)) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            log::line(format_args!("listen on vsock port {VSOCK_SSH_PORT}: {error}"));
+            None
+        }
+    }
+}
+
+/// The server must live until the machine's last moment: it is what a shutdown is asked of. A
+/// handler, and not ignoring: commands would inherit that.
+fn outlive_signals() -> Result<()> {
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        let mut stream = signal(kind).context(|| "handle signals".into())?;
+        tokio::spawn(async move { while stream.recv().await.is_some() {} });
+    }
+    Ok(())
+}
+
+async fn accept_tcp(listener: TcpListener, ssh: Arc<Config>, guest: Arc<Guest>) -> Result<()> {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                drop(stream.set_nodelay(true));
+                tokio::spawn(connection(stream, Arc::clone(&ssh), Arc::clone(&guest)));
+            }
+            Err(error) => {
+                log::line(format_args!("accept a connection: {error}"));
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn accept_vsock(listener: VsockListener, ssh: Arc<Config>, guest: Arc<Guest>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                drop(tokio::spawn(connection(stream, Arc::clone(&ssh), Arc::clone(&guest))))
+            }
+            Err(error) => {
+                log::line(format_args!("accept a vsock connection: {error}"));
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection<S>(stream: S, ssh: Arc<Config>, guest: Arc<Guest>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handler = Connection::new(guest);
+    let authenticated = handler.authenticated();
+    let started = tokio::time::timeout(LOGIN_GRACE, run_stream(ssh, stream, handler)).await;
+    let Ok(Ok(session)) = started else {
+        return; // It spoke no SSH.
+    };
+    let handle = session.handle();
+    tokio::pin!(session);
+    let ended = tokio::select! {
+        ended = &mut session => ended,
+        () = tokio::time::sleep(LOGIN_GRACE) => {
+            if !authenticated.load(std::sync::atomic::Ordering::Relaxed) {
+                drop(handle.disconnect(Disconnect::ByApplication, "login takes too long".into(), String::new()).await);
+            }
+            session.await
+        }
+    };
+    if let Err(error) = ended {
+        log::debug(format_args!("connection: {}", Chain(&error)));
+    }
+}
