@@ -10,6 +10,7 @@
 //! ```
 //!
 //! `Started` while Running and `UndoStarted` while Undoing are legal: a crash came between.
+//! `Started` while Failed is legal too: what tears down is tried again instead of undone.
 
 use super::ids::{OpId, VmId};
 
@@ -142,7 +143,7 @@ impl Progress {
         use StepEvent as E;
         use StepStatus as S;
         self.status = match (self.status, &entry.event) {
-            (S::NotStarted | S::Running, E::Started) => S::Running,
+            (S::NotStarted | S::Running | S::Failed, E::Started) => S::Running,
             (S::Running, E::Succeeded(_)) => S::Done,
             (S::Running, E::Failed(_)) => S::Failed,
             (S::Running | S::Done | S::Failed | S::Undoing | S::UndoFailed, E::UndoStarted) => {
@@ -197,6 +198,8 @@ mod tests {
             fold(&[E::Started, E::UndoStarted, E::UndoStarted, E::UndoFinished]),
             Ok(StepStatus::Undone)
         );
+        let again = [E::Started, E::Failed("no".into()), E::Started, E::Succeeded("x".into())];
+        assert_eq!(fold(&again), Ok(StepStatus::Done));
         assert!(fold(&[E::Succeeded("x".into())]).is_err());
         assert!(fold(&[E::UndoStarted]).is_err());
         assert!(fold(&[E::Started, E::UndoStarted, E::Succeeded("x".into())]).is_err());

@@ -13,6 +13,7 @@ mod image;
 mod names;
 mod net;
 mod process;
+mod set;
 
 pub use clock::Clock;
 pub use disk::{DiskHost, DiskPlan, LogKind, VmPaths};
@@ -25,6 +26,7 @@ pub use image::{
 pub use names::{NameHost, NameSink};
 pub use net::{NetHost, TapSource};
 pub use process::{ProcessHost, SpawnRequest};
+pub use set::Ports;
 
 /// The future that a port's method returns.
 pub type PortFuture<'a, T> = futures::future::BoxFuture<'a, Result<T, HostError>>;

@@ -1,0 +1,131 @@
+//! Waiting for a guest: for its VMM, then for its agent. A VMM that dies ends the wait at once,
+//! and whatever ends it badly brings the console's last lines along.
+
+use std::future::Future;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::step::no_undo;
+use super::{Settings, Step, StepCx, StepError};
+use crate::model::Code;
+use crate::ports::HostError;
+
+/// What fetching the console's lines may cost a failure.
+const CONSOLE_LIMIT: Duration = Duration::from_secs(2);
+/// So that the step's own limit, which has a better story, comes before the runner's.
+const MARGIN: Duration = Duration::from_secs(5);
+const WHY_NO_UNDO: &str = "it waits; the VMM is taken back by the step that started it";
+
+#[derive(Debug)]
+pub(super) struct AwaitRunning;
+
+impl Step for AwaitRunning {
+    fn name(&self) -> &'static str {
+        "await-running"
+    }
+
+    fn limit(&self, settings: &Settings) -> Duration {
+        settings.step_limit + MARGIN
+    }
+
+    fn interruptible(&self) -> bool {
+        true
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let paths = cx.ports.disk.paths(cx.vm.id);
+            let running = cx.ports.hypervisor.await_running(cx.op, &paths);
+            let limit = cx.settings.step_limit;
+            let answer = while_alive(cx, "start the VMM of", limit, Code::Deadline, running).await;
+            match answer {
+                Ok(()) => Ok("the guest runs".to_owned()),
+                Err(error) => Err(with_story(cx, error).await.into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn undo<'a>(&'a self, _cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        no_undo(WHY_NO_UNDO)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct AwaitReady;
+
+impl Step for AwaitReady {
+    fn name(&self) -> &'static str {
+        "await-ready"
+    }
+
+    fn limit(&self, settings: &Settings) -> Duration {
+        settings.boot_limit + MARGIN
+    }
+
+    fn interruptible(&self) -> bool {
+        true
+    }
+
+    /// The output is the guest's boot id.
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let paths = cx.ports.disk.paths(cx.vm.id);
+            let ready = cx.ports.guest.await_ready(cx.op, &paths, &cx.cancel);
+            let limit = cx.settings.boot_limit;
+            match while_alive(cx, "boot guest", limit, Code::GuestUnreachable, ready).await {
+                Ok(ready) => Ok(ready.boot_id),
+                Err(_) if cx.cancel.is_cancelled() => Err(StepError::Cancelled),
+                Err(error) => Err(with_story(cx, error).await.into()),
+            }
+        }
+        .boxed()
+    }
+
+    fn recall(&self, cx: &StepCx, output: &str) {
+        cx.observed.set_guest_boot_id(output.to_owned());
+    }
+
+    fn undo<'a>(&'a self, _cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        no_undo(WHY_NO_UNDO)
+    }
+}
+
+/// Waits for `work`, at most `limit`, and only as long as the VMM lives.
+async fn while_alive<T>(
+    cx: &StepCx,
+    operation: &'static str,
+    limit: Duration,
+    overdue: Code,
+    work: impl Future<Output = Result<T, HostError>>,
+) -> Result<T, HostError> {
+    let name = cx.vm.spec.name.as_str();
+    let process = cx
+        .observed
+        .process()
+        .map_err(|error| HostError::new(Code::Internal, operation, name).because(error))?;
+    tokio::select! {
+        biased;
+        done = work => done,
+        exit = cx.ports.process.exited(cx.vm.id, &process) => {
+            let how = exit?.how;
+            Err(HostError::new(Code::GuestDied, operation, name).because(format!("the VMM ended: {how}")))
+        }
+        () = tokio::time::sleep(limit) => {
+            let cause = format!("not ready within {} s", limit.as_secs_f32());
+            Err(HostError::new(overdue, operation, name).because(cause))
+        }
+    }
+}
+
+/// Adds the console's last lines, and where there is more.
+async fn with_story(cx: &StepCx, error: HostError) -> HostError {
+    let tail = cx.ports.disk.console_tail(cx.vm.id, cx.settings.console_lines);
+    let lines = match tokio::time::timeout(CONSOLE_LIMIT, tail).await {
+        Ok(Ok(lines)) if error.detail.is_empty() => lines,
+        _ => vec![],
+    };
+    error.with_detail(lines).hint(format!("the whole console: banger vm logs {}", cx.vm.spec.name))
+}

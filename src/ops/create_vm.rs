@@ -1,0 +1,54 @@
+//! Creating a VM. Its name, address and record are reserved by the store before the plan runs.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{Direction, Phase, Plan, Step, StepCx, StepError, start_vm};
+use crate::model::{Outcome, VmRecord};
+use crate::ports::DiskPlan;
+
+/// The VM exists when its disks do.
+#[must_use]
+pub fn create_vm(_vm: &VmRecord) -> Plan {
+    vec![Phase { direction: Direction::Back, steps: vec![Box::new(EnsureDisks)] }]
+}
+
+/// A start that fails leaves a VM that was created and is stopped.
+#[must_use]
+pub fn create_and_start(vm: &VmRecord) -> Plan {
+    let mut plan = create_vm(vm);
+    plan.extend(start_vm(vm));
+    plan
+}
+
+/// Whether there is a VM after a create that ended like this; otherwise its record goes too.
+#[must_use]
+pub fn keeps_vm(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::RolledBack { step, .. } if step == EnsureDisks.name())
+}
+
+pub(super) fn disk_plan(vm: &VmRecord) -> DiskPlan {
+    DiskPlan::for_vm(vm.id, vm.spec.disk, vm.spec.work_disk)
+}
+
+#[derive(Debug)]
+struct EnsureDisks;
+
+impl Step for EnsureDisks {
+    fn name(&self) -> &'static str {
+        "ensure-disks"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let plan = disk_plan(&cx.vm);
+            cx.ports.disk.ensure_vm_disks(cx.op, cx.vm.id, &plan).await?;
+            Ok(format!("overlay {}, work {}", plan.overlay, plan.work))
+        }
+        .boxed()
+    }
+
+    fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        async move { Ok(cx.ports.disk.remove_vm(cx.op, cx.vm.id).await?) }.boxed()
+    }
+}

@@ -1,0 +1,66 @@
+//! What steps find out for each other and for the VM's actor: it is not in their outputs' types,
+//! so it has a place of its own. Held in memory; after a crash the steps' outputs refill it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::StepError;
+use crate::model::{ProcessIdentity, TapName, VmHandles};
+use crate::ports::BootFiles;
+
+#[derive(Clone, Debug, Default)]
+pub struct Observed(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    boot: Option<BootFiles>,
+    handles: VmHandles,
+}
+
+impl Observed {
+    /// The VM's handles as far as they are known by now.
+    #[must_use]
+    pub fn handles(&self) -> VmHandles {
+        self.with(|seen| seen.handles.clone())
+    }
+
+    pub(super) fn set_boot(&self, files: BootFiles) {
+        self.with(|seen| seen.boot = Some(files));
+    }
+
+    pub(super) fn boot(&self) -> Result<BootFiles, StepError> {
+        self.with(|seen| seen.boot.clone()).ok_or(StepError::Missing("boot files"))
+    }
+
+    pub(super) fn set_tap(&self, tap: TapName) {
+        self.with(|seen| seen.handles.tap = Some(tap));
+    }
+
+    pub(super) fn tap(&self) -> Result<TapName, StepError> {
+        self.with(|seen| seen.handles.tap.clone()).ok_or(StepError::Missing("tap"))
+    }
+
+    pub(super) fn set_process(&self, process: ProcessIdentity) {
+        self.with(|seen| seen.handles.process = Some(process));
+    }
+
+    pub(super) fn process(&self) -> Result<ProcessIdentity, StepError> {
+        self.with(|seen| seen.handles.process.clone()).ok_or(StepError::Missing("process"))
+    }
+
+    pub(super) fn set_vmm(&self, vmm: String) {
+        self.with(|seen| seen.handles.vmm = Some(vmm));
+    }
+
+    pub(super) fn set_guest_boot_id(&self, boot_id: String) {
+        self.with(|seen| seen.handles.guest_boot_id = Some(boot_id));
+    }
+
+    /// Nothing runs any more.
+    pub(super) fn clear(&self) {
+        self.with(|seen| seen.handles = VmHandles::default());
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Seen) -> T) -> T {
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,269 @@
+//! Starting a VM, read from top to bottom. Its disks are there; everything else is made here and
+//! taken away in reverse if the guest does not come up.
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::await_guest::{AwaitReady, AwaitRunning};
+use super::create_vm::disk_plan;
+use super::kill_vm::kill_steps;
+use super::step::no_undo;
+use super::{Direction, Phase, Plan, Step, StepCx, StepError};
+use crate::model::{ProcessIdentity, TapName, VmRecord};
+use crate::ports::{BootPlan, DiskAttachment, GuestSetup, SpawnRequest};
+
+#[must_use]
+pub fn start_vm(vm: &VmRecord) -> Plan {
+    let mut steps: Vec<Box<dyn Step>> =
+        vec![Box::new(ResolveBoot), Box::new(LeaseTap), Box::new(EnsureTap)];
+    if vm.spec.nat {
+        steps.push(Box::new(AllowNat));
+    }
+    steps.extend([
+        Box::new(MakeRunDir) as Box<dyn Step>,
+        Box::new(WriteConfig),
+        Box::new(SpawnVmm),
+        Box::new(AwaitRunning),
+        Box::new(AwaitReady),
+        Box::new(PublishName), // last: a name must not lead to a guest that is not there yet
+    ]);
+    vec![Phase { direction: Direction::Back, steps }]
+}
+
+/// For a VM that crashed or got stuck: what is left of its last run goes first, for good.
+#[must_use]
+pub fn start_after_clean_up(vm: &VmRecord) -> Plan {
+    let mut plan = vec![Phase { direction: Direction::Forward, steps: kill_steps(None) }];
+    plan.extend(start_vm(vm));
+    plan
+}
+
+/// Finds out what it will boot from and which VMM runs it, before anything is made.
+#[derive(Debug)]
+struct ResolveBoot;
+
+impl Step for ResolveBoot {
+    fn name(&self) -> &'static str {
+        "resolve-boot"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let files = cx.ports.images.boot_files(cx.op, cx.vm.image, cx.vm.kernel).await?;
+            cx.observed.set_boot(files);
+            let vmm = cx.ports.hypervisor.describe(cx.vm.spec.vmm).await?;
+            Ok(format!("{} {} ({}: {})", vmm.kind, vmm.version, vmm.accelerator, vmm.why))
+        }
+        .boxed()
+    }
+
+    fn recall(&self, cx: &StepCx, output: &str) {
+        cx.observed.set_vmm(output.to_owned());
+    }
+
+    fn undo<'a>(&'a self, _cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        no_undo("it looks, and an initramfs that it put together is shared and kept")
+    }
+}
+
+#[derive(Debug)]
+struct LeaseTap;
+
+impl Step for LeaseTap {
+    fn name(&self) -> &'static str {
+        "lease-tap"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move { Ok(cx.ports.taps.lease(cx.op, cx.vm.id).await?.0) }.boxed()
+    }
+
+    fn recall(&self, cx: &StepCx, output: &str) {
+        cx.observed.set_tap(TapName(output.to_owned()));
+    }
+
+    fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        async move { Ok(cx.ports.taps.release(cx.op, cx.vm.id).await?) }.boxed()
+    }
+}
+
+/// The pool made the tap some time ago; somebody may have removed it since.
+#[derive(Debug)]
+struct EnsureTap;
+
+impl Step for EnsureTap {
+    fn name(&self) -> &'static str {
+        "ensure-tap"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let tap = cx.observed.tap()?;
+            cx.ports.net.ensure_tap(cx.op, &tap).await?;
+            Ok(tap.0)
+        }
+        .boxed()
+    }
+
+    fn undo<'a>(&'a self, _cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        no_undo("the tap is the pool's, with or without a lease")
+    }
+}
+
+#[derive(Debug)]
+struct AllowNat;
+
+impl Step for AllowNat {
+    fn name(&self) -> &'static str {
+        "allow-nat"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            cx.ports.net.ensure_nat(cx.op, cx.vm.id, cx.vm.address).await?;
+            Ok(cx.vm.address.to_string())
+        }
+        .boxed()
+    }
+
+    fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        async move { Ok(cx.ports.net.remove_nat(cx.op, cx.vm.id, cx.vm.address).await?) }.boxed()
+    }
+}
+
+#[derive(Debug)]
+struct MakeRunDir;
+
+impl Step for MakeRunDir {
+    fn name(&self) -> &'static str {
+        "make-run-dir"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            cx.ports.disk.ensure_run_dir(cx.op, cx.vm.id).await?;
+            Ok(cx.ports.disk.paths(cx.vm.id).run.display().to_string())
+        }
+        .boxed()
+    }
+
+    fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        async move { Ok(cx.ports.disk.remove_run_dir(cx.op, cx.vm.id).await?) }.boxed()
+    }
+}
+
+#[derive(Debug)]
+struct WriteConfig;
+
+impl Step for WriteConfig {
+    fn name(&self) -> &'static str {
+        "write-config"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let setup = GuestSetup {
+                record: cx.vm.as_ref().clone(),
+                subnet: cx.settings.subnet,
+                dns: cx.settings.dns.clone(),
+                base_uuid: cx.observed.boot()?.base_uuid,
+                disks: disk_plan(&cx.vm),
+            };
+            let image = cx.ports.guest.config_drive(cx.op, &setup)?;
+            let bytes = image.len();
+            cx.ports.disk.write_config(cx.op, cx.vm.id, image).await?;
+            Ok(format!("{bytes} bytes"))
+        }
+        .boxed()
+    }
+
+    fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        async move { Ok(cx.ports.disk.remove_config(cx.op, cx.vm.id).await?) }.boxed()
+    }
+}
+
+#[derive(Debug)]
+struct SpawnVmm;
+
+impl SpawnVmm {
+    fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
+        let (vm, files) = (&cx.vm, cx.observed.boot()?);
+        let paths = cx.ports.disk.paths(vm.id);
+        let disk = |path, read_only| DiskAttachment { path, read_only };
+        Ok(BootPlan {
+            vm: vm.id,
+            name: vm.spec.name.to_string(),
+            vcpu: vm.spec.vcpu,
+            memory_mib: vm.spec.memory_mib,
+            kernel: files.kernel,
+            initrd: files.initrd,
+            disks: vec![
+                disk(files.base, true),
+                disk(paths.overlay(), false),
+                disk(paths.work(), false),
+                disk(paths.config(), true),
+            ],
+            tap: cx.observed.tap()?,
+            mac: vm.mac(),
+            paths,
+        })
+    }
+}
+
+impl Step for SpawnVmm {
+    fn name(&self) -> &'static str {
+        "spawn-vmm"
+    }
+
+    /// The output is the process's identity: pid, start ticks, the host's boot id.
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let plan = Self::boot_plan(cx)?;
+            let command = cx.ports.hypervisor.command(cx.vm.spec.vmm, &plan).await?;
+            let request = SpawnRequest { vm: cx.vm.id, command, log: plan.paths.vmm_log() };
+            let process = cx.ports.process.ensure_spawned(cx.op, &request).await?;
+            Ok(format!("{} {} {}", process.pid, process.start_ticks, process.host_boot_id))
+        }
+        .boxed()
+    }
+
+    fn recall(&self, cx: &StepCx, output: &str) {
+        let mut words = output.splitn(3, ' ');
+        let pid = words.next().and_then(|word| word.parse().ok());
+        let start_ticks = words.next().and_then(|word| word.parse().ok());
+        if let (Some(pid), Some(start_ticks), Some(boot)) = (pid, start_ticks, words.next()) {
+            let host_boot_id = boot.to_owned();
+            cx.observed.set_process(ProcessIdentity { pid, start_ticks, host_boot_id });
+        }
+    }
+
+    fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        async move {
+            cx.ports.process.ensure_gone(cx.op, cx.vm.id).await?;
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+#[derive(Debug)]
+struct PublishName;
+
+impl Step for PublishName {
+    fn name(&self) -> &'static str {
+        "publish-name"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            cx.ports.names.publish(cx.op, &cx.vm.spec.name, cx.vm.address).await?;
+            Ok(format!("{}.vm", cx.vm.spec.name))
+        }
+        .boxed()
+    }
+
+    fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        async move { Ok(cx.ports.names.withdraw(cx.op, &cx.vm.spec.name, cx.vm.address).await?) }
+            .boxed()
+    }
+}
