@@ -1,0 +1,193 @@
+//! The GuestLink port: what the daemon asks of the agent in a guest.
+
+use std::path::Path;
+use std::time::Duration;
+
+use banger_agent::contract::control::{GuestEvent, HostBody, ReadyInfo, ShutdownMode};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::control::{Control, ControlError, hello_when_there};
+use super::{keys, setup};
+use crate::model::{Code, OpId, VmKeys};
+use crate::ports::{GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmPaths};
+
+/// The agent answers before it begins to shut down.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+/// Between connections that the VMM closes at once.
+const RECONNECT: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AgentLink;
+
+impl GuestLink for AgentLink {
+    fn make_keys(&self) -> PortFuture<'_, VmKeys> {
+        Box::pin(async { keys::make_keys() })
+    }
+
+    fn config_drive(&self, op: OpId, guest: &GuestSetup) -> Result<Vec<u8>, HostError> {
+        setup::config_drive(op, guest)
+    }
+
+    fn ssh_port(&self) -> u16 {
+        setup::SSH_PORT
+    }
+
+    fn await_ready<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, GuestReady> {
+        Box::pin(async move {
+            let socket = paths.control_socket();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(HostError::new(Code::Cancelled, "wait for the guest at", show(&socket))),
+                ready = ready(op, &socket) => ready,
+            }
+        })
+    }
+
+    fn shutdown<'a>(&'a self, op: OpId, paths: &'a VmPaths, grace: Duration) -> PortFuture<'a, ()> {
+        Box::pin(async move {
+            let what = "ask the guest to shut down at";
+            let socket = paths.control_socket();
+            let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+            // A reboot ends every VMM's process; a power-off does not end all of them.
+            let question = HostBody::Shutdown { mode: ShutdownMode::Reboot, grace_ms };
+            let answer = answered(
+                op,
+                &socket,
+                question,
+                |event| matches!(event, GuestEvent::ShuttingDown { op_id } if *op_id == op.0),
+            );
+            match timeout(SHUTDOWN_LIMIT, answer).await {
+                // The VMM was faster than the answer: the guest is down.
+                Ok(Ok(()) | Err(Unanswered::Link(ControlError::Closed))) => Ok(()),
+                Ok(Err(why)) => Err(why.into_host_error(what, &socket)),
+                Err(_) => Err(silent(what, &socket)),
+            }
+        })
+    }
+
+    fn ping<'a>(&'a self, op: OpId, paths: &'a VmPaths, limit: Duration) -> PortFuture<'a, ()> {
+        Box::pin(async move {
+            let what = "ping the guest at";
+            let socket = paths.control_socket();
+            let answer = answered(
+                op,
+                &socket,
+                HostBody::Ping,
+                |event| matches!(event, GuestEvent::Pong { op_id } if *op_id == op.0),
+            );
+            match timeout(limit, answer).await {
+                Ok(answer) => answer.map_err(|why| why.into_host_error(what, &socket)),
+                Err(_) => Err(silent(what, &socket)),
+            }
+        })
+    }
+}
+
+/// Waits for as long as the caller lets it.
+async fn ready(op: OpId, socket: &Path) -> Result<GuestReady, HostError> {
+    let what = "wait for the guest at";
+    loop {
+        let mut control = hello_when_there(socket, op)
+            .await
+            .map_err(|error| HostError::new(Code::Host, what, show(socket)).because(error))?;
+        match heard_ready(op, &mut control).await {
+            Ok(info) => return Ok(info.into()),
+            Err(Unanswered::Failed(message)) => {
+                return Err(HostError::new(Code::GuestDied, what, show(socket)).because(message));
+            }
+            // The VMM ended, or the port was reset: whoever watches the process knows which.
+            Err(Unanswered::Link(error)) => {
+                tracing::debug!(op_id = %op, %error, "lost the agent's port; connecting again");
+                sleep(RECONNECT).await;
+            }
+        }
+    }
+}
+
+async fn heard_ready(op: OpId, control: &mut Control) -> Result<ReadyInfo, Unanswered> {
+    loop {
+        match control.event().await? {
+            GuestEvent::Ready(info) => return Ok(info),
+            GuestEvent::NotReady { stage, error: Some(error) } => {
+                return Err(Unanswered::Failed(format!("boot failed at {stage}: {error}")));
+            }
+            GuestEvent::NotReady { stage, error: None } => {
+                tracing::debug!(op_id = %op, stage, "the guest boots");
+            }
+            // Answers to somebody who is gone.
+            _ => {}
+        }
+    }
+}
+
+/// Asks, and skips all that answers somebody else.
+async fn answered(
+    op: OpId,
+    socket: &Path,
+    question: HostBody,
+    is_answer: impl Fn(&GuestEvent) -> bool,
+) -> Result<(), Unanswered> {
+    let mut control = Control::ask(socket, op, question).await?;
+    loop {
+        match control.event().await? {
+            GuestEvent::Failed { op_id, message } if op_id == op.0 => {
+                return Err(Unanswered::Failed(message));
+            }
+            event if is_answer(&event) => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Unanswered {
+    Link(ControlError),
+    /// The agent answered that it could not.
+    Failed(String),
+}
+
+impl From<ControlError> for Unanswered {
+    fn from(error: ControlError) -> Self {
+        Self::Link(error)
+    }
+}
+
+impl Unanswered {
+    fn into_host_error(self, operation: &'static str, socket: &Path) -> HostError {
+        let error = HostError::new(Code::GuestUnreachable, operation, show(socket));
+        match self {
+            Self::Link(link) => error.because(link),
+            Self::Failed(message) => error.because(message),
+        }
+    }
+}
+
+fn silent(operation: &'static str, socket: &Path) -> HostError {
+    HostError::new(Code::GuestUnreachable, operation, show(socket))
+        .because("the agent does not answer")
+}
+
+fn show(socket: &Path) -> String {
+    socket.display().to_string()
+}
+
+impl From<ReadyInfo> for GuestReady {
+    fn from(info: ReadyInfo) -> Self {
+        Self {
+            boot_id: info.boot_id,
+            kernel_release: info.kernel_release,
+            os_name: info.os_name,
+            agent_version: info.agent_version,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;

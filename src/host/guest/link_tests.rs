@@ -1,0 +1,191 @@
+//! Against the other end of the contract on a Unix socket, as a VMM offers it.
+
+use std::future::Future;
+
+use banger_agent::contract::control::{FrameReader, HostRequest, encode_frame};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use super::*;
+use crate::model::{VmId, chain};
+
+const OP: OpId = OpId([7; 16]);
+
+/// A run directory, and the VM's paths in it.
+fn place() -> (TempDir, VmPaths) {
+    let dir = TempDir::new().unwrap();
+    let paths = VmPaths::new(dir.path(), dir.path(), VmId([1; 16]));
+    std::fs::create_dir(&paths.run).unwrap();
+    (dir, paths)
+}
+
+/// One connection, seen from the guest.
+struct Guest {
+    stream: UnixStream,
+    frames: FrameReader,
+}
+
+impl Guest {
+    async fn accept(listener: &UnixListener) -> Self {
+        let (stream, _) = listener.accept().await.unwrap();
+        Self { stream, frames: FrameReader::default() }
+    }
+
+    async fn request(&mut self) -> HostRequest {
+        loop {
+            if let Some(request) = self.frames.next_message().unwrap() {
+                return request;
+            }
+            let mut bytes = [0; 512];
+            let n = self.stream.read(&mut bytes).await.unwrap();
+            assert_ne!(n, 0, "the host left");
+            self.frames.push(&bytes[..n]);
+        }
+    }
+
+    async fn say(&mut self, event: GuestEvent) {
+        self.stream.write_all(&encode_frame(&event).unwrap()).await.unwrap();
+    }
+}
+
+fn info() -> ReadyInfo {
+    ReadyInfo {
+        contract: 1,
+        agent_version: "0.1.0".into(),
+        boot_id: "b-1".into(),
+        kernel_release: "6.1".into(),
+        os_name: "Debian".into(),
+        ssh_port: 22,
+        vsock: None,
+        boot_millis: 900,
+    }
+}
+
+/// Runs the daemon's side against a guest written in the test.
+async fn both<T>(
+    host: impl Future<Output = Result<T, HostError>>,
+    guest: impl Future<Output = ()>,
+) -> Result<T, HostError> {
+    tokio::join!(host, guest).0
+}
+
+#[tokio::test]
+async fn readiness_is_heard_however_late_the_port_comes() {
+    let (_dir, paths) = place();
+    let cancel = CancellationToken::new();
+    let guest = async {
+        // A VMM that died left its socket: refused at first.
+        drop(UnixListener::bind(paths.control_socket()).unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        std::fs::remove_file(paths.control_socket()).unwrap();
+        let listener = UnixListener::bind(paths.control_socket()).unwrap();
+        // The first connection is cut.
+        drop(Guest::accept(&listener).await);
+        let mut guest = Guest::accept(&listener).await;
+        let hello = guest.request().await;
+        assert_eq!(hello, HostRequest { op_id: OP.0, body: HostBody::Hello { contract: 1 } });
+        guest.say(GuestEvent::Pong { op_id: [0; 16] }).await;
+        guest.say(GuestEvent::NotReady { stage: "mount root".into(), error: None }).await;
+        guest.say(GuestEvent::Ready(info())).await;
+    };
+    let ready = both(AgentLink.await_ready(OP, &paths, &cancel), guest).await.unwrap();
+    assert_eq!(ready.boot_id, "b-1");
+    assert_eq!(ready.os_name, "Debian");
+}
+
+#[tokio::test]
+async fn a_failed_boot_tells_the_agents_words() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        guest.request().await;
+        let error = Some("no disk with that id".into());
+        guest.say(GuestEvent::NotReady { stage: "mount root".into(), error }).await;
+    };
+    let cancel = CancellationToken::new();
+    let error = both(AgentLink.await_ready(OP, &paths, &cancel), guest).await.unwrap_err();
+    assert_eq!(error.code, Code::GuestDied);
+    assert!(chain(&error).ends_with("boot failed at mount root: no disk with that id"));
+}
+
+#[tokio::test]
+async fn a_cut_stream_is_asked_again() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        guest.request().await;
+        // Half a frame of an older conversation swallows the answer to this one.
+        guest.stream.write_all(&[200, 0, 0, 0, 1]).await.unwrap();
+        guest.say(GuestEvent::Pong { op_id: OP.0 }).await;
+        assert_eq!(guest.request().await.body, HostBody::Ping);
+        // And nonsense does not end it either.
+        guest.stream.write_all(&[0xff; 64]).await.unwrap();
+        assert_eq!(guest.request().await.body, HostBody::Ping);
+        guest.say(GuestEvent::Pong { op_id: OP.0 }).await;
+    };
+    both(AgentLink.ping(OP, &paths, Duration::from_secs(30)), guest).await.unwrap();
+}
+
+#[tokio::test]
+async fn shutdown_asks_for_a_reboot_and_takes_no_answer_for_anothers() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        let mode = ShutdownMode::Reboot;
+        let asked = HostBody::Shutdown { mode, grace_ms: 20_000 };
+        assert_eq!(guest.request().await, HostRequest { op_id: OP.0, body: asked });
+        guest.say(GuestEvent::Failed { op_id: [0; 16], message: "not yours".into() }).await;
+        guest.say(GuestEvent::ShuttingDown { op_id: OP.0 }).await;
+    };
+    let grace = Duration::from_secs(20);
+    both(AgentLink.shutdown(OP, &paths, grace), guest).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_vmm_that_ends_before_the_answer_is_a_shutdown() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        guest.request().await;
+    };
+    both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_agent_that_refuses_is_heard() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        guest.request().await;
+        guest.say(GuestEvent::Failed { op_id: OP.0, message: "already going".into() }).await;
+    };
+    let error = both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
+    assert_eq!(error.code, Code::GuestUnreachable);
+    assert!(chain(&error).ends_with("already going"), "{error:?}");
+}
+
+#[tokio::test]
+async fn silence_and_absence_are_told_apart_from_an_answer() {
+    let (_dir, paths) = place();
+    let absent = AgentLink.ping(OP, &paths, Duration::from_secs(30)).await.unwrap_err();
+    assert_eq!(absent.code, Code::GuestUnreachable);
+    assert!(chain(&absent).contains("connect to the agent's port"), "{absent:?}");
+    let _listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let silent = AgentLink.ping(OP, &paths, Duration::from_millis(50)).await.unwrap_err();
+    assert!(chain(&silent).ends_with("the agent does not answer"), "{silent:?}");
+}
+
+#[tokio::test]
+async fn cancelling_ends_the_wait() {
+    let (_dir, paths) = place();
+    let cancel = CancellationToken::new();
+    let stop = async { cancel.cancel() };
+    let error = both(AgentLink.await_ready(OP, &paths, &cancel), stop).await.unwrap_err();
+    assert_eq!(error.code, Code::Cancelled);
+}

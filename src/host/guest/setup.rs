@@ -1,0 +1,120 @@
+//! From what the daemon knows of a VM to the bytes of its configuration drive. Pure.
+
+use banger_agent::contract::config::{Control, GuestConfig, NetConfig, RootLayout};
+use banger_agent::contract::{control, drive};
+
+use crate::model::{Code, OpId};
+use crate::ports::{GuestSetup, HostError};
+
+/// Where the guest's SSH server listens.
+pub const SSH_PORT: u16 = 22;
+/// Guests find each other by bare name as well as by `<name>.vm`.
+const SEARCH: &str = "vm";
+
+pub(super) fn config_drive(op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
+    let drive = drive::encode(&guest_config(op, setup)).and_then(|bytes| {
+        // Read as the agent will read it: what it would refuse must not be written.
+        drive::needed_bytes(&bytes)?;
+        Ok(bytes)
+    });
+    drive.map_err(|error| {
+        let name = setup.record.spec.name.to_string();
+        HostError::new(Code::Invalid, "write configuration drive of", name).because(error)
+    })
+}
+
+fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
+    let GuestSetup { record, subnet, dns, base_uuid, disks } = setup;
+    GuestConfig {
+        vm_id: record.id.0,
+        hostname: record.spec.name.to_string(),
+        net: Some(NetConfig {
+            mac: record.mac().0,
+            address: record.address,
+            prefix_len: subnet.prefix_len(),
+            gateway: subnet.gateway(),
+            dns: dns.clone(),
+            search: Some(SEARCH.to_owned()),
+        }),
+        authorized_keys: vec![record.keys.client_public.clone()],
+        host_key: record.keys.host_private.clone(),
+        root: RootLayout::Overlay { base: *base_uuid, overlay: disks.overlay_uuid },
+        work: Some(disks.work_uuid),
+        env: record.spec.env.clone(),
+        op_id: op.0,
+        control: Control::VirtioSerial { name: control::PORT_NAME.to_owned() },
+        ssh_port: SSH_PORT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::make_keys;
+    use super::*;
+    use crate::model::{Digest, Name, Size, VmId, VmRecord, VmSpec, VmState, VmmChoice};
+    use crate::ports::DiskPlan;
+
+    fn setup(env: Vec<(String, String)>) -> GuestSetup {
+        let id = VmId([9; 16]);
+        let (disk, work_disk) = (Size::from_mib(64), Size::from_mib(32));
+        let spec = VmSpec {
+            name: Name::vm("web").unwrap(),
+            image: "debian".into(),
+            kernel: "k".into(),
+            vcpu: 1,
+            memory_mib: 256,
+            disk,
+            work_disk,
+            nat: false,
+            env,
+            vmm: VmmChoice::Auto,
+        };
+        let record = VmRecord {
+            id,
+            spec,
+            state: VmState::Created,
+            address: Ipv4Addr::new(172, 16, 0, 7),
+            image: Digest([1; 32]),
+            kernel: Digest([2; 32]),
+            keys: make_keys().unwrap(),
+            created_unix_ms: 0,
+            last_failure: None,
+            last_exit: None,
+        };
+        GuestSetup {
+            record,
+            subnet: "172.16.0.0/24".parse().unwrap(),
+            dns: vec![Ipv4Addr::new(1, 1, 1, 1)],
+            base_uuid: [5; 16],
+            disks: DiskPlan::for_vm(id, disk, work_disk),
+        }
+    }
+
+    #[test]
+    fn the_agent_reads_what_the_daemon_meant() {
+        let setup = setup(vec![("A".into(), "b c".into())]);
+        let bytes = config_drive(OpId([3; 16]), &setup).unwrap();
+        let config = drive::decode(&bytes).unwrap();
+        assert_eq!(config, guest_config(OpId([3; 16]), &setup));
+        assert_eq!(config.hostname, "web");
+        assert_eq!(config.vm_id, [9; 16]);
+        let net = config.net.unwrap();
+        assert_eq!(net.address, Ipv4Addr::new(172, 16, 0, 7));
+        assert_eq!((net.gateway, net.prefix_len), (Ipv4Addr::new(172, 16, 0, 1), 24));
+        assert_eq!(net.mac, setup.record.mac().0);
+        assert_eq!(config.authorized_keys, std::slice::from_ref(&setup.record.keys.client_public));
+        assert_eq!(config.host_key, setup.record.keys.host_private);
+        let disks = &setup.disks;
+        let root = RootLayout::Overlay { base: [5; 16], overlay: disks.overlay_uuid };
+        assert_eq!((config.root, config.work), (root, Some(disks.work_uuid)));
+    }
+
+    #[test]
+    fn what_does_not_fit_on_the_drive_is_refused() {
+        let setup = setup(vec![("A".into(), "x".repeat(2 << 20))]);
+        let refused = config_drive(OpId([3; 16]), &setup);
+        assert!(refused.is_err_and(|error| error.code == Code::Invalid));
+    }
+}
