@@ -1,7 +1,9 @@
 //! Real adapters of the ports: what touches this host and its guests.
 
 pub mod clock;
+pub mod disk;
 pub mod facts;
+mod files;
 pub mod guest;
 pub mod names;
 pub mod vmm;

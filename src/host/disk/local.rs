@@ -1,0 +1,233 @@
+//! `DiskHost` on the local file system.
+//!
+//! Owner of `<state>/vms/<id>/`, `<state>/templates/` and `<run>/<short id>/`. Every path is made
+//! of those directories and an id in hexadecimal, so none can lead elsewhere; a symbolic link in
+//! place of a VM's directory is refused. Disks hold users' data: nothing here replaces or resizes
+//! one that exists.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::logs;
+use super::superblock::Superblock;
+use super::template::Templates;
+use crate::host::files::{
+    TempFile, blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp,
+};
+use crate::model::{Code, OpId, Size, VmId};
+use crate::ports::{DiskHost, DiskPlan, HostError, PortFuture, VmPaths};
+
+#[derive(Clone, Debug)]
+pub struct LocalDisks {
+    vms: PathBuf,
+    run: PathBuf,
+    templates: Arc<Templates>,
+}
+
+impl LocalDisks {
+    /// Keeps disks below `state`, sockets below `run`. Makes what is missing of both.
+    pub fn new(state: &Path, run: &Path) -> Result<Self, HostError> {
+        let (vms, templates) = (state.join("vms"), state.join("templates"));
+        for dir in [state, run, &vms, &templates] {
+            ensure_private_dir(dir)?;
+        }
+        let templates = Templates::new(templates);
+        templates
+            .sweep()
+            .map_err(|error| HostError::io("sweep", state.display().to_string(), error))?;
+        Ok(Self { vms, run: run.to_owned(), templates: Arc::new(templates) })
+    }
+
+    fn paths_of(&self, vm: VmId) -> VmPaths {
+        VmPaths::new(&self.vms, &self.run, vm)
+    }
+
+    fn make_disks(&self, vm: VmId, plan: &DiskPlan) -> Result<(), HostError> {
+        let paths = self.paths_of(vm);
+        ensure_private_dir(&paths.dir)?;
+        remove_stale(&paths.dir)
+            .map_err(|error| HostError::io("clean", paths.dir.display().to_string(), error))?;
+        for (path, size, uuid) in [
+            (paths.overlay(), plan.overlay, plan.overlay_uuid),
+            (paths.work(), plan.work, plan.work_uuid),
+        ] {
+            if !is_sound(&path, uuid)? {
+                self.templates.make_disk(&path, size, uuid)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_config(&self, vm: VmId, image: &[u8]) -> Result<(), HostError> {
+        let paths = self.paths_of(vm);
+        let target = paths.config();
+        let failed =
+            |error| HostError::io("write configuration drive", target.display().to_string(), error);
+        ensure_private_dir(&paths.dir)?;
+        let temp = TempFile::beside(&target);
+        // It holds the VM's private keys.
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(temp.path())
+            .map_err(failed)?;
+        file.write_all(image).and_then(|()| file.sync_all()).map_err(failed)?;
+        temp.publish(&target).map_err(failed)
+    }
+
+    fn make_run_dir(&self, vm: VmId) -> Result<(), HostError> {
+        let run = self.paths_of(vm).run;
+        remove_tree(&run)?;
+        DirBuilder::new()
+            .mode(0o700)
+            .create(&run)
+            .map_err(|error| HostError::io("make directory", run.display().to_string(), error))
+    }
+
+    fn vms(&self) -> io::Result<Vec<VmId>> {
+        let mut vms = Vec::new();
+        for entry in fs::read_dir(&self.vms)? {
+            vms.extend(entry?.file_name().to_str().and_then(|name| name.parse::<VmId>().ok()));
+        }
+        vms.sort_unstable();
+        Ok(vms)
+    }
+
+    fn free_bytes(&self) -> Result<Size, HostError> {
+        let stat = rustix::fs::statvfs(&self.vms).map_err(|error| {
+            HostError::io("measure free space of", self.vms.display().to_string(), error.into())
+        })?;
+        Ok(Size::from_bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+}
+
+/// Whether the disk is there. One that is there but is no file system of this VM is an error: it
+/// may hold data, so it is not made anew.
+fn is_sound(path: &Path, uuid: [u8; 16]) -> Result<bool, HostError> {
+    let named = || path.display().to_string();
+    let corrupt = || {
+        HostError::new(Code::Corrupt, "use disk", named())
+            .hint("restore the file from a backup, or delete the VM")
+    };
+    match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_file() => {}
+        Ok(_) => return Err(corrupt().because("it is not a file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(HostError::io("look at", named(), error)),
+    }
+    let file = File::open(path).map_err(|error| HostError::io("open disk", named(), error))?;
+    let superblock = Superblock::read(&file).map_err(|error| corrupt().because(error))?;
+    let len = file.metadata().map_err(|error| HostError::io("look at", named(), error))?.len();
+    if superblock.uuid() != uuid {
+        return Err(corrupt().because("it is another VM's disk"));
+    }
+    if len < superblock.bytes() {
+        return Err(
+            corrupt().because(format!("it is cut short: {len} bytes of {}", superblock.bytes()))
+        );
+    }
+    Ok(true)
+}
+
+/// What a crash of an earlier daemon left of half-made disks.
+fn remove_stale(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(is_stale_temp) {
+            gone(fs::remove_file(entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(dir: &Path) -> Result<(), HostError> {
+    if !is_real_dir(dir)? {
+        return Ok(());
+    }
+    gone(fs::remove_dir_all(dir))
+        .map_err(|error| HostError::io("remove directory", dir.display().to_string(), error))
+}
+
+impl DiskHost for LocalDisks {
+    fn paths(&self, vm: VmId) -> VmPaths {
+        self.paths_of(vm)
+    }
+
+    fn ensure_vm_disks<'a>(&'a self, op: OpId, vm: VmId, plan: &'a DiskPlan) -> PortFuture<'a, ()> {
+        let (this, plan) = (self.clone(), plan.clone());
+        tracing::debug!(op_id = %op, vm_id = %vm, "ensuring disks");
+        Box::pin(blocking("make disks", move || this.make_disks(vm, &plan)))
+    }
+
+    fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {
+        let this = self.clone();
+        tracing::debug!(op_id = %op, vm_id = %vm, "writing configuration drive");
+        Box::pin(blocking("write configuration drive", move || this.put_config(vm, &image)))
+    }
+
+    fn remove_config<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let config = self.paths_of(vm).config();
+        tracing::debug!(op_id = %op, vm_id = %vm, "removing configuration drive");
+        Box::pin(blocking("remove configuration drive", move || {
+            gone(fs::remove_file(&config)).map_err(|error| {
+                HostError::io("remove configuration drive", config.display().to_string(), error)
+            })
+        }))
+    }
+
+    fn ensure_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let this = self.clone();
+        tracing::debug!(op_id = %op, vm_id = %vm, "ensuring run directory");
+        Box::pin(blocking("make run directory", move || this.make_run_dir(vm)))
+    }
+
+    fn remove_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let run = self.paths_of(vm).run;
+        tracing::debug!(op_id = %op, vm_id = %vm, "removing run directory");
+        Box::pin(blocking("remove run directory", move || remove_tree(&run)))
+    }
+
+    fn remove_vm<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let dir = self.paths_of(vm).dir;
+        tracing::debug!(op_id = %op, vm_id = %vm, "removing disks");
+        Box::pin(blocking("remove disks", move || remove_tree(&dir)))
+    }
+
+    fn list(&self) -> PortFuture<'_, Vec<VmId>> {
+        let this = self.clone();
+        Box::pin(blocking("list disks", move || {
+            this.vms().map_err(|error| HostError::io("list", this.vms.display().to_string(), error))
+        }))
+    }
+
+    fn free(&self) -> PortFuture<'_, Size> {
+        let this = self.clone();
+        Box::pin(blocking("measure free space", move || this.free_bytes()))
+    }
+
+    fn cap_logs(&self, vm: VmId) -> PortFuture<'_, ()> {
+        let paths = self.paths_of(vm);
+        Box::pin(blocking("cap logs", move || {
+            [paths.serial_log(), paths.vmm_log()].iter().try_for_each(|log| {
+                logs::cap(log)
+                    .map_err(|error| HostError::io("cap log", log.display().to_string(), error))
+            })
+        }))
+    }
+
+    fn console_tail<'a>(&'a self, vm: VmId, lines: usize) -> PortFuture<'a, Vec<String>> {
+        let log = self.paths_of(vm).serial_log();
+        Box::pin(blocking("read console", move || {
+            logs::tail(&log, lines)
+                .map_err(|error| HostError::io("read console", log.display().to_string(), error))
+        }))
+    }
+}
+
+#[cfg(test)]
+#[path = "local_tests.rs"]
+mod tests;

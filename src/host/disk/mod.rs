@@ -1,0 +1,9 @@
+//! A VM's private files: sparse ext4 disks from a template, configuration drive, logs.
+
+mod local;
+mod logs;
+mod sparse;
+mod superblock;
+mod template;
+
+pub use local::LocalDisks;
