@@ -18,7 +18,7 @@ use crate::host::files::{
     TempFile, blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp,
 };
 use crate::model::{Code, OpId, Size, VmId};
-use crate::ports::{DiskHost, DiskPlan, HostError, PortFuture, VmPaths};
+use crate::ports::{DiskHost, DiskPlan, HostError, LogKind, PortFuture, VmPaths};
 
 #[derive(Clone, Debug)]
 pub struct LocalDisks {
@@ -216,6 +216,18 @@ impl DiskHost for LocalDisks {
                 logs::cap(log)
                     .map_err(|error| HostError::io("cap log", log.display().to_string(), error))
             })
+        }))
+    }
+
+    fn read_log<'a>(&'a self, vm: VmId, log: LogKind, from: u64) -> PortFuture<'a, (Vec<u8>, u64)> {
+        let paths = self.paths_of(vm);
+        let log = match log {
+            LogKind::Serial => paths.serial_log(),
+            LogKind::Vmm => paths.vmm_log(),
+        };
+        Box::pin(blocking("read log", move || {
+            logs::read_from(&log, from)
+                .map_err(|error| HostError::io("read log", log.display().to_string(), error))
         }))
     }
 

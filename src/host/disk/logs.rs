@@ -49,6 +49,17 @@ pub(super) fn tail(log: &Path, lines: usize) -> io::Result<Vec<String>> {
     Ok(all[all.len().saturating_sub(lines)..].to_vec())
 }
 
+/// What the log holds from byte `from` on, at most [`TAIL`] bytes, and where to go on. A log that
+/// is shorter than that was cut, and is read from its new beginning.
+pub(super) fn read_from(log: &Path, from: u64) -> io::Result<(Vec<u8>, u64)> {
+    let Some(file) = open_existing(log, false)? else { return Ok((vec![], 0)) };
+    let end = file.metadata()?.len();
+    let from = if from > end { 0 } else { from };
+    let bytes = read_at(&file, from, end.min(from.saturating_add(TAIL)))?;
+    let next = from + bytes.len() as u64;
+    Ok((bytes, next))
+}
+
 fn older(log: &Path) -> PathBuf {
     let mut name = log.as_os_str().to_owned();
     name.push(".1");
@@ -168,6 +179,21 @@ mod tests {
         assert_eq!(tail(&log, 4).unwrap(), ["red end", "plain", "two", "\u{fffd}\u{fffd}bytes"]);
         assert_eq!(tail(&log, 1).unwrap().len(), 1);
         assert!(tail(&dir.path().join("none"), 5).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_log_is_read_on_and_from_its_beginning_after_a_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("serial.log");
+        assert_eq!(read_from(&log, 7).unwrap(), (vec![], 0));
+        fs::write(&log, "one two").unwrap();
+        assert_eq!(read_from(&log, 0).unwrap(), (b"one two".to_vec(), 7));
+        assert_eq!(read_from(&log, 4).unwrap(), (b"two".to_vec(), 7));
+        assert_eq!(read_from(&log, 7).unwrap(), (vec![], 7));
+        fs::write(&log, "new").unwrap();
+        assert_eq!(read_from(&log, 7).unwrap(), (b"new".to_vec(), 3));
+        fs::write(&log, vec![0; 100 << 10]).unwrap();
+        assert_eq!(read_from(&log, 0).unwrap().1, TAIL);
     }
 
     #[test]
