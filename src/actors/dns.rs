@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 
 use super::envelope::{CallError, Command, OpCtx, Req};
+use super::events::EventSink;
 use super::handle::Handle;
+use super::service::{self, DeathBell};
 use crate::model::{Code, Name, OpId};
 use crate::ports::{HostError, NameHost, NameSink, PortFuture};
 
@@ -20,6 +22,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 pub struct DnsActor {
+    bell: DeathBell,
     host: Arc<dyn NameHost>,
     names: BTreeMap<Name, Ipv4Addr>,
     bound: Option<SocketAddr>,
@@ -54,10 +57,20 @@ impl Command for Bound {
 }
 
 impl DnsActor {
+    /// `published` answers with the names that should be known; it is asked at every incarnation.
     #[must_use]
-    pub fn launch(host: Arc<dyn NameHost>) -> DnsHandle {
-        let actor = Self { host, names: BTreeMap::new(), bound: None };
-        DnsHandle(Handle::new(actor.start(), SLOTS))
+    pub fn launch(
+        host: Arc<dyn NameHost>,
+        events: EventSink,
+        published: impl Fn() -> BTreeMap<Name, Ipv4Addr> + 'static,
+    ) -> DnsHandle {
+        DnsHandle(service::keep("dns", SLOTS, Some(events), move |bell| {
+            let (host, names) = (Arc::clone(&host), published());
+            for (name, address) in &names {
+                host.set(name, *address);
+            }
+            Self { bell, host, names, bound: None }.start()
+        }))
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
@@ -81,6 +94,10 @@ impl Actor for DnsActor {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.serve(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bell.ring();
     }
 }
 

@@ -8,8 +8,8 @@
 //! dropped and counted. Events are for watching; nothing may be decided from them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::prelude::*;
 use tokio::sync::{broadcast, mpsc};
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::envelope::{CallError, Command, Req};
 use super::handle::Handle;
+use super::service::{self, DeathBell};
 use crate::model::{Event, EventKind, OpId, VmId};
 use crate::ports::Clock;
 
@@ -43,8 +44,16 @@ impl EventSink {
 
 #[derive(Debug)]
 pub struct EventsActor {
-    next: u64,
+    shared: Shared,
     ring: VecDeque<Event>,
+    bell: DeathBell,
+}
+
+/// What outlives one incarnation: watchers keep their place and numbers go on. The ring does not.
+#[derive(Clone, Debug)]
+struct Shared {
+    feed: Arc<Mutex<mpsc::Receiver<Event>>>,
+    next: Arc<AtomicU64>,
     watchers: broadcast::Sender<Event>,
     dropped: Arc<AtomicU64>,
 }
@@ -74,41 +83,53 @@ impl Command for Subscribe {
 }
 
 impl EventsActor {
-    /// Starts the actor. It is fed by a task, so that a burst is taken in without a mailbox slot
-    /// for each event.
+    /// Starts the actor. It takes events from a stream, so that a burst needs no mailbox slots.
     #[must_use]
     pub fn launch(clock: Arc<dyn Clock>, stop: &CancellationToken) -> Events {
-        let (queue, mut feed) = mpsc::channel(QUEUE);
-        let (watchers, _) = broadcast::channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let sink = EventSink { queue, clock, dropped: Arc::clone(&dropped) };
+        let (queue, feed) = mpsc::channel(QUEUE);
+        let shared = Shared {
+            feed: Arc::new(Mutex::new(feed)),
+            next: Arc::new(AtomicU64::new(1)),
+            watchers: broadcast::channel(QUEUE).0,
+            dropped: Arc::new(AtomicU64::new(0)),
+        };
+        let sink = EventSink { queue, clock, dropped: Arc::clone(&shared.dropped) };
         let stop = stop.clone();
-        let addr = Self::create(|ctx| {
-            let events = futures::stream::poll_fn(move |cx| feed.poll_recv(cx));
-            ctx.add_stream(futures::StreamExt::take_until(events, stop.cancelled_owned()));
-            Self { next: 1, ring: VecDeque::new(), watchers, dropped }
+        let actor = service::keep("events", SLOTS, Some(sink.clone()), move |bell| {
+            let (shared, stop) = (shared.clone(), stop.clone());
+            Self::create(|ctx| {
+                let feed = Arc::clone(&shared.feed);
+                let events = futures::stream::poll_fn(move |cx| {
+                    feed.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(cx)
+                });
+                ctx.add_stream(futures::StreamExt::take_until(events, stop.cancelled_owned()));
+                Self { shared, ring: VecDeque::new(), bell }
+            })
         });
-        Events { sink, actor: Handle::new(addr, SLOTS) }
+        Events { sink, actor }
     }
 }
 
 impl Actor for EventsActor {
     type Context = Context<Self>;
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bell.ring();
+    }
 }
 
 impl StreamHandler<Event> for EventsActor {
     fn handle(&mut self, mut event: Event, _: &mut Self::Context) {
-        let lost = self.dropped.swap(0, Ordering::Relaxed);
+        let lost = self.shared.dropped.swap(0, Ordering::Relaxed);
         if lost > 0 {
             tracing::warn!(lost, "events dropped: the queue was full");
         }
-        event.seq = self.next;
-        self.next += 1;
+        event.seq = self.shared.next.fetch_add(1, Ordering::Relaxed);
         if self.ring.len() == RING {
             self.ring.pop_front();
         }
         self.ring.push_back(event.clone());
-        drop(self.watchers.send(event)); // nobody watching is no error
+        drop(self.shared.watchers.send(event)); // nobody watching is no error
     }
 
     /// The default would stop the actor, which still answers for the ring.
@@ -121,6 +142,6 @@ impl Handler<Req<Subscribe>> for EventsActor {
     fn handle(&mut self, req: Req<Subscribe>, _: &mut Self::Context) -> Self::Result {
         let wanted = |event: &&Event| event.seq >= req.cmd.since;
         let backlog = self.ring.iter().filter(wanted).cloned().collect();
-        Ok(Subscription { backlog, live: self.watchers.subscribe() })
+        Ok(Subscription { backlog, live: self.shared.watchers.subscribe() })
     }
 }

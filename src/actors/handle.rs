@@ -3,7 +3,7 @@
 //! actix's own mailbox capacity is no bound: `do_send` ignores it and every clone of an address
 //! has a slot of its own. So the bound is a semaphore taken before sending.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Addr, Handler};
@@ -14,21 +14,22 @@ use super::envelope::{CallError, Command, Lane, OpCtx, Req};
 const URGENT_SLOTS: usize = 4;
 
 pub struct Handle<A: Actor> {
-    addr: Addr<A>,
+    /// Replaced when the actor is built anew; held for the moment of a clone only.
+    addr: Arc<RwLock<Addr<A>>>,
     normal: Arc<Semaphore>,
     urgent: Arc<Semaphore>,
 }
 
 impl<A: Actor> std::fmt::Debug for Handle<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Handle").field("up", &self.addr.connected()).finish_non_exhaustive()
+        f.debug_struct("Handle").field("up", &self.is_up()).finish_non_exhaustive()
     }
 }
 
 impl<A: Actor> Clone for Handle<A> {
     fn clone(&self) -> Self {
         let (normal, urgent) = (Arc::clone(&self.normal), Arc::clone(&self.urgent));
-        Self { addr: self.addr.clone(), normal, urgent }
+        Self { addr: Arc::clone(&self.addr), normal, urgent }
     }
 }
 
@@ -36,7 +37,17 @@ impl<A: Actor> Handle<A> {
     #[must_use]
     pub fn new(addr: Addr<A>, slots: usize) -> Self {
         let (normal, urgent) = (Semaphore::new(slots), Semaphore::new(URGENT_SLOTS));
+        let addr = Arc::new(RwLock::new(addr));
         Self { addr, normal: Arc::new(normal), urgent: Arc::new(urgent) }
+    }
+
+    /// Every clone of the handle leads to the new actor from now on.
+    pub(super) fn replace(&self, addr: Addr<A>) {
+        *self.addr.write().unwrap_or_else(PoisonError::into_inner) = addr;
+    }
+
+    fn addr(&self) -> Addr<A> {
+        self.addr.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     #[allow(clippy::disallowed_methods, reason = "the one place that sends")]
@@ -55,7 +66,7 @@ impl<A: Actor> Handle<A> {
             return Err(CallError::Overloaded);
         };
         let deadline = ctx.deadline.into();
-        let sent = self.addr.send(Req { ctx, cmd, _slot: slot });
+        let sent = self.addr().send(Req { ctx, cmd, _slot: slot });
         match tokio::time::timeout_at(deadline, sent).await {
             Err(_elapsed) => Err(CallError::Deadline),
             Ok(Err(_mailbox)) => Err(CallError::Gone),
@@ -65,6 +76,6 @@ impl<A: Actor> Handle<A> {
 
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.addr.connected()
+        self.addr().connected()
     }
 }

@@ -1,7 +1,36 @@
 //! The only importer of actix. Outside this room an actor is a [`Handle`].
+//!
+//! ```text
+//! gateway ──> session ──> SupervisorActor ──> VmActor (one per VM) ──> operation on a tracked task
+//!                 ├─────> ImagesActor ──────────────────────────────> operation on a tracked task
+//!                 └─────> EventsActor          operations ──> TapPoolActor, DnsActor, EventsActor
+//! ```
 
+mod answers;
 mod dns;
 mod envelope;
 mod events;
+mod gateway;
 mod handle;
+mod house;
+mod images;
+mod mint;
+mod service;
+mod session;
+mod supervisor;
+mod tap_pool;
+mod vm;
 mod watch;
+
+pub use dns::{DnsActor, DnsHandle};
+pub use envelope::{CallError, Command, Lane, OpCtx, Req};
+pub use events::{EventSink, Events, EventsActor};
+pub use gateway::serve;
+pub use handle::Handle;
+pub use house::{Checks, House};
+pub use images::{ImagesActor, ImagesDeps, sweep};
+pub use mint::Mint;
+pub use supervisor::{Adopt, FindVm, Found, HostLimits, ListVms, SupervisorActor};
+pub use tap_pool::{TapPoolActor, TapPoolConfig, TapPoolHandle};
+pub use vm::{Ended, OpRequest, RunOp, Ticket, VmActor, VmDeps, recover};
+pub use watch::{RestartBudget, Verdict};

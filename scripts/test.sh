@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# The test command: installs what the tests need and runs every check, real virtual machines
+# included. On a machine that has it all, nothing is installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+need_packages gcc libc6-dev qemu-system-x86 e2fsprogs mmdebstrap uidmap util-linux ca-certificates \
+    iproute2 nftables iputils-ping cpio jq tmux openssh-client openssh-server bind9-dnsutils
+need_cargo
+cargo nextest --version >/dev/null 2>&1 || { say "Installing cargo-nextest"; cargo install --locked cargo-nextest; }
+cargo deny --version >/dev/null 2>&1 || { say "Installing cargo-deny"; cargo install --locked cargo-deny; }
+
+say "Format";  cargo fmt --all --check
+say "Clippy";  cargo clippy --workspace --all-targets --locked -- -D warnings
+say "Docs";    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+say "Policy";  cargo deny --offline check bans licenses sources
+# The advisory database comes from the network; without it the other checks still count.
+if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; else echo "advisories: skipped, the database cannot be fetched"; fi
+
+say "Guest agent"
+build_agent
+
+if [ "$(id -u)" = 0 ]; then
+    # What real guests boot from; made once, found again by content.
+    kernel_deb=$(fetch_kernel_deb "${BANGER_TEST_CACHE:-$PWD/.cache}/kernel")
+    export BANGER_TEST_KERNEL_DEB=$kernel_deb
+fi
+export BANGER_TEST_CACHE=${BANGER_TEST_CACHE:-$PWD/.cache}
+export BANGER_TEST_AGENT=${CARGO_TARGET_DIR:-$PWD/target}/release/banger-agent
+
+say "Tests"
+cargo nextest run --workspace --locked --no-fail-fast
+cargo test --workspace --locked --doc --quiet

@@ -1,0 +1,401 @@
+//! What requests that change nothing are answered with, and the defaults of those that do.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+
+use super::events::Subscribe;
+use super::house::House;
+use super::images::CancelMaking;
+use super::session::{Refusal, Response, Session, missed};
+use super::supervisor::ListVms;
+use super::vm::{CancelOp, Ended, Ticket};
+use crate::model::{
+    Code, Entry, Failure, Name, OpId, OpRecord, Size, StepEvent, StepStatus, StepTiming, VmSpec,
+    VmState, VmView,
+};
+use crate::ports::LogKind;
+use crate::wire::reply::{Answer, EndpointInfo, EventInfo, OpInfo, Reply, StatusInfo, VmInfo};
+use crate::wire::request::{CreateVm, LogSource, Logs};
+
+/// So many rows fit a frame with room to spare.
+const ROWS_PER_FRAME: usize = 100;
+/// How often a followed log is looked at.
+const LOG_PAUSE: Duration = Duration::from_millis(200);
+/// Names given to VMs that have none end in so many random hex digits.
+const NAME_BYTES: usize = 4;
+
+pub(super) fn fill_spec(house: &House, create: CreateVm) -> Result<VmSpec, Failure> {
+    let defaults = &house.config.defaults;
+    let invalid = |error: &dyn std::error::Error| Failure::from_error(Code::Invalid, error);
+    let name = match create.name {
+        Some(name) => Name::vm(&name),
+        None => {
+            let id = house.mint.vm().to_string();
+            Name::vm(&format!("vm-{}", &id[..2 * NAME_BYTES]))
+        }
+    };
+    let size = |asked: Option<u64>, default| asked.map_or(default, Size::from_bytes);
+    let vmm = match create.vmm.into() {
+        crate::model::VmmChoice::Auto => house.config.vmm,
+        chosen => chosen,
+    };
+    let spec = VmSpec {
+        name: name.map_err(|error| invalid(&error))?,
+        image: create.image.unwrap_or_else(|| defaults.image.clone()),
+        kernel: create.kernel.unwrap_or_else(|| defaults.kernel.clone()),
+        vcpu: create.vcpu.unwrap_or(defaults.vcpu),
+        memory_mib: create.memory_mib.unwrap_or(defaults.memory_mib),
+        disk: size(create.disk_bytes, defaults.disk),
+        work_disk: size(create.work_disk_bytes, defaults.work_disk),
+        nat: create.nat,
+        env: create.env,
+        vmm,
+    };
+    spec.check().map_err(|error| invalid(&error))?;
+    Ok(spec)
+}
+
+pub(super) async fn status(house: &House, op_id: OpId) -> Result<Response, Refusal> {
+    let vms = house.supervisor.call(house.ctx(op_id), ListVms).await?;
+    let running = vms.iter().filter(|view| view.record.state == VmState::Running).count();
+    let (ready, leased) = house.taps.count(op_id).await;
+    let dns = house.dns.bound(op_id).await;
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let config = &house.config;
+    Ok(Response::Now(Answer::Status(Box::new(StatusInfo {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uid: house.owner_uid,
+        started_unix_ms: house.started_unix_ms,
+        state_dir: config.state_dir.display().to_string(),
+        socket: config.socket.display().to_string(),
+        simulated: config.sim,
+        bridge: config.network.bridge.to_string(),
+        subnet: config.network.subnet.to_string(),
+        dns_listen: dns.map(|address| address.to_string()),
+        taps_ready: count(ready),
+        taps_leased: count(leased),
+        vms: count(vms.len()),
+        vms_running: count(running),
+        helper: config.helper_socket.display().to_string(),
+    }))))
+}
+
+pub(super) async fn list_vms(house: &House, op_id: OpId) -> Result<Response, Refusal> {
+    let views = house.supervisor.call(house.ctx(op_id), ListVms).await?;
+    let rows: Vec<_> = views.iter().map(VmInfo::from).collect();
+    Ok(parts(rows, Answer::Vms))
+}
+
+fn parts<T: Clone>(rows: Vec<T>, answer: fn(Vec<T>) -> Answer) -> Response {
+    if rows.len() <= ROWS_PER_FRAME {
+        return Response::Now(answer(rows));
+    }
+    Response::Parts(rows.chunks(ROWS_PER_FRAME).map(|chunk| answer(chunk.to_vec())).collect())
+}
+
+pub(super) fn endpoint(house: &House, view: &VmView) -> Answer {
+    let record = &view.record;
+    Answer::Endpoint(Box::new(EndpointInfo {
+        vm_id: record.id.to_string(),
+        name: record.spec.name.to_string(),
+        address: record.address.to_string(),
+        port: house.ports.guest.ssh_port(),
+        host_key: record.keys.host_public.clone(),
+        client_private: record.keys.client_private.clone(),
+        env: record.spec.env.clone(),
+    }))
+}
+
+pub(super) fn images(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
+    let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
+    let mut rows = house.store.images().map_err(|error| Failure::from(&error))?;
+    rows.retain(|image| only.is_none_or(|name| matches(name, image.name.as_str(), &image.digest)));
+    if let (Some(name), true) = (only, rows.is_empty()) {
+        return Err(Failure::new(Code::NotFound, format!("no image is named {name:?}"))
+            .hint("`banger image list` shows what there is")
+            .into());
+    }
+    let users = |digest| {
+        let uses = vms.iter().filter(|vm| vm.image == digest);
+        uses.map(|vm| vm.spec.name.to_string()).collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = rows.iter().map(|image| (image, users(image.digest)).into()).collect();
+    Ok(parts(rows, Answer::Images))
+}
+
+pub(super) fn kernels(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
+    let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
+    let mut rows = house.store.kernels().map_err(|error| Failure::from(&error))?;
+    rows.retain(|row| only.is_none_or(|name| matches(name, row.name.as_str(), &row.digest)));
+    if let (Some(name), true) = (only, rows.is_empty()) {
+        return Err(Failure::new(Code::NotFound, format!("no kernel is named {name:?}"))
+            .hint("`banger kernel list` shows what there is")
+            .into());
+    }
+    let users = |digest| {
+        let uses = vms.iter().filter(|vm| vm.kernel == digest);
+        uses.map(|vm| vm.spec.name.to_string()).collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = rows.iter().map(|kernel| (kernel, users(kernel.digest)).into()).collect();
+    Ok(parts(rows, Answer::Kernels))
+}
+
+/// By name, or by the start of the digest that lists show.
+fn matches(asked: &str, name: &str, digest: &crate::model::Digest) -> bool {
+    name == asked || (asked.len() >= 12 && digest.to_string().starts_with(asked))
+}
+
+pub(super) fn list_ops(house: &House, limit: u32) -> Result<Response, Refusal> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).clamp(1, 1000);
+    let ops = house.store.ops(limit).map_err(|error| Failure::from(&error))?;
+    let rows: Vec<OpInfo> = ops.iter().map(|op| (op, [].as_slice()).into()).collect();
+    Ok(parts(rows, Answer::Ops))
+}
+
+pub(super) fn show_op(house: &House, text: &str) -> Result<Response, Refusal> {
+    let op = resolve_op(house, text)?;
+    let history = house.store.history(op.id).map_err(|error| Failure::from(&error))?;
+    Ok(Response::Now(Answer::Ops(vec![(&op, ladder(&history).as_slice()).into()])))
+}
+
+/// By id, or by a unique part of it: ids born together differ at the end.
+fn resolve_op(house: &House, text: &str) -> Result<OpRecord, Failure> {
+    if let Ok(id) = text.parse::<OpId>() {
+        let known = house.store.op(id).map_err(|error| Failure::from(&error))?;
+        return known.ok_or_else(|| no_op(text));
+    }
+    let ops = house.store.ops(1000).map_err(|error| Failure::from(&error))?;
+    let mut found = ops.into_iter().filter(|op| {
+        let id = op.id.to_string();
+        text.len() >= 4 && (id.starts_with(text) || id.ends_with(text) || id[3..].starts_with(text))
+    });
+    match (found.next(), found.next()) {
+        (Some(op), None) => Ok(op),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(Code::Invalid, format!("{text:?} is part of several operation ids"))
+                .hint("give more of it"))
+        }
+        (None, _) => Err(no_op(text)),
+    }
+}
+
+fn no_op(text: &str) -> Failure {
+    Failure::new(Code::NotFound, format!("no operation {text:?} is known"))
+        .hint("`banger ops list` shows the latest; changes only, not reads")
+}
+
+/// Folds the journal into a line per step, in the order in which they began.
+fn ladder(history: &[Entry]) -> Vec<StepTiming> {
+    let mut rungs: Vec<StepTiming> = vec![];
+    for entry in history {
+        let at = rungs.iter().position(|rung| rung.step == entry.step).unwrap_or_else(|| {
+            rungs.push(StepTiming {
+                step: entry.step.clone(),
+                status: StepStatus::NotStarted,
+                started_unix_ms: None,
+                ended_unix_ms: None,
+                error: None,
+            });
+            rungs.len() - 1
+        });
+        let Some(rung) = rungs.get_mut(at) else { continue };
+        let ended = Some(entry.unix_ms);
+        match &entry.event {
+            StepEvent::Started => {
+                rung.status = StepStatus::Running;
+                rung.started_unix_ms = Some(entry.unix_ms);
+            }
+            StepEvent::Succeeded(_) => {
+                (rung.status, rung.ended_unix_ms) = (StepStatus::Done, ended)
+            }
+            StepEvent::Failed(cause) => {
+                (rung.status, rung.ended_unix_ms) = (StepStatus::Failed, ended);
+                rung.error = Some(cause.clone());
+            }
+            StepEvent::UndoStarted => rung.status = StepStatus::Undoing,
+            StepEvent::UndoFinished => rung.status = StepStatus::Undone,
+            StepEvent::UndoFailed(cause) => {
+                rung.status = StepStatus::UndoFailed;
+                rung.error = Some(cause.clone());
+            }
+        }
+    }
+    rungs
+}
+
+pub(super) async fn cancel_op(house: &House, op_id: OpId, text: &str) -> Result<Response, Refusal> {
+    let op = resolve_op(house, text)?;
+    let cancelled = match op.vm {
+        Some(vm) => {
+            let found = house.find(op_id, &vm.to_string()).await?;
+            found.handle?.call(house.ctx(op_id), CancelOp(op.id)).await?
+        }
+        None => house.images.call(house.ctx(op_id), CancelMaking(op.id)).await?,
+    };
+    if !cancelled {
+        let message = format!("{} is not running", op.id);
+        return Err(Failure::new(Code::Refused, message).into());
+    }
+    Ok(Response::Now(Answer::Nothing))
+}
+
+/// What has happened already, then the rest as it happens, then the end.
+pub(super) async fn watch_op(session: &mut Session<'_>, text: &str) -> Result<Response, Refusal> {
+    let house = session.house;
+    let op = resolve_op(house, text)?;
+    let everything = Subscribe { since: 0 };
+    let subscription = house.events.actor.call(house.ctx(session.op_id), everything).await?;
+    for event in subscription.backlog.iter().filter(|event| event.op_id == Some(op.id)) {
+        session.frames.send(&Reply::Event(event.into())).await?;
+    }
+    let mut live = subscription.live;
+    // Read again: it may have ended before the subscription began.
+    let mut op = house.store.op(op.id).map_err(|error| Failure::from(&error))?.unwrap_or(op);
+    while op.outcome.is_none() {
+        match live.recv().await {
+            Ok(event) if event.op_id == Some(op.id) => {
+                session.frames.send(&Reply::Event((&event).into())).await?;
+            }
+            Ok(_) => continue,
+            Err(RecvError::Lagged(count)) => {
+                session.frames.send(&Reply::Event(missed(count))).await?;
+            }
+            Err(RecvError::Closed) => break,
+        }
+        op = house.store.op(op.id).map_err(|error| Failure::from(&error))?.unwrap_or(op);
+    }
+    Ok(Response::Follow(Ticket::settled(Ended { op, failure: None, view: None })))
+}
+
+pub(super) async fn events(
+    session: &mut Session<'_>,
+    since: u64,
+    follow: bool,
+) -> Result<Response, Refusal> {
+    let house = session.house;
+    let subscribe = Subscribe { since };
+    let subscription = house.events.actor.call(house.ctx(session.op_id), subscribe).await?;
+    for event in &subscription.backlog {
+        session.frames.send(&Reply::Event(EventInfo::from(event))).await?;
+    }
+    if !follow {
+        return Ok(Response::Now(Answer::Nothing));
+    }
+    let mut live = subscription.live;
+    loop {
+        let event = tokio::select! {
+            event = live.recv() => event,
+            () = gone(session) => return Ok(Response::Streamed),
+        };
+        let info = match event {
+            Ok(event) => EventInfo::from(&event),
+            Err(RecvError::Lagged(count)) => missed(count),
+            Err(RecvError::Closed) => break,
+        };
+        session.frames.send(&Reply::Event(info)).await?;
+    }
+    Ok(Response::Now(Answer::Nothing))
+}
+
+/// Ends when the client has closed its side: a client that only reads sends nothing else.
+async fn gone(session: &Session<'_>) {
+    loop {
+        let stream = session.frames.get_ref();
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match stream.try_read(&mut [0; 1]) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
+}
+
+pub(super) async fn logs(session: &mut Session<'_>, logs: Logs) -> Result<Response, Refusal> {
+    let house = session.house;
+    let vm = house.find(session.op_id, &logs.vm).await?.view.record.id;
+    let kind = match logs.source {
+        LogSource::Serial => LogKind::Serial,
+        LogSource::Vmm => LogKind::Vmm,
+    };
+    let read = |from| async move {
+        let read = house.ports.disk.read_log(vm, kind, from).await;
+        read.map_err(|error| Failure::from(&error))
+    };
+    let (mut text, mut at) = (vec![], 0);
+    loop {
+        let (piece, next) = read(at).await?;
+        at = next;
+        if piece.is_empty() {
+            break;
+        }
+        match logs.tail {
+            Some(_) => text.extend(piece),
+            None => session.frames.send(&Reply::Bytes(piece)).await?,
+        }
+    }
+    if let Some(lines) = logs.tail {
+        let tail = last_lines(&text, usize::try_from(lines).unwrap_or(usize::MAX));
+        for piece in tail.chunks(64 << 10) {
+            session.frames.send(&Reply::Bytes(piece.to_vec())).await?;
+        }
+    }
+    // Followed as long as the VM exists: it may be started again.
+    while logs.follow && house.exists(vm) {
+        let (piece, next) = read(at).await?;
+        at = next;
+        if piece.is_empty() {
+            tokio::select! {
+                () = tokio::time::sleep(LOG_PAUSE) => {}
+                () = gone(session) => return Ok(Response::Streamed),
+            }
+        } else {
+            session.frames.send(&Reply::Bytes(piece)).await?;
+        }
+    }
+    Ok(Response::Now(Answer::Nothing))
+}
+
+fn last_lines(text: &[u8], lines: usize) -> &[u8] {
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let breaks = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    let start = match lines {
+        0 => text.len(),
+        _ => breaks.map(|(at, _)| at + 1).nth(lines - 1).unwrap_or(0),
+    };
+    &text[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn last_lines_counts_from_the_end() {
+        let text = b"one\ntwo\nthree\n";
+        assert_eq!(last_lines(text, 2), b"two\nthree\n");
+        assert_eq!(last_lines(text, 9), text);
+        assert_eq!(last_lines(text, 0), b"");
+        assert_eq!(last_lines(b"one\ntwo", 1), b"two");
+        assert_eq!(last_lines(b"", 1), b"");
+    }
+
+    #[test]
+    fn the_ladder_tells_each_step_once() {
+        let entry = |step: &str, event, unix_ms| Entry { step: step.to_owned(), event, unix_ms };
+        let ladder = ladder(&[
+            entry("a", StepEvent::Started, 1),
+            entry("a", StepEvent::Succeeded(String::new()), 2),
+            entry("b", StepEvent::Started, 2),
+            entry("b", StepEvent::Failed("no".into()), 5),
+            entry("b", StepEvent::UndoStarted, 6),
+            entry("b", StepEvent::UndoFinished, 7),
+        ]);
+        let status: Vec<_> = ladder.iter().map(|rung| (rung.step.as_str(), rung.status)).collect();
+        assert_eq!(status, [("a", StepStatus::Done), ("b", StepStatus::Undone)]);
+        assert_eq!((ladder[1].started_unix_ms, ladder[1].ended_unix_ms), (Some(2), Some(5)));
+        assert_eq!(ladder[1].error.as_deref(), Some("no"));
+    }
+}

@@ -1,0 +1,415 @@
+//! Owns the making and deleting of images and kernels: one piece of work per name however many
+//! ask, and no file removed while another is being made.
+//!
+//! ```text
+//! intent ──> files made (lock shared) ──> row ──> outcome
+//! row deleted ──> files that no row names are swept (lock exclusive, else when work ends)
+//! ```
+//!
+//! Files without a row are rubbish by definition, so a crash at any point leaves nothing that the
+//! next sweep does not take. What must not be done here: remove a file because its row went; other
+//! names may have the same contents.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::prelude::*;
+use tokio::sync::{RwLock, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+use super::envelope::{CallError, Command, Lane, OpCtx, Req};
+use super::events::EventSink;
+use super::handle::Handle;
+use super::mint::Mint;
+use super::service::{self, DeathBell};
+use super::vm::{Ended, Ticket};
+use crate::model::{
+    Code, Digest, Entry, EventKind, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind,
+    OpRecord, Outcome, StepEvent,
+};
+use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe};
+use crate::store::{Intent, Store};
+
+const SLOTS: usize = 64;
+const STEP: &str = "make-files";
+
+#[derive(Clone, Debug)]
+pub struct ImagesDeps {
+    pub store: Store,
+    pub images: Arc<dyn ImageHost>,
+    pub clock: Arc<dyn Clock>,
+    pub events: EventSink,
+    pub mint: Mint,
+    pub tasks: TaskTracker,
+    pub cancel: CancellationToken,
+}
+
+#[derive(Debug)]
+pub struct ImagesActor {
+    bell: DeathBell,
+    deps: ImagesDeps,
+    files: Arc<RwLock<()>>,
+    making: HashMap<(Kind, Name), Making>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Image,
+    Kernel,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recipe {
+    Image(ImageRecipe),
+    Kernel(KernelRecipe),
+}
+
+#[derive(Debug)]
+struct Making {
+    recipe: Recipe,
+    ticket: Ticket,
+    cancel: CancellationToken,
+}
+
+/// Makes an image or kernel under a name.
+#[derive(Clone, Debug)]
+pub struct Make {
+    pub name: Name,
+    pub recipe: Recipe,
+    pub request_hash: u64,
+}
+
+impl Command for Make {
+    type Reply = Ticket;
+    const NAME: &'static str = "images.make";
+}
+
+/// Deletes a name, and its files if no other name has them.
+#[derive(Clone, Debug)]
+pub struct Delete {
+    pub name: Name,
+    pub kind: Kind,
+    pub request_hash: u64,
+}
+
+impl Command for Delete {
+    type Reply = Ticket;
+    const NAME: &'static str = "images.delete";
+}
+
+/// Cancels the work of this operation; replies whether there was any.
+#[derive(Clone, Copy, Debug)]
+pub struct CancelMaking(pub OpId);
+
+impl Command for CancelMaking {
+    type Reply = bool;
+    const NAME: &'static str = "images.cancel";
+
+    fn lane(&self) -> Lane {
+        Lane::Urgent
+    }
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Made(Kind, Name, OpId);
+
+impl Recipe {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Image(_) => Kind::Image,
+            Self::Kernel(_) => Kind::Kernel,
+        }
+    }
+
+    fn op_kind(&self) -> OpKind {
+        match self {
+            Self::Image(ImageRecipe::Debian { .. }) => OpKind::BuildImage,
+            Self::Image(_) => OpKind::ImportImage,
+            Self::Kernel(_) => OpKind::ImportKernel,
+        }
+    }
+}
+
+impl ImagesActor {
+    #[must_use]
+    pub fn launch(deps: ImagesDeps) -> Handle<Self> {
+        let files = Arc::new(RwLock::new(()));
+        service::keep("images", SLOTS, Some(deps.events.clone()), move |bell| {
+            let (deps, files) = (deps.clone(), Arc::clone(&files));
+            Self { bell, deps, files, making: HashMap::new() }.start()
+        })
+    }
+}
+
+impl Actor for ImagesActor {
+    type Context = Context<Self>;
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bell.ring();
+    }
+}
+
+impl Handler<Req<Make>> for ImagesActor {
+    type Result = Result<Ticket, CallError>;
+
+    fn handle(&mut self, req: Req<Make>, ctx: &mut Self::Context) -> Self::Result {
+        let Req {
+            ctx: OpCtx { op_id, span, .. }, cmd: Make { name, recipe, request_hash }, ..
+        } = req;
+        let key = (recipe.kind(), name.clone());
+        match self.making.get(&key) {
+            Some(making) if making.recipe == recipe => return Ok(making.ticket.clone()),
+            Some(making) => {
+                let holder = making.ticket.op_id;
+                let message = format!("{name} is being made by another operation, {holder}");
+                return Err(Failure::new(Code::Busy, message).of(op_id).into());
+            }
+            None => {}
+        }
+        let cancel = self.deps.cancel.child_token();
+        let (done, ended) = watch::channel(None);
+        let ticket = Ticket { op_id, ended };
+        let making =
+            Making { recipe: recipe.clone(), ticket: ticket.clone(), cancel: cancel.clone() };
+        self.making.insert(key, making);
+        let notices = ctx.address().downgrade().recipient::<Made>();
+        let (kind, files) = (recipe.kind(), Arc::clone(&self.files));
+        let op = Work { op_id, request_hash, name: name.clone(), deps: self.deps.clone() };
+        let span =
+            tracing::info_span!(parent: &span, "op", %op_id, kind = recipe.op_kind().as_str());
+        let task = async move {
+            {
+                let _shared = files.read().await; // no sweep while files have no row yet
+                op.make(&recipe, &cancel, &done).await;
+            }
+            op.sweep(&files).await;
+            if let Some(actor) = notices.upgrade() {
+                actor.do_send(Made(kind, name, op_id));
+            }
+        };
+        self.deps.tasks.spawn(task.instrument(span));
+        Ok(ticket)
+    }
+}
+
+impl Handler<Req<Delete>> for ImagesActor {
+    type Result = Result<Ticket, CallError>;
+
+    fn handle(&mut self, req: Req<Delete>, _: &mut Self::Context) -> Self::Result {
+        let Req {
+            ctx: OpCtx { op_id, span, .. }, cmd: Delete { name, kind, request_hash }, ..
+        } = req;
+        let (done, ended) = watch::channel(None);
+        let ticket = Ticket { op_id, ended };
+        let op = Work { op_id, request_hash, name, deps: self.deps.clone() };
+        let files = Arc::clone(&self.files);
+        let task = async move {
+            op.delete(kind, &done).await;
+            op.sweep(&files).await;
+        };
+        self.deps.tasks.spawn(task.instrument(span));
+        Ok(ticket)
+    }
+}
+
+impl Handler<Req<CancelMaking>> for ImagesActor {
+    type Result = Result<bool, CallError>;
+
+    fn handle(&mut self, req: Req<CancelMaking>, _: &mut Self::Context) -> Self::Result {
+        let making = self.making.values().find(|making| making.ticket.op_id == req.cmd.0);
+        Ok(making.map(|making| making.cancel.cancel()).is_some())
+    }
+}
+
+impl Handler<Made> for ImagesActor {
+    type Result = ();
+
+    fn handle(&mut self, Made(kind, name, op_id): Made, _: &mut Self::Context) {
+        let key = (kind, name);
+        if self.making.get(&key).is_some_and(|making| making.ticket.op_id == op_id) {
+            self.making.remove(&key);
+        }
+    }
+}
+
+/// One operation on its own task.
+struct Work {
+    op_id: OpId,
+    request_hash: u64,
+    name: Name,
+    deps: ImagesDeps,
+}
+
+type Done = watch::Sender<Option<Ended>>;
+
+impl Work {
+    async fn make(&self, recipe: &Recipe, cancel: &CancellationToken, done: &Done) {
+        if !self.begin(recipe.op_kind(), done).await {
+            return;
+        }
+        let started = std::time::Instant::now();
+        self.journal(0, StepEvent::Started).await;
+        self.publish(EventKind::StepStarted { step: STEP.to_owned() });
+        let made = match recipe {
+            Recipe::Image(recipe) => self.make_image(recipe, cancel).await,
+            Recipe::Kernel(recipe) => self.make_kernel(recipe, cancel).await,
+        };
+        match made {
+            Ok(digest) => {
+                self.journal(1, StepEvent::Succeeded(digest.to_string())).await;
+                let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.publish(EventKind::StepDone { step: STEP.to_owned(), elapsed_us });
+                self.end(Outcome::Done, None, done).await;
+            }
+            Err(failure) => self.fail(1, failure, done).await,
+        }
+    }
+
+    async fn make_image(
+        &self,
+        recipe: &ImageRecipe,
+        cancel: &CancellationToken,
+    ) -> Result<Digest, Failure> {
+        let images = &self.deps.images;
+        let made = images.make_image(self.op_id, recipe, self.progress(), cancel).await;
+        let file = made.map_err(|error| Failure::from(&error))?;
+        let record = ImageRecord {
+            name: self.name.clone(),
+            digest: file.digest,
+            uuid: file.uuid,
+            size: file.size,
+            source: file.source,
+            created_unix_ms: self.deps.clock.unix_ms(),
+        };
+        let kept = self.deps.store.put_image(record).await;
+        kept.map(|record| record.digest).map_err(|error| Failure::from(&error))
+    }
+
+    async fn make_kernel(
+        &self,
+        recipe: &KernelRecipe,
+        cancel: &CancellationToken,
+    ) -> Result<Digest, Failure> {
+        let images = &self.deps.images;
+        let made = images.make_kernel(self.op_id, recipe, self.progress(), cancel).await;
+        let file = made.map_err(|error| Failure::from(&error))?;
+        let record = KernelRecord {
+            name: self.name.clone(),
+            digest: file.digest,
+            version: file.version,
+            distro: file.distro,
+            arch: file.arch,
+            modules: file.modules,
+            size: file.size,
+            source: file.source,
+            created_unix_ms: self.deps.clock.unix_ms(),
+        };
+        let kept = self.deps.store.put_kernel(record).await;
+        kept.map(|record| record.digest).map_err(|error| Failure::from(&error))
+    }
+
+    async fn delete(&self, kind: Kind, done: &Done) {
+        let op_kind = match kind {
+            Kind::Image => OpKind::DeleteImage,
+            Kind::Kernel => OpKind::DeleteKernel,
+        };
+        if !self.begin(op_kind, done).await {
+            return;
+        }
+        let deleted = match kind {
+            Kind::Image => self.deps.store.delete_image(self.name.clone()).await.map(drop),
+            Kind::Kernel => self.deps.store.delete_kernel(self.name.clone()).await.map(drop),
+        };
+        match deleted {
+            Ok(()) => self.end(Outcome::Done, None, done).await,
+            Err(error) => self.fail(0, Failure::from(&error), done).await,
+        }
+    }
+
+    /// False: the answer is in `done` already.
+    async fn begin(&self, kind: OpKind, done: &Done) -> bool {
+        let intent = OpRecord {
+            id: self.op_id,
+            kind,
+            vm: None,
+            subject: self.name.to_string(),
+            request_hash: self.request_hash,
+            started_unix_ms: self.deps.clock.unix_ms(),
+            ended_unix_ms: None,
+            outcome: None,
+        };
+        match self.deps.store.record_intent(intent.clone()).await {
+            Ok(Intent::Recorded) => {
+                self.publish(EventKind::OpStarted { kind, subject: self.name.to_string() });
+                true
+            }
+            Ok(Intent::Known(op)) => {
+                done.send_replace(Some(Ended { op, failure: None, view: None }));
+                false
+            }
+            Err(error) => {
+                let cause = error.to_string();
+                let outcome = Some(Outcome::RolledBack { step: "intent".to_owned(), cause });
+                let failure = Some(Failure::from(&error).of(self.op_id));
+                let op = OpRecord { outcome, ..intent };
+                done.send_replace(Some(Ended { op, failure, view: None }));
+                false
+            }
+        }
+    }
+
+    async fn fail(&self, n: u32, failure: Failure, done: &Done) {
+        self.journal(n, StepEvent::Failed(failure.message.clone())).await;
+        let (step, cause) = (STEP.to_owned(), failure.message.clone());
+        self.publish(EventKind::StepFailed { step: step.clone(), cause: cause.clone() });
+        self.end(Outcome::RolledBack { step, cause }, Some(failure.of(self.op_id)), done).await;
+    }
+
+    async fn end(&self, outcome: Outcome, failure: Option<Failure>, done: &Done) {
+        let (store, now) = (&self.deps.store, self.deps.clock.unix_ms());
+        if let Err(error) = store.settle(self.op_id, outcome.clone(), now).await {
+            tracing::error!(error = %crate::model::chain(&error), "outcome not written");
+        }
+        self.publish(EventKind::OpEnded { outcome });
+        if let Ok(Some(op)) = store.op(self.op_id) {
+            done.send_replace(Some(Ended { op, failure, view: None }));
+        }
+    }
+
+    async fn journal(&self, n: u32, event: StepEvent) {
+        let entry = Entry { step: STEP.to_owned(), event, unix_ms: self.deps.clock.unix_ms() };
+        if let Err(error) = self.deps.store.append(self.op_id, n, vec![entry]).await {
+            tracing::error!(error = %crate::model::chain(&error), "journal not written");
+        }
+    }
+
+    /// Removes files without a row, unless something is being made: then its end does it.
+    async fn sweep(&self, files: &RwLock<()>) {
+        let Ok(_exclusive) = files.try_write() else { return };
+        sweep(&self.deps.store, &*self.deps.images, self.op_id).await;
+    }
+
+    fn progress(&self) -> crate::ports::ProgressSink {
+        let (events, op_id) = (self.deps.events.clone(), self.op_id);
+        Arc::new(move |text| events.publish(Some(op_id), None, EventKind::Progress { text }))
+    }
+
+    fn publish(&self, kind: EventKind) {
+        self.deps.events.publish(Some(self.op_id), None, kind);
+    }
+}
+
+/// Also called once before the daemon listens.
+pub async fn sweep(store: &Store, images: &dyn ImageHost, op: OpId) {
+    let (Ok(known), Ok(kernels)) = (store.images(), store.kernels()) else { return };
+    let mut digests: Vec<_> = known.iter().map(|image| image.digest).collect();
+    digests.extend(kernels.iter().map(|kernel| kernel.digest));
+    match images.sweep(op, &digests).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "swept files that no image or kernel names"),
+        Err(error) => tracing::warn!(error = %crate::model::chain(&error), "files not swept"),
+    }
+}

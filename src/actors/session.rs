@@ -1,0 +1,367 @@
+//! One client's connection: requests in, replies out, one at a time.
+//!
+//! A session owns nothing. When it ends, whatever it started goes on; the same op id on another
+//! connection finds it again.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use super::answers;
+use super::envelope::CallError;
+use super::events::Subscribe;
+use super::house::House;
+use super::images::{Delete, Kind, Make, Recipe};
+use super::supervisor::CreateVm;
+use super::vm::{Ended, OpRequest, RunOp, Ticket};
+use crate::model::{Code, EventKind, Failure, Name, OpId, Outcome, Verb, VmView, admits};
+use crate::ports::{ImageRecipe, KernelRecipe};
+use crate::wire::codec;
+use crate::wire::frame::{FrameError, Frames};
+use crate::wire::reply::{Answer, EventKindInfo, Reply, VmInfo};
+use crate::wire::request::{Envelope, ImageSource, KernelSource, Request};
+
+/// A frame that has begun must be whole by then.
+const FRAME_LIMIT: Duration = Duration::from_secs(10);
+/// How long the last events of an operation may take to follow its end.
+const EVENTS_LIMIT: Duration = Duration::from_millis(500);
+
+/// Ends when the client has gone or the daemon stops.
+pub(super) async fn serve(mut frames: Frames, house: House, stop: CancellationToken) {
+    loop {
+        let received = tokio::select! {
+            () = stop.cancelled() => return,
+            received = frames.receive_within::<Envelope>(FRAME_LIMIT) => received,
+        };
+        let envelope = match received {
+            Ok(Some(envelope)) => envelope,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::info!(error = %crate::model::chain(&error), "request not understood");
+                let failure = Failure::from_error(Code::Protocol, &error);
+                drop(frames.send(&Reply::Failed((&failure).into())).await); // a courtesy
+                return;
+            }
+        };
+        let op_id = OpId(envelope.op_id);
+        let mut session = Session { frames: &mut frames, house: &house, op_id };
+        let replied = session.answer(envelope).await;
+        if let Err(error) = replied {
+            tracing::debug!(%op_id, error = %crate::model::chain(&error), "client gone");
+            return;
+        }
+    }
+}
+
+pub(super) struct Session<'a> {
+    pub(super) frames: &'a mut Frames,
+    pub(super) house: &'a House,
+    pub(super) op_id: OpId,
+}
+
+/// What a request comes to: an answer at once, an operation to follow, or already streamed.
+pub(super) enum Response {
+    Now(Answer),
+    /// Pieces of a list; the last goes out as `Done`.
+    Parts(Vec<Answer>),
+    Follow(Ticket),
+    Streamed,
+}
+
+impl Session<'_> {
+    async fn answer(&mut self, envelope: Envelope) -> Result<(), FrameError> {
+        let hash = request_hash(&envelope.request);
+        // Subscribed before the operation begins, so that no event of it is missed.
+        let live = if is_operation(&envelope.request) {
+            let none_so_far = Subscribe { since: u64::MAX };
+            let events = &self.house.events.actor;
+            events.call(self.house.ctx(self.op_id), none_so_far).await.ok().map(|s| s.live)
+        } else {
+            None
+        };
+        match self.respond(envelope.request, hash).await {
+            Ok(Response::Now(answer)) => self.frames.send(&Reply::Done(answer)).await,
+            Ok(Response::Parts(parts)) => self.send_parts(parts).await,
+            Ok(Response::Follow(ticket)) => self.follow(ticket, live).await,
+            Ok(Response::Streamed) => Ok(()),
+            Err(Refusal::Gone(error)) => Err(error),
+            Err(Refusal::Said(failure)) => self.fail(*failure).await,
+        }
+    }
+
+    async fn respond(&mut self, request: Request, hash: u64) -> Result<Response, Refusal> {
+        let house = self.house;
+        match request {
+            Request::Ping => Ok(Response::Now(Answer::Nothing)),
+            Request::Status => answers::status(house, self.op_id).await,
+            Request::Doctor => Ok(Response::Now(Answer::Checks((house.checks)(self.op_id).await))),
+            Request::CreateVm(create) => {
+                let start = create.start;
+                let spec = answers::fill_spec(house, create)?;
+                let create = CreateVm { spec, start, request_hash: hash };
+                let ctx = house.ctx(self.op_id);
+                Ok(Response::Follow(house.supervisor.call(ctx, create).await?))
+            }
+            Request::StartVm { vm } => self.vm_op(&vm, OpRequest::Start, hash).await,
+            Request::StopVm { vm, grace_ms } => {
+                let request = OpRequest::Stop { grace: self.grace(grace_ms) };
+                self.vm_op(&vm, request, hash).await
+            }
+            Request::KillVm { vm, signal } => {
+                self.vm_op(&vm, OpRequest::Kill { signal }, hash).await
+            }
+            Request::RestartVm { vm, grace_ms } => {
+                let request = OpRequest::Restart { grace: self.grace(grace_ms) };
+                self.vm_op(&vm, request, hash).await
+            }
+            Request::DeleteVm { vm } => self.vm_op(&vm, OpRequest::Delete, hash).await,
+            Request::ListVms => answers::list_vms(house, self.op_id).await,
+            Request::ShowVm { vm } => {
+                let view = house.find(self.op_id, &vm).await?.view;
+                Ok(Response::Now(Answer::Vms(vec![VmInfo::from(&view)])))
+            }
+            Request::Endpoint { vm } => {
+                let view = self.entered(&vm).await?;
+                Ok(Response::Now(answers::endpoint(house, &view)))
+            }
+            Request::Logs(logs) => answers::logs(self, logs).await,
+            Request::BuildDebian { name, suite, include, mirror } => {
+                let recipe = ImageRecipe::Debian { suite, include, mirror };
+                self.make(&name, Recipe::Image(recipe), hash).await
+            }
+            Request::ImportImage { name, source } => {
+                let recipe = match source {
+                    ImageSource::Tar { path } => ImageRecipe::Tar { path: path.into() },
+                    ImageSource::Directory { path } => ImageRecipe::Directory { path: path.into() },
+                };
+                self.make(&name, Recipe::Image(recipe), hash).await
+            }
+            Request::ListImages => answers::images(house, None),
+            Request::ShowImage { name } => answers::images(house, Some(&name)),
+            Request::DeleteImage { name } => self.delete(&name, Kind::Image, hash).await,
+            Request::ImportKernel { name, source } => {
+                let recipe = match source {
+                    KernelSource::Deb { path } => KernelRecipe::Deb { path: path.into() },
+                    KernelSource::Files { kernel, modules } => KernelRecipe::Files {
+                        kernel: kernel.into(),
+                        modules: modules.map(Into::into),
+                    },
+                };
+                self.make(&name, Recipe::Kernel(recipe), hash).await
+            }
+            Request::ListKernels => answers::kernels(house, None),
+            Request::ShowKernel { name } => answers::kernels(house, Some(&name)),
+            Request::DeleteKernel { name } => self.delete(&name, Kind::Kernel, hash).await,
+            Request::ListOps { limit } => answers::list_ops(house, limit),
+            Request::ShowOp { op } => answers::show_op(house, &op),
+            Request::WatchOp { op } => answers::watch_op(self, &op).await,
+            Request::CancelOp { op } => answers::cancel_op(house, self.op_id, &op).await,
+            Request::Events { since, follow } => answers::events(self, since, follow).await,
+        }
+    }
+
+    fn grace(&self, asked_ms: Option<u64>) -> Duration {
+        asked_ms.map_or(self.house.config.stop_grace, Duration::from_millis)
+    }
+
+    async fn vm_op(
+        &self,
+        vm: &str,
+        request: OpRequest,
+        request_hash: u64,
+    ) -> Result<Response, Refusal> {
+        let found = self.house.find(self.op_id, vm).await?;
+        let command = RunOp { request, request_hash };
+        let ticket = found.handle?.call(self.house.ctx(self.op_id), command).await?;
+        Ok(Response::Follow(ticket))
+    }
+
+    /// A VM that can be entered, or why not.
+    async fn entered(&self, vm: &str) -> Result<VmView, Refusal> {
+        let view = self.house.find(self.op_id, vm).await?.view;
+        match admits(view.record.state, Verb::Enter) {
+            Ok(()) => Ok(view),
+            Err(refused) => {
+                let name = &view.record.spec.name;
+                let failure = Failure::new(Code::Refused, format!("{name}: {refused}"))
+                    .hint(format!("start it with `banger vm start {name}`"));
+                Err(failure.into())
+            }
+        }
+    }
+
+    async fn make(&self, name: &str, recipe: Recipe, hash: u64) -> Result<Response, Refusal> {
+        let name = artefact(name)?;
+        let make = Make { name, recipe, request_hash: hash };
+        Ok(Response::Follow(self.house.images.call(self.house.ctx(self.op_id), make).await?))
+    }
+
+    async fn delete(&self, name: &str, kind: Kind, hash: u64) -> Result<Response, Refusal> {
+        let delete = Delete { name: artefact(name)?, kind, request_hash: hash };
+        Ok(Response::Follow(self.house.images.call(self.house.ctx(self.op_id), delete).await?))
+    }
+
+    async fn send_parts(&mut self, mut parts: Vec<Answer>) -> Result<(), FrameError> {
+        let last = parts.pop().unwrap_or(Answer::Nothing);
+        for part in parts {
+            self.frames.send(&Reply::Part(part)).await?;
+        }
+        self.frames.send(&Reply::Done(last)).await
+    }
+
+    pub(super) async fn fail(&mut self, failure: Failure) -> Result<(), FrameError> {
+        let failure = if failure.op_id.is_some() { failure } else { failure.of(self.op_id) };
+        tracing::info!(op_id = %self.op_id, code = %failure.code, %failure, "request failed");
+        self.frames.send(&Reply::Failed((&failure).into())).await
+    }
+
+    /// Streams the operation's events, then its end.
+    pub(super) async fn follow(
+        &mut self,
+        mut ticket: Ticket,
+        live: Option<tokio::sync::broadcast::Receiver<crate::model::Event>>,
+    ) -> Result<(), FrameError> {
+        let op = ticket.op_id;
+        self.frames.send(&Reply::Accepted { op_id: op.0 }).await?;
+        let known = ticket.ended.borrow().is_some();
+        if let (Some(mut live), false) = (live, known) {
+            let mut grace = None;
+            loop {
+                let event = tokio::select! {
+                    event = live.recv() => event,
+                    _ = ticket.end(), if grace.is_none() => {
+                        grace = Some(tokio::time::Instant::now() + EVENTS_LIMIT);
+                        continue;
+                    }
+                    () = sleep_until(grace) => break,
+                };
+                match event {
+                    Ok(event) if event.op_id == Some(op) => {
+                        let last = matches!(event.kind, EventKind::OpEnded { .. });
+                        self.frames.send(&Reply::Event((&event).into())).await?;
+                        if last {
+                            break;
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(RecvError::Lagged(count)) => {
+                        self.frames.send(&Reply::Event(missed(count))).await?;
+                    }
+                    Err(RecvError::Closed) => break,
+                }
+            }
+        }
+        match ticket.end().await {
+            Some(ended) => self.end(ended).await,
+            None => {
+                let message = format!("operation {op} was cut short; it is settled by recovery");
+                self.fail(Failure::new(Code::Internal, message).of(op)).await
+            }
+        }
+    }
+
+    async fn end(&mut self, ended: Ended) -> Result<(), FrameError> {
+        match failed(&ended) {
+            Some(failure) => self.fail(failure).await,
+            None => {
+                let op = Box::new((&ended.op, [].as_slice()).into());
+                let vm = ended.view.as_ref().map(|view| Box::new(view.into()));
+                self.frames.send(&Reply::Done(Answer::Ended { op, vm })).await
+            }
+        }
+    }
+}
+
+/// What went wrong, if the operation did not do what it was asked to.
+fn failed(ended: &Ended) -> Option<Failure> {
+    let (code, message) = match ended.op.outcome.as_ref()? {
+        Outcome::Done | Outcome::Unchanged(_) => return None,
+        Outcome::RolledBack { step, cause } => {
+            let code = if cause == "cancelled" { Code::Cancelled } else { Code::Host };
+            (code, format!("{} {}: {step}: {cause}", ended.op.kind.as_str(), ended.op.subject))
+        }
+        Outcome::Stuck { step, cause, undo } => {
+            let subject = &ended.op.subject;
+            let kind = ended.op.kind.as_str();
+            (Code::Stuck, format!("{kind} {subject}: {step}: {cause}; taking it back: {undo}"))
+        }
+    };
+    let mut failure = Failure::new(code, message).of(ended.op.id);
+    if let Some(known) = &ended.failure {
+        failure.code = if code == Code::Stuck { code } else { known.code };
+        failure.hints.clone_from(&known.hints);
+        failure.detail.clone_from(&known.detail);
+        failure.retryable = known.retryable;
+    }
+    if code == Code::Stuck {
+        failure.hints.push(format!("`banger ops show {}` shows where it stands", ended.op.id));
+    }
+    Some(failure)
+}
+
+async fn sleep_until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) fn missed(count: u64) -> crate::wire::reply::EventInfo {
+    let kind = EventKindInfo::Missed { count };
+    crate::wire::reply::EventInfo { seq: 0, unix_ms: 0, op_id: None, vm_id: None, kind }
+}
+
+fn artefact(name: &str) -> Result<Name, Refusal> {
+    Name::artefact(name).map_err(|error| Failure::from_error(Code::Invalid, &error).into())
+}
+
+fn is_operation(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::CreateVm(_)
+            | Request::StartVm { .. }
+            | Request::StopVm { .. }
+            | Request::KillVm { .. }
+            | Request::RestartVm { .. }
+            | Request::DeleteVm { .. }
+            | Request::BuildDebian { .. }
+            | Request::ImportImage { .. }
+            | Request::DeleteImage { .. }
+            | Request::ImportKernel { .. }
+            | Request::DeleteKernel { .. }
+    )
+}
+
+/// FNV-1a (64 bit) of the encoded request: stable across restarts, and collisions only matter
+/// between two requests under one id.
+fn request_hash(request: &Request) -> u64 {
+    let bytes = codec::encode(request).unwrap_or_default();
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// Why there is no response: something to say to the client, or no client.
+pub(super) enum Refusal {
+    Said(Box<Failure>),
+    Gone(FrameError),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Said(Box::new(failure))
+    }
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+impl From<FrameError> for Refusal {
+    fn from(error: FrameError) -> Self {
+        Self::Gone(error)
+    }
+}

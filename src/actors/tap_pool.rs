@@ -1,0 +1,314 @@
+//! Owns the taps: which are warm, which are leased, and the making of new ones ahead of need.
+//!
+//! ```text
+//! row written ──> making ──> free ──lease──> leased ──release──> free ──(too many)──> row removed
+//! ```
+//!
+//! A row in the store names every tap before it is made, so a tap that nobody remembers cannot
+//! exist. A lease is durable and belongs to the VM until it is given back, however often the
+//! daemon restarts. What must not be done here: wait for the helper inside a handler.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+
+use super::envelope::{CallError, Command, OpCtx, Req};
+use super::events::EventSink;
+use super::handle::Handle;
+use super::mint::Mint;
+use super::service::{self, DeathBell};
+use crate::model::{Code, Failure, OpId, TapName, VmId};
+use crate::ports::{HostError, NetHost, PortFuture, TapSource};
+use crate::store::{Store, TapLease};
+
+const SLOTS: usize = 4096;
+const CALL_LIMIT: Duration = Duration::from_secs(60);
+/// After a failure to make a tap ahead of need; a lease does not wait for it.
+const REFILL_PAUSE: Duration = Duration::from_secs(5);
+
+/// Fixed for the life of the pool.
+#[derive(Clone, Debug)]
+pub struct TapPoolConfig {
+    pub prefix: String,
+    /// How many are kept warm.
+    pub size: usize,
+}
+
+#[derive(Debug)]
+pub struct TapPoolActor {
+    bell: DeathBell,
+    config: TapPoolConfig,
+    store: Store,
+    net: Arc<dyn NetHost>,
+    mint: Mint,
+    free: BTreeSet<TapName>,
+    leased: BTreeMap<VmId, TapName>,
+    /// Known by their rows, but perhaps not, or half, made: the refill makes sure of them.
+    unsure: BTreeSet<TapName>,
+    /// Being made, removed or given back at this moment.
+    moving: BTreeSet<TapName>,
+    refilling: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct TapPoolHandle(Handle<TapPoolActor>);
+
+#[derive(Clone, Copy, Debug)]
+struct Lease(VmId);
+
+impl Command for Lease {
+    type Reply = TapName;
+    const NAME: &'static str = "taps.lease";
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Release(VmId);
+
+impl Command for Release {
+    type Reply = ();
+    const NAME: &'static str = "taps.release";
+}
+
+/// How many are ready and how many leased.
+#[derive(Clone, Copy, Debug)]
+struct Count;
+
+impl Command for Count {
+    type Reply = (usize, usize);
+    const NAME: &'static str = "taps.count";
+}
+
+impl TapPoolActor {
+    /// Starts from the rows of the store, at every incarnation.
+    #[must_use]
+    pub fn launch(
+        config: TapPoolConfig,
+        store: Store,
+        net: Arc<dyn NetHost>,
+        mint: Mint,
+        events: EventSink,
+    ) -> TapPoolHandle {
+        TapPoolHandle(service::keep("taps", SLOTS, Some(events), move |bell| {
+            let (config, store, net) = (config.clone(), store.clone(), Arc::clone(&net));
+            Self::from_rows(bell, config, store, net, mint.clone()).start()
+        }))
+    }
+
+    fn from_rows(
+        bell: DeathBell,
+        config: TapPoolConfig,
+        store: Store,
+        net: Arc<dyn NetHost>,
+        mint: Mint,
+    ) -> Self {
+        let rows = store.taps().unwrap_or_else(|error| {
+            tracing::error!(error = %crate::model::chain(&error), "tap rows not read");
+            vec![]
+        });
+        let mut leased = BTreeMap::new();
+        let mut unsure = BTreeSet::new();
+        for TapLease { tap, vm } in rows {
+            match vm {
+                Some(vm) => drop(leased.insert(vm, tap)),
+                None => drop(unsure.insert(tap)),
+            }
+        }
+        let (free, moving) = (BTreeSet::new(), BTreeSet::new());
+        Self { bell, config, store, net, mint, free, leased, unsure, moving, refilling: false }
+    }
+
+    /// The lowest slot that nothing uses.
+    fn new_name(&self) -> Option<TapName> {
+        let used = |tap: &TapName| {
+            self.free.contains(tap)
+                || self.unsure.contains(tap)
+                || self.moving.contains(tap)
+                || self.leased.values().any(|leased| leased == tap)
+        };
+        (0..=u16::MAX).map(|slot| TapName::new(&self.config.prefix, slot)).find(|tap| !used(tap))
+    }
+
+    /// Brings the pool to its size in the background, one tap at a time. Taps whose making was cut
+    /// short come first.
+    fn refill(&mut self, ctx: &mut Context<Self>) {
+        if self.refilling {
+            return;
+        }
+        let known = self.unsure.pop_first();
+        let wanted = self.free.len() < self.config.size;
+        let Some(tap) = known.or_else(|| wanted.then(|| self.new_name()).flatten()) else { return };
+        self.refilling = true;
+        self.moving.insert(tap.clone());
+        let (store, net, op) = (self.store.clone(), Arc::clone(&self.net), self.mint.op());
+        let making = async move {
+            let made = make(&store, &*net, op, &tap).await;
+            (tap, made)
+        };
+        ctx.spawn(making.into_actor(self).map(|(tap, made), act, ctx| {
+            act.refilling = false;
+            act.moving.remove(&tap);
+            match made {
+                Ok(()) => {
+                    act.free.insert(tap);
+                    act.shrink(ctx);
+                    act.refill(ctx);
+                }
+                Err(failure) => {
+                    tracing::warn!(%tap, error = %failure, "tap not made; trying again later");
+                    act.unsure.insert(tap);
+                    ctx.run_later(REFILL_PAUSE, Self::refill);
+                }
+            }
+        }));
+    }
+
+    /// Keeps the pool from growing with every burst.
+    fn shrink(&mut self, ctx: &mut Context<Self>) {
+        while self.free.len() > self.config.size {
+            let Some(tap) = self.free.pop_last() else { return };
+            self.moving.insert(tap.clone());
+            let (store, net, op) = (self.store.clone(), Arc::clone(&self.net), self.mint.op());
+            let removing = async move {
+                // The row goes last: until then the tap is known.
+                let removed = match net.remove_tap(op, &tap).await {
+                    Ok(()) => store.forget_tap(tap.clone()).await.map_err(|e| Failure::from(&e)),
+                    Err(error) => Err(Failure::from(&error)),
+                };
+                (tap, removed)
+            };
+            ctx.spawn(removing.into_actor(self).map(|(tap, removed), act, _| {
+                act.moving.remove(&tap);
+                if let Err(failure) = removed {
+                    tracing::warn!(%tap, error = %failure, "tap not removed; kept for use");
+                    act.free.insert(tap);
+                }
+            }));
+        }
+    }
+}
+
+/// The row first, then the tap.
+async fn make(store: &Store, net: &dyn NetHost, op: OpId, tap: &TapName) -> Result<(), Failure> {
+    store.add_tap(tap.clone()).await.map_err(|error| Failure::from(&error))?;
+    net.ensure_tap(op, tap).await.map_err(|error| Failure::from(&error))
+}
+
+async fn bind(store: &Store, tap: &TapName, vm: VmId) -> Result<(), Failure> {
+    match store.lease_tap(vm, vec![tap.clone()]).await {
+        Ok(Some(bound)) if bound == *tap => Ok(()),
+        Ok(other) => {
+            let message = format!("lease tap {tap}: the ledger says {other:?}");
+            Err(Failure::new(Code::Internal, message))
+        }
+        Err(error) => Err(Failure::from(&error)),
+    }
+}
+
+impl Actor for TapPoolActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.refill(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.bell.ring();
+    }
+}
+
+impl Handler<Req<Lease>> for TapPoolActor {
+    type Result = ResponseActFuture<Self, Result<TapName, CallError>>;
+
+    fn handle(&mut self, req: Req<Lease>, _: &mut Self::Context) -> Self::Result {
+        let (vm, op) = (req.cmd.0, req.ctx.op_id);
+        let known = self.leased.get(&vm).cloned();
+        let warm = known.is_none().then(|| self.free.pop_first()).flatten();
+        let is_warm = warm.is_some();
+        let Some(tap) = known.or(warm).or_else(|| self.new_name()) else {
+            let full = Failure::new(Code::AddressPoolFull, "lease tap: every slot is taken");
+            return Box::pin(fut::ready(Err(full.into())));
+        };
+        self.leased.insert(vm, tap.clone()); // before the first await
+        let (store, net) = (self.store.clone(), Arc::clone(&self.net));
+        let leasing = async move {
+            // A warm tap only changes hands; any other is bound first and then made sure of.
+            let mut leased = bind(&store, &tap, vm).await;
+            if leased.is_ok() && !is_warm {
+                leased = net.ensure_tap(op, &tap).await.map_err(|error| Failure::from(&error));
+            }
+            leased.map(|()| tap).map_err(CallError::from)
+        };
+        Box::pin(leasing.into_actor(self).map(|leased, act, ctx| {
+            act.refill(ctx);
+            leased // after a failure the row stays the VM's: its release takes it back
+        }))
+    }
+}
+
+impl Handler<Req<Release>> for TapPoolActor {
+    type Result = ResponseActFuture<Self, Result<(), CallError>>;
+
+    fn handle(&mut self, req: Req<Release>, _: &mut Self::Context) -> Self::Result {
+        let Some(tap) = self.leased.remove(&req.cmd.0) else {
+            return Box::pin(fut::ready(Ok(())));
+        };
+        self.moving.insert(tap.clone());
+        let (vm, store) = (req.cmd.0, self.store.clone());
+        let giving_back = async move { (store.release_tap(vm).await, tap) };
+        Box::pin(giving_back.into_actor(self).map(move |(given, tap), act, ctx| {
+            act.moving.remove(&tap);
+            match given {
+                // It may be half made if its lease failed, so it is made sure of before reuse.
+                Ok(_) => {
+                    act.unsure.insert(tap);
+                    act.refill(ctx);
+                    Ok(())
+                }
+                Err(error) => {
+                    act.leased.insert(vm, tap);
+                    Err(Failure::from(&error).into())
+                }
+            }
+        }))
+    }
+}
+
+impl Handler<Req<Count>> for TapPoolActor {
+    type Result = Result<(usize, usize), CallError>;
+
+    fn handle(&mut self, _: Req<Count>, _: &mut Self::Context) -> Self::Result {
+        Ok((self.free.len(), self.leased.len()))
+    }
+}
+
+impl TapPoolHandle {
+    /// Ready and leased.
+    pub async fn count(&self, op: OpId) -> (usize, usize) {
+        self.0.call(ctx(op), Count).await.unwrap_or_default()
+    }
+}
+
+impl TapSource for TapPoolHandle {
+    fn lease(&self, op: OpId, vm: VmId) -> PortFuture<'_, TapName> {
+        let call = self.0.call(ctx(op), Lease(vm));
+        Box::pin(async move { call.await.map_err(|error| failed("lease tap for", vm, error)) })
+    }
+
+    fn release(&self, op: OpId, vm: VmId) -> PortFuture<'_, ()> {
+        let call = self.0.call(ctx(op), Release(vm));
+        Box::pin(async move { call.await.map_err(|error| failed("release tap of", vm, error)) })
+    }
+}
+
+fn ctx(op_id: OpId) -> OpCtx {
+    OpCtx { op_id, deadline: Instant::now() + CALL_LIMIT, span: tracing::Span::current() }
+}
+
+fn failed(operation: &'static str, vm: VmId, error: CallError) -> HostError {
+    let failure = Failure::from(error);
+    let mut host = HostError::new(failure.code, operation, vm.short());
+    host.hints.clone_from(&failure.hints);
+    host.because(failure)
+}

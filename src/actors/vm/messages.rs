@@ -1,0 +1,167 @@
+//! What a VM actor is asked, and what it is told.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::actors::envelope::{Command, Lane};
+use crate::model::{
+    ExitReport, Failure, Incarnation, OpId, OpKind, OpRecord, Verb, VmEvent, VmState, VmView, step,
+};
+
+/// An operation on one VM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpRequest {
+    /// The VM is reserved already; its disks are made and, with `start`, it boots.
+    Create {
+        start: bool,
+    },
+    Start,
+    Stop {
+        grace: Duration,
+    },
+    Kill {
+        signal: i32,
+    },
+    Restart {
+        grace: Duration,
+    },
+    Delete,
+    /// Born in the daemon after a crash of the VMM.
+    CleanUp,
+}
+
+impl OpRequest {
+    #[must_use]
+    pub fn kind(self) -> OpKind {
+        match self {
+            Self::Create { .. } => OpKind::CreateVm,
+            Self::Start => OpKind::StartVm,
+            Self::Stop { .. } => OpKind::StopVm,
+            Self::Kill { .. } => OpKind::KillVm,
+            Self::Restart { .. } => OpKind::RestartVm,
+            Self::Delete => OpKind::DeleteVm,
+            Self::CleanUp => OpKind::CleanUpVm,
+        }
+    }
+
+    /// What the lifecycle is asked; creation and cleaning up are not a user's verbs.
+    pub(super) fn verb(self) -> Option<Verb> {
+        match self {
+            Self::Create { .. } | Self::CleanUp => None,
+            Self::Start => Some(Verb::Start),
+            Self::Stop { .. } => Some(Verb::Stop),
+            Self::Kill { .. } => Some(Verb::Kill),
+            Self::Restart { .. } => Some(Verb::Restart),
+            Self::Delete => Some(Verb::Delete),
+        }
+    }
+
+    /// The state that the beginning of this operation puts a VM in.
+    pub(super) fn state_when_begun(self, state: VmState) -> VmState {
+        match self {
+            Self::Create { .. } | Self::Start => step(state, &VmEvent::StartBegan),
+            Self::CleanUp => state, // crashed is what users must see
+            _ => step(state, &VmEvent::StopBegan),
+        }
+    }
+
+    /// What ends a VM may interrupt what starts it.
+    pub(super) fn interrupts(self) -> bool {
+        matches!(self, Self::Stop { .. } | Self::Kill { .. } | Self::Delete)
+    }
+
+    pub(super) fn interruptible(self) -> bool {
+        matches!(self, Self::Create { .. } | Self::Start | Self::Restart { .. })
+    }
+}
+
+/// Answered once the intent is durable.
+#[derive(Clone, Copy, Debug)]
+pub struct RunOp {
+    pub request: OpRequest,
+    pub request_hash: u64,
+}
+
+impl Command for RunOp {
+    type Reply = Ticket;
+    const NAME: &'static str = "vm.run-op";
+
+    fn lane(&self) -> Lane {
+        if self.request.interrupts() { Lane::Urgent } else { Lane::Normal }
+    }
+}
+
+/// Leads to the end of an operation. Dropping it drops the interest, never the operation.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    pub op_id: OpId,
+    pub ended: watch::Receiver<Option<Ended>>,
+}
+
+impl Ticket {
+    /// For an operation that has ended already.
+    #[must_use]
+    pub fn settled(ended: Ended) -> Self {
+        Self { op_id: ended.op.id, ended: watch::channel(Some(ended)).1 }
+    }
+
+    /// Waits for the end. `None`: the operation was cut short and recovery will settle it.
+    pub async fn end(&mut self) -> Option<Ended> {
+        let ended = self.ended.wait_for(Option::is_some).await.ok()?;
+        ended.clone()
+    }
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub op: OpRecord,
+    /// Why it was undone or got stuck, with everything that helps.
+    pub failure: Option<Failure>,
+    /// The VM as it was then; nothing if it is gone.
+    pub view: Option<VmView>,
+}
+
+/// Cancels the operation in flight if it is this one; replies whether it was.
+#[derive(Clone, Copy, Debug)]
+pub struct CancelOp(pub OpId);
+
+impl Command for CancelOp {
+    type Reply = bool;
+    const NAME: &'static str = "vm.cancel-op";
+
+    fn lane(&self) -> Lane {
+        Lane::Urgent
+    }
+}
+
+/// Internal notices, past tense; one from an older incarnation is dropped.
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct OpDone {
+    pub(super) incarnation: Incarnation,
+    /// Nothing when the operation could not be finished; recovery takes it from there.
+    pub(super) ended: Option<Ended>,
+}
+
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct ProcessExited {
+    pub(super) incarnation: Incarnation,
+    pub(super) pid: u32,
+    pub(super) report: ExitReport,
+    /// The console's last lines, read before anything is cleaned up.
+    pub(super) console: Vec<String>,
+}
+
+/// A bug on demand, for the tests of supervision.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PanicNow;
+
+#[cfg(test)]
+impl Command for PanicNow {
+    type Reply = ();
+    const NAME: &'static str = "vm.panic-now";
+}

@@ -1,0 +1,370 @@
+//! One VM: at most one operation in flight, published state with a generation.
+//!
+//! ```text
+//! RunOp ─ admit ─> running ──OpDone──> idle ──ProcessExited──> clean-up (running)
+//!            └ stop, kill, delete: cancel what starts, wait for its undo, then run
+//! ```
+//!
+//! A handler reads: admit, mutate, launch, reply. It never does the work: that runs on a tracked
+//! task, because actix drops an actor's futures half way when the actor stops. The task tracker
+//! belongs to the supervisor, so an operation also outlives the actor that launched it.
+
+mod messages;
+mod monitor;
+mod op;
+mod recovery;
+
+use std::sync::Arc;
+
+use actix::WeakRecipient;
+use actix::prelude::*;
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument;
+
+pub(super) use messages::CancelOp;
+#[cfg(test)]
+pub(crate) use messages::PanicNow;
+pub use messages::{Ended, OpRequest, RunOp, Ticket};
+pub use recovery::recover;
+
+use super::envelope::{CallError, OpCtx, Req};
+use super::events::EventSink;
+use super::mint::Mint;
+use super::watch::ChildDown;
+use crate::model::{
+    Code, EventKind, Failure, Incarnation, OpId, OpRecord, Refused, VmEvent, VmHandles, VmId,
+    VmRecord, VmState, VmView, admits, step,
+};
+use crate::ops::Settings;
+use crate::ports::Ports;
+use crate::store::Store;
+use messages::{OpDone, ProcessExited};
+use monitor::Watched;
+use op::Op;
+
+/// What a VM actor is given; the same for every incarnation.
+#[derive(Clone, Debug)]
+pub struct VmDeps {
+    pub store: Store,
+    pub ports: Ports,
+    pub settings: Arc<Settings>,
+    pub events: EventSink,
+    pub mint: Mint,
+}
+
+/// What outlives one incarnation, held by the supervisor.
+#[derive(Clone, Debug)]
+pub(super) struct VmScope {
+    pub(super) vm: VmId,
+    pub(super) tasks: TaskTracker,
+    pub(super) cancel: CancellationToken,
+    pub(super) view: Arc<watch::Sender<VmView>>,
+    /// Weak: a child that held its parent's address would keep it alive for ever.
+    pub(super) parent: WeakRecipient<ChildDown>,
+    pub(super) deps: Arc<VmDeps>,
+}
+
+#[derive(Debug)]
+pub struct VmActor {
+    scope: VmScope,
+    incarnation: Incarnation,
+    record: VmRecord,
+    handles: VmHandles,
+    running: Option<Running>,
+    /// What interrupted the running operation and follows it.
+    next: Option<Waiting>,
+    monitor: Option<DropGuard>,
+    deleted: bool,
+}
+
+#[derive(Debug)]
+struct Running {
+    op_id: OpId,
+    request: OpRequest,
+    cancel: CancellationToken,
+    accepted: Accepting,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    op_id: OpId,
+    cmd: RunOp,
+    span: tracing::Span,
+    accept: oneshot::Sender<Result<Ticket, CallError>>,
+    accepted: Accepting,
+}
+
+/// Ends when the intent is durable; shared, so that a retry waits for the same answer.
+type Accepting = Shared<BoxFuture<'static, Result<Ticket, CallError>>>;
+
+fn accepting() -> (oneshot::Sender<Result<Ticket, CallError>>, Accepting) {
+    let (accept, accepted) = oneshot::channel();
+    let accepted = accepted.map(|reply| reply.unwrap_or(Err(CallError::Gone))).boxed().shared();
+    (accept, accepted)
+}
+
+impl VmActor {
+    /// The view is what the last incarnation, or the store, knew.
+    pub(super) fn new(scope: VmScope, incarnation: Incarnation) -> Self {
+        let view = scope.view.borrow().clone();
+        let VmView { record, handles, .. } = view;
+        let (running, next, monitor, deleted) = (None, None, None, false);
+        Self { scope, incarnation, record, handles, running, next, monitor, deleted }
+    }
+
+    fn launch(
+        &mut self,
+        op_id: OpId,
+        cmd: RunOp,
+        accept: oneshot::Sender<Result<Ticket, CallError>>,
+        accepted: Accepting,
+        span: &tracing::Span,
+        ctx: &Context<Self>,
+    ) {
+        let RunOp { request, request_hash } = cmd;
+        let cancel = self.scope.cancel.child_token();
+        self.running = Some(Running { op_id, request, cancel: cancel.clone(), accepted });
+        if !matches!(request, OpRequest::Create { .. } | OpRequest::Start) {
+            self.monitor = None; // an end that was asked for is no crash
+        }
+        let op = Op {
+            op_id,
+            request,
+            request_hash,
+            record: self.record.clone(),
+            handles: self.handles.clone(),
+            generation: self.scope.view.borrow().generation,
+            cancel,
+            deps: Arc::clone(&self.scope.deps),
+            leftovers: matches!(self.record.state, VmState::Crashed | VmState::Error),
+        };
+        self.record.state = request.state_when_begun(self.record.state);
+        self.publish();
+        let (actor, incarnation) = (ctx.address().downgrade().recipient(), self.incarnation);
+        let task = async move {
+            let ended = op.run(accept).await;
+            if let Some(actor) = actor.upgrade() {
+                actor.do_send(OpDone { incarnation, ended });
+            }
+        };
+        let span = tracing::info_span!(
+            parent: span, "op", %op_id, vm_id = %self.scope.vm, kind = request.kind().as_str()
+        );
+        self.scope.tasks.spawn(task.instrument(span));
+    }
+
+    fn publish(&self) {
+        let busy = self.running.as_ref().map(|running| (running.op_id, running.request.kind()));
+        let (record, handles) = (self.record.clone(), self.handles.clone());
+        let mut changed = false;
+        self.scope.view.send_modify(|view| {
+            changed = view.record.state != record.state;
+            *view = VmView { record, handles, generation: view.generation + 1, busy };
+        });
+        if changed {
+            let (name, state) = (self.record.spec.name.to_string(), self.record.state);
+            let op = self.running.as_ref().map(|running| running.op_id);
+            let kind = EventKind::VmChanged { name, state };
+            self.scope.deps.events.publish(op, Some(self.scope.vm), kind);
+        }
+    }
+
+    /// Watches the process that runs, if one does and nothing is in flight.
+    fn watch_process(&mut self, ctx: &Context<Self>) {
+        self.monitor = None;
+        if let (VmState::Running, Some(process)) = (self.record.state, &self.handles.process) {
+            let (vm, incarnation) = (self.scope.vm, self.incarnation);
+            let watched = Watched { vm, incarnation, process: process.clone() };
+            let notices = ctx.address().downgrade().recipient();
+            self.monitor = Some(monitor::watch(watched, self.scope.deps.ports.clone(), notices));
+        }
+    }
+
+    /// Takes away what a VM that ended by itself left on the host.
+    fn clean_up(&mut self, op_id: OpId, ctx: &Context<Self>) {
+        let cmd = RunOp { request: OpRequest::CleanUp, request_hash: 0 };
+        let (accept, accepted) = accepting();
+        self.launch(op_id, cmd, accept, accepted, &tracing::Span::none(), ctx);
+    }
+
+    /// The present truth from the store, for what the operation left unsaid.
+    fn reload(&mut self) {
+        match self.scope.deps.store.vm(self.scope.vm) {
+            Ok(Some(record)) => self.record = record,
+            Ok(None) => self.deleted = true,
+            Err(error) => {
+                tracing::error!(vm_id = %self.scope.vm, error = %crate::model::chain(&error), "record not read");
+            }
+        }
+        let handles = self.scope.deps.store.handles(self.scope.vm);
+        self.handles = handles.ok().flatten().unwrap_or_default();
+    }
+
+    /// What is said of a request that will not be run.
+    fn refuse(&self, op_id: OpId, cmd: RunOp) -> Option<Result<Ticket, CallError>> {
+        let name = &self.record.spec.name;
+        let refused = admits(self.record.state, cmd.request.verb()?).err()?;
+        Some(match refused {
+            Refused::Already(_) => {
+                let now = self.scope.deps.ports.clock.unix_ms();
+                let op = OpRecord {
+                    id: op_id,
+                    kind: cmd.request.kind(),
+                    vm: Some(self.scope.vm),
+                    subject: name.to_string(),
+                    request_hash: cmd.request_hash,
+                    started_unix_ms: now,
+                    ended_unix_ms: None,
+                    outcome: None,
+                };
+                let view = self.scope.view.borrow().clone();
+                Ok(Ticket::settled(op::unchanged(op, refused.to_string(), view)))
+            }
+            Refused::NotRunning { .. } => {
+                Err(Failure::new(Code::Refused, format!("{name}: {refused}")).of(op_id).into())
+            }
+        })
+    }
+}
+
+impl Actor for VmActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if self.incarnation > Incarnation(1) {
+            self.reload(); // what an earlier incarnation published is history
+        }
+        self.publish();
+        self.watch_process(ctx);
+        if self.record.state == VmState::Crashed && self.handles != VmHandles::default() {
+            self.clean_up(self.scope.deps.mint.op(), ctx); // cut short, or found dead at start
+        }
+    }
+
+    /// Runs during a panic too, where a second panic would abort the daemon: one send, no more.
+    fn stopped(&mut self, _: &mut Self::Context) {
+        let (vm, incarnation) = (self.scope.vm, self.incarnation);
+        let panicked = std::thread::panicking();
+        if let Some(parent) = self.scope.parent.upgrade() {
+            parent.do_send(ChildDown { vm, incarnation, panicked });
+        }
+    }
+}
+
+impl Handler<Req<RunOp>> for VmActor {
+    type Result = ResponseActFuture<Self, Result<Ticket, CallError>>;
+
+    fn handle(&mut self, req: Req<RunOp>, ctx: &mut Self::Context) -> Self::Result {
+        let Req { ctx: OpCtx { op_id, span, .. }, cmd, .. } = req;
+        let known = self.running.as_ref().map(|r| (r.op_id, r.accepted.clone()));
+        let queued = self.next.as_ref().map(|next| (next.op_id, next.accepted.clone()));
+        for (id, accepted) in known.iter().chain(&queued) {
+            if *id == op_id {
+                return Box::pin(accepted.clone().into_actor(self));
+            }
+        }
+        let (accept, accepted) = accepting();
+        match &self.running {
+            None => {
+                if let Some(answer) = self.refuse(op_id, cmd) {
+                    return Box::pin(fut::ready(answer));
+                }
+                self.launch(op_id, cmd, accept, accepted.clone(), &span, ctx);
+            }
+            Some(running)
+                if cmd.request.interrupts()
+                    && running.request.interruptible()
+                    && self.next.is_none() =>
+            {
+                tracing::info!(interrupted = %running.op_id, by = %op_id, "operation interrupted");
+                running.cancel.cancel();
+                let accepted = accepted.clone();
+                self.next = Some(Waiting { op_id, cmd, span, accept, accepted });
+            }
+            Some(running) => {
+                let refusal = op::busy(op_id, running.op_id, self.record.spec.name.as_str());
+                return Box::pin(fut::ready(Err(refusal)));
+            }
+        }
+        Box::pin(accepted.into_actor(self)) // droppable without harm: it only waits
+    }
+}
+
+impl Handler<Req<CancelOp>> for VmActor {
+    type Result = Result<bool, CallError>;
+
+    fn handle(&mut self, req: Req<CancelOp>, _: &mut Self::Context) -> Self::Result {
+        let running = self.running.as_ref().filter(|running| running.op_id == req.cmd.0);
+        Ok(running.map(|running| running.cancel.cancel()).is_some())
+    }
+}
+
+impl Handler<OpDone> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, done: OpDone, ctx: &mut Self::Context) {
+        if done.incarnation != self.incarnation {
+            return;
+        }
+        self.running = None;
+        match done.ended {
+            Some(Ended { view: Some(view), .. }) => {
+                self.record = view.record;
+                self.handles = view.handles;
+            }
+            Some(Ended { view: None, .. }) => self.deleted = true,
+            None => self.reload(),
+        }
+        if self.deleted && self.next.is_none() {
+            return ctx.stop(); // the parent learns it from `stopped` and the store
+        }
+        self.publish();
+        self.watch_process(ctx);
+        if let Some(Waiting { op_id, cmd, span, accept, accepted }) = self.next.take() {
+            // The interrupted operation may have left nothing to do.
+            match self.refuse(op_id, cmd) {
+                Some(answer) => drop(accept.send(answer)),
+                None => self.launch(op_id, cmd, accept, accepted, &span, ctx),
+            }
+        }
+    }
+}
+
+impl Handler<ProcessExited> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, exited: ProcessExited, ctx: &mut Self::Context) {
+        let current = self.handles.process.as_ref().is_some_and(|p| p.pid == exited.pid);
+        if exited.incarnation != self.incarnation || !current || self.running.is_some() {
+            return; // an operation is dealing with it
+        }
+        let op_id = self.scope.deps.mint.op();
+        let name = self.record.spec.name.to_string();
+        tracing::warn!(%op_id, vm_id = %self.scope.vm, how = exited.report.how, "the VMM ended by itself");
+        let how = exited.report.how.clone();
+        let kind = EventKind::VmExited { name: name.clone(), how: how.clone(), expected: false };
+        self.scope.deps.events.publish(Some(op_id), Some(self.scope.vm), kind);
+        let failure = Failure::new(Code::GuestDied, format!("the VMM of {name} ended: {how}"))
+            .hint(format!("`banger vm logs {name}` shows its console"))
+            .of(op_id)
+            .with_detail(exited.console);
+        self.record.last_failure = Some(failure);
+        self.record.last_exit = Some(exited.report);
+        self.record.state = step(self.record.state, &VmEvent::ProcessExited);
+        self.publish();
+        self.clean_up(op_id, ctx);
+    }
+}
+
+#[cfg(test)]
+impl Handler<Req<PanicNow>> for VmActor {
+    type Result = Result<(), CallError>;
+
+    fn handle(&mut self, _: Req<PanicNow>, _: &mut Self::Context) -> Self::Result {
+        panic!("planned panic")
+    }
+}

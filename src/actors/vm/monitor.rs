@@ -1,0 +1,63 @@
+//! Watches one running VMM: tells its actor when the process ends, keeps its logs below their cap.
+//!
+//! A plain task, stopped by dropping its guard. It waits on the process itself, never polls it.
+
+use std::time::Duration;
+
+use actix::WeakRecipient;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::messages::ProcessExited;
+use crate::model::{Incarnation, ProcessIdentity, VmId};
+use crate::ports::Ports;
+
+const CAP_LOGS_EVERY: Duration = Duration::from_secs(5);
+/// How much of the console a crash report shows.
+const CONSOLE_LINES: usize = 20;
+
+pub(super) struct Watched {
+    pub(super) vm: VmId,
+    pub(super) incarnation: Incarnation,
+    pub(super) process: ProcessIdentity,
+}
+
+pub(super) fn watch(
+    watched: Watched,
+    ports: Ports,
+    actor: WeakRecipient<ProcessExited>,
+) -> DropGuard {
+    let stop = CancellationToken::new();
+    let guard = stop.clone().drop_guard();
+    tokio::spawn(async move {
+        let Watched { vm, incarnation, process } = watched;
+        let ended = ports.process.exited(vm, &process);
+        tokio::pin!(ended);
+        let mut tick = tokio::time::interval(CAP_LOGS_EVERY);
+        let report = loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                report = &mut ended => break report,
+                _ = tick.tick() => {
+                    if let Err(error) = ports.disk.cap_logs(vm).await {
+                        tracing::warn!(vm_id = %vm, error = %crate::model::chain(&error), "logs not capped");
+                    }
+                }
+            }
+        };
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => {
+                // Without a watch the VM would be shown as running for ever, which is worse than
+                // an unknown exit: the clean-up that follows makes the claim true.
+                tracing::error!(vm_id = %vm, error = %crate::model::chain(&error), "process watch lost");
+                let unix_ms = ports.clock.unix_ms();
+                crate::model::ExitReport { unix_ms, how: "unknown (watch lost)".to_owned() }
+            }
+        };
+        let console = ports.disk.console_tail(vm, CONSOLE_LINES).await.unwrap_or_default();
+        if let Some(actor) = actor.upgrade() {
+            actor.do_send(ProcessExited { incarnation, pid: process.pid, report, console });
+        }
+    });
+    guard
+}

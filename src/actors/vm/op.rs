@@ -1,0 +1,240 @@
+//! One operation on its own task: intent, plan, journal, outcome, in that order.
+//!
+//! It runs on a worker thread under the supervisor's tracker, so it outlives the actor that
+//! launched it and the client that asked for it.
+
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::VmDeps;
+use super::messages::{Ended, OpRequest, Ticket};
+use crate::actors::envelope::CallError;
+use crate::model::{
+    Code, EventKind, Failure, OpId, OpRecord, Outcome, VmEvent, VmHandles, VmRecord, VmState,
+    VmView, step,
+};
+use crate::ops::{self, Finished, Plan, StepCx, StoreJournal};
+use crate::store::Intent;
+
+pub(super) struct Op {
+    pub(super) op_id: OpId,
+    pub(super) request: OpRequest,
+    pub(super) request_hash: u64,
+    pub(super) record: VmRecord,
+    pub(super) handles: VmHandles,
+    pub(super) generation: u64,
+    pub(super) cancel: CancellationToken,
+    pub(super) deps: Arc<VmDeps>,
+    /// Its last run may have left something on the host.
+    pub(super) leftovers: bool,
+}
+
+impl Op {
+    /// Returns nothing when the operation could not be finished; recovery takes it from there.
+    pub(super) async fn run(
+        mut self,
+        accept: oneshot::Sender<Result<Ticket, CallError>>,
+    ) -> Option<Ended> {
+        let (done, ended) = watch::channel(None);
+        let ticket = Ticket { op_id: self.op_id, ended };
+        let started = self.begin().await;
+        match started {
+            Ok(None) => drop(accept.send(Ok(ticket))), // the caller may have stopped waiting
+            Ok(Some(known)) => {
+                let ended = Ended { op: known, failure: None, view: None };
+                drop(accept.send(Ok(Ticket::settled(ended))));
+                return None;
+            }
+            Err(failure) => {
+                drop(accept.send(Err(failure.into())));
+                return None;
+            }
+        }
+        let ended = self.carry_out().await;
+        match &ended {
+            Some(ended) => {
+                let outcome = ended.op.outcome.clone().unwrap_or(Outcome::Done);
+                self.publish(EventKind::OpEnded { outcome });
+                done.send_replace(Some(ended.clone()));
+            }
+            None => tracing::error!("operation not finished; recovery will settle it"),
+        }
+        ended
+    }
+
+    /// Makes the intent durable, together with the state it puts the VM in. A known operation is
+    /// answered with what is known of it.
+    async fn begin(&mut self) -> Result<Option<OpRecord>, Failure> {
+        self.record.state = self.request.state_when_begun(self.record.state);
+        // A creation's intent was written with the reservation.
+        if !matches!(self.request, OpRequest::Create { .. }) {
+            let intent = self.deps.store.begin_vm(self.intent(), self.record.clone()).await;
+            match intent.map_err(|error| Failure::from(&error).of(self.op_id))? {
+                Intent::Recorded => {}
+                Intent::Known(record) => return Ok(Some(record)),
+            }
+        }
+        let (kind, subject) = (self.request.kind(), self.record.spec.name.to_string());
+        self.publish(EventKind::OpStarted { kind, subject });
+        Ok(None)
+    }
+
+    fn intent(&self) -> OpRecord {
+        OpRecord {
+            id: self.op_id,
+            kind: self.request.kind(),
+            vm: Some(self.record.id),
+            subject: self.record.spec.name.to_string(),
+            request_hash: self.request_hash,
+            started_unix_ms: self.deps.ports.clock.unix_ms(),
+            ended_unix_ms: None,
+            outcome: None,
+        }
+    }
+
+    async fn carry_out(&mut self) -> Option<Ended> {
+        let (plan, cx) = (plan_for(self.request, &self.record, self.leftovers), self.step_cx());
+        let mut journal = StoreJournal::new(self.deps.store.clone(), self.op_id);
+        let finished = ops::run(&plan, &cx, &mut journal).await;
+        self.conclude(finished, &cx).await
+    }
+
+    /// Finishes, or takes back, what a crash cut short.
+    pub(super) async fn recover(mut self) -> Option<Ended> {
+        let resumed = StoreJournal::resume(self.deps.store.clone(), self.op_id);
+        let (mut journal, history) = match resumed {
+            Ok(resumed) => resumed,
+            Err(error) => {
+                tracing::error!(error = %crate::model::chain(&error), "journal not read");
+                return None;
+            }
+        };
+        let plan = ops::plan_for_recovery(self.request.kind(), &self.record, &history)?;
+        if let OpRequest::Create { start } = &mut self.request {
+            *start = plan.len() > 1; // only the journal knows whether it went on to the start
+        }
+        let cx = self.step_cx();
+        let finished = ops::recover(&plan, &cx, &mut journal, &history).await;
+        self.conclude(finished, &cx).await
+    }
+
+    async fn conclude(
+        &mut self,
+        finished: Result<Finished, ops::RunError>,
+        cx: &StepCx,
+    ) -> Option<Ended> {
+        match finished {
+            Ok(finished) => self.settle(finished, cx.observed.handles()).await,
+            Err(error) => {
+                tracing::error!(error = %crate::model::chain(&error), "operation stopped dead");
+                None
+            }
+        }
+    }
+
+    fn step_cx(&self) -> StepCx {
+        let events = self.deps.events.clone();
+        let (op_id, vm) = (self.op_id, self.record.id);
+        let (ports, settings) = (self.deps.ports.clone(), Arc::clone(&self.deps.settings));
+        StepCx {
+            cancel: self.cancel.clone(),
+            watcher: Arc::new(move |kind| events.publish(Some(op_id), Some(vm), kind)),
+            ..StepCx::new(op_id, self.record.clone(), ports, settings)
+        }
+    }
+
+    /// Outcome and the VM's new state become durable in one job.
+    async fn settle(&mut self, finished: Finished, seen: VmHandles) -> Option<Ended> {
+        let Finished { outcome, failure, .. } = finished;
+        let (store, now) = (self.deps.store.clone(), self.deps.ports.clock.unix_ms());
+        let failure = failure.map(|failure| failure.of(self.op_id));
+        let gone = match self.request {
+            OpRequest::Create { .. } => !ops::keeps_vm(&outcome),
+            OpRequest::Delete => matches!(outcome, Outcome::Done | Outcome::Unchanged(_)),
+            _ => false,
+        };
+        self.apply(&outcome, failure.clone(), seen);
+        let written = if gone {
+            store.delete_vm(self.op_id, outcome.clone(), now, self.record.id).await
+        } else {
+            let (record, handles) = (self.record.clone(), self.handles.clone());
+            store.settle_vm(self.op_id, outcome.clone(), now, record, handles).await
+        };
+        if let Err(error) = written {
+            tracing::error!(error = %crate::model::chain(&error), "outcome not written");
+            return None;
+        }
+        let op = store.op(self.op_id).ok().flatten()?;
+        let view = (!gone).then(|| VmView {
+            record: self.record.clone(),
+            handles: self.handles.clone(),
+            generation: self.generation,
+            busy: None,
+        });
+        Some(Ended { op, failure, view })
+    }
+
+    fn apply(&mut self, outcome: &Outcome, failure: Option<Failure>, seen: VmHandles) {
+        let record = &mut self.record;
+        record.state = match self.request {
+            OpRequest::Create { start: false } if *outcome == Outcome::Done => VmState::Created,
+            OpRequest::Create { .. } | OpRequest::Start => {
+                step(record.state, &VmEvent::StartEnded(outcome.clone()))
+            }
+            // Stopped half way and not started again, or started: the plan's last word decides.
+            OpRequest::Restart { .. } => step(record.state, &VmEvent::StartEnded(outcome.clone())),
+            OpRequest::CleanUp if !matches!(outcome, Outcome::Stuck { .. }) => VmState::Crashed,
+            OpRequest::Stop { .. }
+            | OpRequest::Kill { .. }
+            | OpRequest::Delete
+            | OpRequest::CleanUp => step(record.state, &VmEvent::StopEnded(outcome.clone())),
+        };
+        match (self.request, failure) {
+            // The story of the crash stays until the VM runs again.
+            (OpRequest::CleanUp, None) => {}
+            (_, Some(failure)) => record.last_failure = Some(failure),
+            (_, None) => {
+                record.last_failure = None;
+                if record.state == VmState::Running {
+                    record.last_exit = None;
+                }
+            }
+        }
+        self.handles = if record.state == VmState::Running { seen } else { VmHandles::default() };
+    }
+
+    fn publish(&self, kind: EventKind) {
+        self.deps.events.publish(Some(self.op_id), Some(self.record.id), kind);
+    }
+}
+
+/// `leftovers`: the VM's last run may have left something on the host.
+fn plan_for(request: OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
+    match request {
+        OpRequest::Create { start: false } => ops::create_vm(vm),
+        OpRequest::Create { start: true } => ops::create_and_start(vm),
+        OpRequest::Start if leftovers => ops::start_after_clean_up(vm),
+        OpRequest::Start => ops::start_vm(vm),
+        OpRequest::Stop { grace } => ops::stop_vm(Some(grace)),
+        OpRequest::Kill { signal } => ops::kill_vm(Some(signal)),
+        OpRequest::Restart { grace } => ops::restart_vm(vm, Some(grace)),
+        OpRequest::Delete => ops::delete_vm(),
+        OpRequest::CleanUp => ops::clean_up_vm(),
+    }
+}
+
+/// Answers an operation that has nothing to do.
+pub(super) fn unchanged(op: OpRecord, why: String, view: VmView) -> Ended {
+    let ended_unix_ms = Some(op.started_unix_ms);
+    let op = OpRecord { outcome: Some(Outcome::Unchanged(why)), ended_unix_ms, ..op };
+    Ended { op, failure: None, view: Some(view) }
+}
+
+pub(super) fn busy(op_id: OpId, holder: OpId, name: &str) -> CallError {
+    Failure::new(Code::Busy, format!("{name} is busy with another operation, {holder}"))
+        .hint(format!("`banger ops show {holder}` shows what it does"))
+        .of(op_id)
+        .into()
+}

@@ -1,0 +1,149 @@
+//! What happens to VMs and operations between the start of the daemon and its first request.
+//!
+//! 1. Operations that were cut short are taken back or carried on, as their journals say.
+//! 2. Each VM that should run is compared with its process: found again, or declared crashed.
+//!
+//! Nothing is guessed and nobody is answered before both are done.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::op::Op;
+use super::{OpRequest, VmDeps};
+use crate::model::{
+    Code, EventKind, ExitReport, Failure, OpKind, OpRecord, Outcome, VmHandles, VmRecord, VmState,
+};
+use crate::store::StoreError;
+
+/// Settles everything and answers with the VMs that there are.
+pub async fn recover(deps: &Arc<VmDeps>) -> Result<Vec<(VmRecord, VmHandles)>, StoreError> {
+    for op in deps.store.open_ops()? {
+        settle_open(deps, op).await?;
+    }
+    let mut known = vec![];
+    for record in deps.store.vms()? {
+        let handles = deps.store.handles(record.id)?.unwrap_or_default();
+        known.push(identify(deps, record, handles).await?);
+    }
+    Ok(known)
+}
+
+async fn settle_open(deps: &Arc<VmDeps>, op: OpRecord) -> Result<(), StoreError> {
+    let record = match op.vm {
+        Some(vm) => deps.store.vm(vm)?,
+        None => None,
+    };
+    let (Some(record), Some(request)) = (record, request_of(op.kind)) else {
+        // Work on images leaves nothing but files without a row, which the sweep takes.
+        let (step, cause) = ("start".to_owned(), "interrupted by a restart".to_owned());
+        let now = deps.ports.clock.unix_ms();
+        return deps.store.settle(op.id, Outcome::RolledBack { step, cause }, now).await;
+    };
+    tracing::info!(op_id = %op.id, vm_id = %record.id, kind = op.kind.as_str(), "operation was cut short");
+    let handles = deps.store.handles(record.id)?.unwrap_or_default();
+    let running = Op {
+        op_id: op.id,
+        request,
+        request_hash: op.request_hash,
+        record,
+        handles,
+        generation: 0,
+        cancel: CancellationToken::new(),
+        deps: Arc::clone(deps),
+        leftovers: true,
+    };
+    match running.recover().await.and_then(|ended| ended.op.outcome) {
+        Some(outcome) => tracing::info!(op_id = %op.id, ?outcome, "operation settled"),
+        None => {
+            tracing::error!(op_id = %op.id, "operation not settled; the next start tries again")
+        }
+    }
+    Ok(())
+}
+
+/// The request that a record stands for. What only the request knew (how long to wait for a guest)
+/// is of no use after a crash.
+fn request_of(kind: OpKind) -> Option<OpRequest> {
+    let grace = std::time::Duration::ZERO;
+    Some(match kind {
+        // Whether it went on to start the VM is in its journal; a VM left whole is merely created.
+        OpKind::CreateVm => OpRequest::Create { start: false },
+        OpKind::StartVm => OpRequest::Start,
+        OpKind::StopVm => OpRequest::Stop { grace },
+        OpKind::KillVm => OpRequest::Kill { signal: 9 },
+        OpKind::RestartVm => OpRequest::Restart { grace },
+        OpKind::DeleteVm => OpRequest::Delete,
+        OpKind::CleanUpVm => OpRequest::CleanUp,
+        OpKind::BuildImage
+        | OpKind::ImportImage
+        | OpKind::DeleteImage
+        | OpKind::ImportKernel
+        | OpKind::DeleteKernel => return None,
+    })
+}
+
+async fn identify(
+    deps: &Arc<VmDeps>,
+    mut record: VmRecord,
+    mut handles: VmHandles,
+) -> Result<(VmRecord, VmHandles), StoreError> {
+    let (vm, op) = (record.id, deps.mint.op());
+    let alive = match deps.ports.process.find(op, vm).await {
+        Ok(found) => found,
+        // The helper is away. The kernel itself can still say whether the process lives.
+        Err(error) => {
+            tracing::warn!(vm_id = %vm, error = %crate::model::chain(&error), "process not looked up");
+            handles.process.clone().filter(|process| deps.ports.process.is_alive(process))
+        }
+    };
+    let name = record.spec.name.to_string();
+    match (record.state, alive) {
+        (VmState::Running, Some(process)) => {
+            tracing::info!(vm_id = %vm, name, pid = process.pid, "vm adopted");
+            handles.process = Some(process);
+            handles.tap = deps.store.tap_of(vm)?;
+            deps.store.put_handles(vm, handles.clone()).await?;
+        }
+        (VmState::Running | VmState::Starting | VmState::Stopping, None) => {
+            tracing::warn!(vm_id = %vm, name, "vm lost: its process is gone");
+            let console = deps.ports.disk.console_tail(vm, 20).await.unwrap_or_default();
+            let unix_ms = deps.ports.clock.unix_ms();
+            let how = "unknown: it ended while the daemon was away".to_owned();
+            let failure = Failure::new(Code::GuestDied, format!("the VMM of {name} is gone"))
+                .hint(format!("`banger vm logs {name}` shows its console"))
+                .with_detail(console);
+            record.state = VmState::Crashed;
+            record.last_failure = Some(failure);
+            record.last_exit = Some(ExitReport { unix_ms, how: how.clone() });
+            handles = leftovers(deps, &record, handles)?;
+            let written = record.clone();
+            deps.store.update_vm(vm, move |kept| *kept = written).await?;
+            deps.store.put_handles(vm, handles.clone()).await?;
+            let kind = EventKind::VmExited { name, how, expected: false };
+            deps.events.publish(Some(op), Some(vm), kind);
+        }
+        (_, Some(process)) => {
+            // No state allows a process here: its actor ends it before anything else.
+            tracing::error!(vm_id = %vm, name, pid = process.pid, "process of a vm that does not run");
+            record.state = VmState::Crashed;
+            handles.process = Some(process);
+            let written = record.clone();
+            deps.store.update_vm(vm, move |kept| *kept = written).await?;
+            deps.store.put_handles(vm, handles.clone()).await?;
+        }
+        (_, None) => {}
+    }
+    Ok((record, handles))
+}
+
+/// Something must be in the handles for the actor to know that there is cleaning up to do.
+fn leftovers(
+    deps: &Arc<VmDeps>,
+    record: &VmRecord,
+    mut handles: VmHandles,
+) -> Result<VmHandles, StoreError> {
+    handles.tap = deps.store.tap_of(record.id)?;
+    handles.vmm.get_or_insert_with(|| "gone".to_owned());
+    Ok(handles)
+}
