@@ -1,0 +1,125 @@
+//! VMs' files, of which there are none: the world only knows whose there would be.
+
+use futures::FutureExt;
+
+use super::SimWorld;
+use super::state::State;
+use crate::model::{Code, OpId, Size, VmId};
+use crate::ports::{DiskHost, DiskPlan, HostError, LogKind, PortFuture, VmPaths};
+
+const CONSOLE: [&str; 2] = ["[sim] booting", "[sim] agent started"];
+/// What the agent's configuration drive may hold at most.
+const MAX_CONFIG: usize = 1 << 20;
+
+impl DiskHost for SimWorld {
+    fn paths(&self, vm: VmId) -> VmPaths {
+        VmPaths::new(&self.options.vms_dir, &self.options.run_dir, vm)
+    }
+
+    fn ensure_vm_disks<'a>(
+        &'a self,
+        _op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+    ) -> PortFuture<'a, ()> {
+        let make = move |state: &mut State| {
+            if plan.overlay.bytes() == 0 || plan.work.bytes() == 0 {
+                return Err(HostError::new(Code::Invalid, "make disks of VM", vm.short()));
+            }
+            state.world.disks.entry(vm).or_insert_with(|| plan.clone());
+            Ok(())
+        };
+        self.call("disk.ensure_vm_disks", make).boxed()
+    }
+
+    fn write_config<'a>(&'a self, _op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {
+        let write = move |state: &mut State| {
+            let refuse = |code| Err(HostError::new(code, "write configuration of VM", vm.short()));
+            if image.is_empty() || image.len() > MAX_CONFIG {
+                return refuse(Code::Invalid);
+            }
+            if !state.world.disks.contains_key(&vm) {
+                return refuse(Code::NotFound); // no directory to write it in
+            }
+            state.world.configs.insert(vm);
+            Ok(())
+        };
+        self.call("disk.write_config", write).boxed()
+    }
+
+    fn remove_config<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let remove = move |state: &mut State| {
+            state.world.configs.remove(&vm);
+            Ok(())
+        };
+        self.call("disk.remove_config", remove).boxed()
+    }
+
+    fn ensure_run_dir<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let make = move |state: &mut State| {
+            state.world.run_dirs.insert(vm);
+            Ok(())
+        };
+        self.call("disk.ensure_run_dir", make).boxed()
+    }
+
+    fn remove_run_dir<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let remove = move |state: &mut State| {
+            state.world.run_dirs.remove(&vm);
+            Ok(())
+        };
+        self.call("disk.remove_run_dir", remove).boxed()
+    }
+
+    fn remove_vm<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let remove = move |state: &mut State| {
+            state.world.disks.remove(&vm);
+            state.world.configs.remove(&vm); // it lies in the same directory
+            state.exits.remove(&vm);
+            Ok(())
+        };
+        self.call("disk.remove_vm", remove).boxed()
+    }
+
+    fn list(&self) -> PortFuture<'_, Vec<VmId>> {
+        let list = |state: &mut State| Ok(state.world.disks.keys().copied().collect());
+        self.call("disk.list", list).boxed()
+    }
+
+    fn free(&self) -> PortFuture<'_, Size> {
+        self.call("disk.free", |_| Ok(Size::from_bytes(1 << 40))).boxed()
+    }
+
+    fn cap_logs(&self, _vm: VmId) -> PortFuture<'_, ()> {
+        self.call("disk.cap_logs", |_| Ok(())).boxed()
+    }
+
+    fn read_log<'a>(&'a self, vm: VmId, log: LogKind, from: u64) -> PortFuture<'a, (Vec<u8>, u64)> {
+        let read = move |state: &mut State| {
+            let booted = log == LogKind::Serial && state.has_booted(vm);
+            let text = if booted {
+                CONSOLE.map(|line| format!("{line}\n")).concat()
+            } else {
+                String::new()
+            };
+            let from = usize::try_from(from).unwrap_or(usize::MAX);
+            let rest = text.as_bytes().get(from..).unwrap_or_default().to_vec();
+            Ok((rest, text.len() as u64))
+        };
+        self.call("disk.read_log", read).boxed()
+    }
+
+    fn console_tail<'a>(&'a self, vm: VmId, lines: usize) -> PortFuture<'a, Vec<String>> {
+        let tail = move |state: &mut State| {
+            let shown = if state.has_booted(vm) { lines.min(CONSOLE.len()) } else { 0 };
+            Ok(CONSOLE[CONSOLE.len() - shown..].iter().map(|line| (*line).to_owned()).collect())
+        };
+        self.call("disk.console_tail", tail).boxed()
+    }
+}
+
+impl State {
+    fn has_booted(&self, vm: VmId) -> bool {
+        self.world.processes.contains_key(&vm) || self.exits.contains_key(&vm)
+    }
+}

@@ -1,0 +1,98 @@
+//! A guest that is ready as soon as its process runs, and ends it when asked to shut down.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+
+use super::SimWorld;
+use super::state::State;
+use crate::model::{Code, OpId, VmId, VmKeys};
+use crate::ports::{GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmPaths};
+
+impl GuestLink for SimWorld {
+    fn make_keys(&self) -> PortFuture<'_, VmKeys> {
+        let make = |state: &mut State| {
+            state.keys_made += 1;
+            let key = |what| format!("sim-{what}-{}", state.keys_made);
+            Ok(VmKeys {
+                host_private: key("host-private"),
+                host_public: key("host-public"),
+                client_private: key("client-private"),
+                client_public: key("client-public"),
+            })
+        };
+        self.call("guest.make_keys", make).boxed()
+    }
+
+    fn ssh_port(&self) -> u16 {
+        22
+    }
+
+    fn config_drive(&self, _op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
+        self.call_now("guest.config_drive", || setup.record.id.0.to_vec())
+    }
+
+    fn await_ready<'a>(
+        &'a self,
+        _op: OpId,
+        paths: &'a VmPaths,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, GuestReady> {
+        let ready = async move {
+            let vm = self.vm_of(paths)?;
+            self.call("guest.await_ready", |_| Ok(())).await?;
+            let process = self.until(vm, |state| state.running(vm)).await;
+            if self.options.boot > Duration::ZERO {
+                tokio::time::sleep(self.options.boot).await;
+                // One that ended in the meantime never gets ready.
+                let alive = |state: &State| state.running(vm).filter(|now| *now == process);
+                self.until(vm, alive).await;
+            }
+            Ok(GuestReady {
+                boot_id: format!("sim-boot-{}", process.start_ticks),
+                kernel_release: "0.0.0-sim".to_owned(),
+                os_name: "simulated".to_owned(),
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            })
+        };
+        async move {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(HostError::new(Code::Cancelled, "await", "guest")),
+                ready = ready => ready,
+            }
+        }
+        .boxed()
+    }
+
+    fn shutdown<'a>(
+        &'a self,
+        _op: OpId,
+        paths: &'a VmPaths,
+        _grace: Duration,
+    ) -> PortFuture<'a, ()> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            let end = |state: &mut State| {
+                state.end_process(vm, "exit status 0").map(drop).ok_or_else(|| unreachable(vm))
+            };
+            self.call("guest.shutdown", end).await
+        }
+        .boxed()
+    }
+
+    fn ping<'a>(&'a self, _op: OpId, paths: &'a VmPaths, _limit: Duration) -> PortFuture<'a, ()> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            let answer =
+                |state: &mut State| state.running(vm).map(drop).ok_or_else(|| unreachable(vm));
+            self.call("guest.ping", answer).await
+        }
+        .boxed()
+    }
+}
+
+fn unreachable(vm: VmId) -> HostError {
+    HostError::new(Code::GuestUnreachable, "reach guest", vm.short())
+}

@@ -1,0 +1,133 @@
+//! Images and kernels whose digests come from their recipes, so that the same recipe gives the
+//! same file.
+
+use futures::FutureExt;
+use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::SimWorld;
+use super::state::State;
+use crate::model::{Code, Digest, OpId, Size};
+use crate::ports::{
+    BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, PortFuture,
+    ProgressSink,
+};
+
+impl ImageHost for SimWorld {
+    fn make_image<'a>(
+        &'a self,
+        _op: OpId,
+        recipe: &'a ImageRecipe,
+        progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ImageFile> {
+        let make = move |state: &mut State| {
+            refuse_cancelled("make image", cancel)?;
+            if let ImageRecipe::Tar { path } | ImageRecipe::Directory { path } = recipe {
+                must_exist("read", path)?;
+            }
+            progress("simulated: nothing to unpack".to_owned());
+            let digest = digest_of(recipe);
+            let source = match recipe {
+                ImageRecipe::Debian { suite, .. } => format!("mmdebstrap {suite}"),
+                ImageRecipe::Tar { path } => format!("tar {}", path.display()),
+                ImageRecipe::Directory { path } => format!("directory {}", path.display()),
+            };
+            let mut uuid = [0; 16];
+            uuid.copy_from_slice(&digest.0[..16]);
+            let file = ImageFile { digest, uuid, size: Size::from_mib(64), source };
+            state.world.images.insert(digest, file.clone());
+            Ok(file)
+        };
+        self.call("images.make_image", make).boxed()
+    }
+
+    fn make_kernel<'a>(
+        &'a self,
+        _op: OpId,
+        recipe: &'a KernelRecipe,
+        progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, KernelFile> {
+        let make = move |state: &mut State| {
+            refuse_cancelled("make kernel", cancel)?;
+            let (KernelRecipe::Deb { path } | KernelRecipe::Files { kernel: path, .. }) = recipe;
+            must_exist("read", path)?;
+            progress("simulated: nothing to unpack".to_owned());
+            let file = KernelFile {
+                digest: digest_of(recipe),
+                version: "0.0.0-sim".to_owned(),
+                distro: "simulated".to_owned(),
+                arch: "x86_64".to_owned(),
+                modules: 0,
+                size: Size::from_mib(16),
+                source: path.display().to_string(),
+            };
+            state.world.kernels.insert(file.digest, file.clone());
+            Ok(file)
+        };
+        self.call("images.make_kernel", make).boxed()
+    }
+
+    fn remove_image(&self, _op: OpId, digest: Digest) -> PortFuture<'_, ()> {
+        let remove = move |state: &mut State| {
+            state.world.images.remove(&digest);
+            Ok(())
+        };
+        self.call("images.remove_image", remove).boxed()
+    }
+
+    fn remove_kernel(&self, _op: OpId, digest: Digest) -> PortFuture<'_, ()> {
+        let remove = move |state: &mut State| {
+            state.world.kernels.remove(&digest);
+            Ok(())
+        };
+        self.call("images.remove_kernel", remove).boxed()
+    }
+
+    fn boot_files(&self, _op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {
+        let look = move |state: &mut State| {
+            let missing =
+                |what, digest: Digest| HostError::new(Code::NotFound, what, digest.short());
+            let base =
+                state.world.images.get(&image).ok_or_else(|| missing("open image", image))?;
+            if !state.world.kernels.contains_key(&kernel) {
+                return Err(missing("open kernel", kernel));
+            }
+            Ok(BootFiles {
+                base: format!("/sim/images/{image}").into(),
+                base_uuid: base.uuid,
+                kernel: format!("/sim/kernels/{kernel}/vmlinux").into(),
+                initrd: format!("/sim/kernels/{kernel}/initrd").into(),
+            })
+        };
+        self.call("images.boot_files", look).boxed()
+    }
+
+    fn sweep<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, u32> {
+        let sweep = move |state: &mut State| {
+            let (images, kernels) = (&mut state.world.images, &mut state.world.kernels);
+            let before = images.len() + kernels.len();
+            images.retain(|digest, _| known.contains(digest));
+            kernels.retain(|digest, _| known.contains(digest));
+            Ok(u32::try_from(before - images.len() - kernels.len()).unwrap_or(u32::MAX))
+        };
+        self.call("images.sweep", sweep).boxed()
+    }
+}
+
+fn digest_of(recipe: &impl std::fmt::Debug) -> Digest {
+    Digest(Sha256::digest(format!("{recipe:?}")).into())
+}
+
+fn refuse_cancelled(what: &'static str, cancel: &CancellationToken) -> Result<(), HostError> {
+    if cancel.is_cancelled() {
+        return Err(HostError::new(Code::Cancelled, what, "simulated"));
+    }
+    Ok(())
+}
+
+fn must_exist(what: &'static str, path: &std::path::Path) -> Result<(), HostError> {
+    let object = path.display().to_string();
+    path.metadata().map(drop).map_err(|error| HostError::io(what, object, error))
+}

@@ -1,0 +1,63 @@
+//! How a simulated host is made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{At, Fault, SimWorld, World};
+use crate::model::Subnet;
+use crate::ports::Ports;
+
+#[derive(Clone, Debug)]
+pub struct SimOptions {
+    /// What is there from the beginning.
+    pub world: World,
+    pub faults: Vec<(At, Fault)>,
+    pub subnet: Subnet,
+    /// Of every call.
+    pub latency: Duration,
+    /// From a process's start until its guest is ready.
+    pub boot: Duration,
+    /// Where VMs' files would be; nothing is written there.
+    pub vms_dir: PathBuf,
+    pub run_dir: PathBuf,
+    /// For taps that the simulated pool makes.
+    pub tap_prefix: String,
+    /// What the clock shows at first.
+    pub epoch_ms: u64,
+}
+
+impl SimOptions {
+    #[must_use]
+    pub fn new(subnet: Subnet) -> Self {
+        Self {
+            world: World { bridge: true, ..World::default() },
+            faults: vec![],
+            subnet,
+            latency: Duration::ZERO,
+            boot: Duration::ZERO,
+            vms_dir: PathBuf::from("/sim/vms"),
+            run_dir: PathBuf::from("/sim/run"),
+            tap_prefix: "sim-".to_owned(),
+            epoch_ms: 1_700_000_000_000,
+        }
+    }
+}
+
+/// One host behind all ports, and the handle by which tests look at it.
+#[must_use]
+pub fn ports(options: SimOptions) -> (Ports, Arc<SimWorld>) {
+    let world = Arc::new(SimWorld::new(options));
+    let ports = Ports {
+        hypervisor: Arc::<SimWorld>::clone(&world),
+        process: Arc::<SimWorld>::clone(&world),
+        net: Arc::<SimWorld>::clone(&world),
+        taps: Arc::<SimWorld>::clone(&world),
+        disk: Arc::<SimWorld>::clone(&world),
+        guest: Arc::<SimWorld>::clone(&world),
+        images: Arc::<SimWorld>::clone(&world),
+        names: Arc::<SimWorld>::clone(&world),
+        clock: Arc::<SimWorld>::clone(&world),
+    };
+    (ports, world)
+}
