@@ -1,1 +1,33 @@
-//! To be filled.
+//! The root helper: the only process with privilege, and so the smallest.
+//!
+//! ```text
+//! server ──admit(peer)──decode──> policy ──Plan──> kernel ──> link tap nft   (network)
+//!    │                              │ Denied         ├─────> spawn cgroup process children
+//!    └──────── audit line <─────────┴────────────────┴─────> loopdev
+//! ```
+//!
+//! It owns no durable state: what it made is found again by names, aliases, the table's comment,
+//! cgroups and command lines. What it may touch comes from its own arguments ([`Config`]); the
+//! daemon's bytes are hostile input. Nothing here may import the store, actors or operations.
+
+pub mod audit;
+mod cgroup;
+mod children;
+pub mod config;
+mod error;
+mod kernel;
+mod link;
+mod loopdev;
+mod nft;
+mod policy;
+mod process;
+mod server;
+mod spawn;
+mod tap;
+
+pub use audit::Audit;
+pub use config::{Config, ConfigError};
+pub use error::Trouble;
+pub use kernel::Kernel;
+pub use policy::{Denied, Plan, SpawnPlan, admit, policy};
+pub use server::{Executor, Listening, ServeError, serve};

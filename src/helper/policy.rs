@@ -1,0 +1,233 @@
+//! What may be asked, decided without looking at the host: request in, plan or refusal out.
+//!
+//! The daemon is taken to be hostile. A [`Plan`] names only objects that the helper's own
+//! arguments allow; whatever executes it need not check names again, but must still check what
+//! only the host can tell (whose process a pid is, what a path resolves to).
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use super::config::{Config, is_plain_absolute};
+use crate::model::{ProcessIdentity, Subnet, TapName, VmId};
+use crate::wire::helper::{HelperBody, HelperRequest, SpawnVmm, names_vm};
+
+/// HUP INT QUIT KILL USR1 USR2 TERM (signal(7), the numbers of x86 and arm64).
+pub(super) const SIGNALS: [i32; 7] = [1, 2, 3, 9, 10, 12, 15];
+const MAX_ARGS: usize = 512;
+const MAX_ARG_BYTES: usize = 8 << 10;
+const MAX_PATH_BYTES: usize = 4095;
+/// `PID_MAX_LIMIT` of 64-bit kernels.
+const MAX_PID: u32 = 1 << 22;
+
+/// A request that is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Plan {
+    Status,
+    EnsureBridge,
+    RemoveBridge,
+    EnsureTap { tap: TapName },
+    RemoveTap { tap: TapName },
+    ListTaps,
+    EnsureNat { vm: VmId, address: Ipv4Addr },
+    RemoveNat { vm: VmId, address: Ipv4Addr },
+    ListNat,
+    Spawn(SpawnPlan),
+    Find { vm: VmId },
+    Signal { vm: VmId, process: ProcessIdentity, signal: i32 },
+    End { vm: VmId },
+    Exit { vm: VmId, process: ProcessIdentity },
+    AttachLoop { path: PathBuf, read_only: bool },
+    DetachLoop { path: PathBuf },
+    ListLoops,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpawnPlan {
+    pub vm: VmId,
+    /// One of the configured programs; whether it is safe to start is seen when it is started.
+    pub program: PathBuf,
+    pub args: Vec<String>,
+    /// Below the state directory; opened as the owner.
+    pub log: PathBuf,
+}
+
+impl Plan {
+    /// What it is about, for the audit log.
+    #[must_use]
+    pub fn object(&self) -> String {
+        match self {
+            Self::Status
+            | Self::EnsureBridge
+            | Self::RemoveBridge
+            | Self::ListTaps
+            | Self::ListNat
+            | Self::ListLoops => String::new(),
+            Self::EnsureTap { tap } | Self::RemoveTap { tap } => tap.to_string(),
+            Self::EnsureNat { vm, address } | Self::RemoveNat { vm, address } => {
+                format!("{vm} {address}")
+            }
+            Self::Spawn(SpawnPlan { vm, .. }) | Self::Find { vm } | Self::End { vm } => {
+                vm.to_string()
+            }
+            Self::Signal { vm, process, signal } => format!("{vm} {} {signal}", process.pid),
+            Self::Exit { vm, process } => format!("{vm} {}", process.pid),
+            Self::AttachLoop { path, .. } | Self::DetachLoop { path } => path.display().to_string(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Denied(pub String);
+
+fn denied<T>(reason: impl Into<String>) -> Result<T, Denied> {
+    Err(Denied(reason.into()))
+}
+
+/// Whether this peer may ask anything. Before the first decode.
+pub fn admit(config: &Config, peer_uid: u32) -> Result<(), Denied> {
+    // Strangers learn nothing of what is configured.
+    if peer_uid == 0 || peer_uid == config.owner_uid { Ok(()) } else { denied("not allowed") }
+}
+
+pub fn policy(config: &Config, peer_uid: u32, request: &HelperRequest) -> Result<Plan, Denied> {
+    use HelperBody as B;
+    admit(config, peer_uid)?;
+    let plan = match &request.body {
+        B::Status => Plan::Status,
+        B::EnsureBridge { bridge, subnet } => {
+            check_bridge(config, bridge)?;
+            let subnet = Subnet::try_from(*subnet).map_err(|error| Denied(error.to_string()))?;
+            if subnet != config.subnet {
+                return denied(format!("subnet {subnet} is not this helper's, {}", config.subnet));
+            }
+            Plan::EnsureBridge
+        }
+        B::RemoveBridge { bridge } => {
+            check_bridge(config, bridge)?;
+            Plan::RemoveBridge
+        }
+        B::EnsureTap { bridge, tap } => {
+            check_bridge(config, bridge)?;
+            Plan::EnsureTap { tap: check_tap(config, tap)? }
+        }
+        B::RemoveTap { tap } => Plan::RemoveTap { tap: check_tap(config, tap)? },
+        B::ListTaps { bridge } => {
+            check_bridge(config, bridge)?;
+            Plan::ListTaps
+        }
+        B::EnsureNat { bridge, vm, address } => {
+            check_bridge(config, bridge)?;
+            Plan::EnsureNat { vm: VmId(*vm), address: check_address(config, *address)? }
+        }
+        B::RemoveNat { bridge, vm, address } => {
+            check_bridge(config, bridge)?;
+            Plan::RemoveNat { vm: VmId(*vm), address: check_address(config, *address)? }
+        }
+        B::ListNat { bridge } => {
+            check_bridge(config, bridge)?;
+            Plan::ListNat
+        }
+        B::SpawnVmm(spawn) => Plan::Spawn(check_spawn(config, spawn)?),
+        B::FindVmm { vm } => Plan::Find { vm: VmId(*vm) },
+        B::SignalVmm { vm, process, signal } => {
+            if !SIGNALS.contains(signal) {
+                return denied(format!("signal {signal} is not one that VMMs are sent"));
+            }
+            let process = check_process(process.clone().into())?;
+            Plan::Signal { vm: VmId(*vm), process, signal: *signal }
+        }
+        B::EndVmm { vm } => Plan::End { vm: VmId(*vm) },
+        B::ExitStatus { vm, process } => {
+            Plan::Exit { vm: VmId(*vm), process: check_process(process.clone().into())? }
+        }
+        B::AttachLoop { path, read_only } => {
+            let path = below_state(config, path)?;
+            // The kernel keeps 63 bytes of the name, but sysfs shows the whole path.
+            Plan::AttachLoop { path, read_only: *read_only }
+        }
+        B::DetachLoop { path } => Plan::DetachLoop { path: below_state(config, path)? },
+        B::ListLoops => Plan::ListLoops,
+    };
+    Ok(plan)
+}
+
+fn check_bridge(config: &Config, bridge: &str) -> Result<(), Denied> {
+    if bridge == config.bridge {
+        return Ok(());
+    }
+    denied(format!("bridge {bridge:?} is not this helper's, {}", config.bridge))
+}
+
+fn check_tap(config: &Config, tap: &str) -> Result<TapName, Denied> {
+    let prefix = &config.tap_prefix;
+    let name = TapName(tap.to_owned());
+    // Made again from its number it must be the same: no `+1`, no `007`.
+    match name.slot(prefix).map(|slot| TapName::new(prefix, slot)) {
+        Some(same) if same == name && tap.len() <= 15 => Ok(name),
+        _ => denied(format!("tap {tap:?} is not {prefix} and a slot number")),
+    }
+}
+
+fn check_address(config: &Config, address: [u8; 4]) -> Result<Ipv4Addr, Denied> {
+    let (address, subnet) = (Ipv4Addr::from(address), config.subnet);
+    let size = 1_u32 << (32 - u32::from(subnet.prefix_len()));
+    let broadcast = u32::from(subnet.network()) + (size - 1);
+    let guest = subnet.contains(address)
+        && address != subnet.network()
+        && address != subnet.gateway()
+        && u32::from(address) != broadcast;
+    if guest { Ok(address) } else { denied(format!("{address} is not a guest's in {subnet}")) }
+}
+
+fn check_process(process: ProcessIdentity) -> Result<ProcessIdentity, Denied> {
+    let boot_id = process.host_boot_id.as_str();
+    let hex = |c: char| c.is_ascii_hexdigit() || c == '-';
+    if !(2..=MAX_PID).contains(&process.pid)
+        || boot_id.is_empty()
+        || boot_id.len() > 64
+        || !boot_id.chars().all(hex)
+    {
+        return denied(format!("pid {} of boot {boot_id:?} names no process", process.pid));
+    }
+    Ok(process)
+}
+
+fn check_spawn(config: &Config, spawn: &SpawnVmm) -> Result<SpawnPlan, Denied> {
+    let program = Path::new(&spawn.program);
+    let known = |vmm: &super::config::Vmm| vmm.given == program || vmm.canonical == program;
+    // Compared as text: `Path` would forgive `/usr//bin/x`.
+    if !is_plain_absolute(program) || !config.vmms.iter().any(known) {
+        return denied(format!("{:?} is not a configured VMM", spawn.program));
+    }
+    if spawn.args.len() > MAX_ARGS {
+        return denied(format!("{} arguments, at most {MAX_ARGS}", spawn.args.len()));
+    }
+    for arg in &spawn.args {
+        if arg.len() > MAX_ARG_BYTES || arg.contains('\0') {
+            return denied("an argument that is too long or has a zero byte in it");
+        }
+    }
+    if !names_vm(spawn.args.iter().map(String::as_str), spawn.vm) {
+        return denied("no argument carries the VM's id, so its process could not be found again");
+    }
+    let log = below_state(config, &spawn.log)?;
+    let (vm, args) = (VmId(spawn.vm), spawn.args.clone());
+    Ok(SpawnPlan { vm, program: program.to_owned(), args, log })
+}
+
+fn below_state(config: &Config, path: &str) -> Result<PathBuf, Denied> {
+    let given = Path::new(path);
+    let below = is_plain_absolute(given)
+        && path.len() <= MAX_PATH_BYTES
+        && given != config.state_dir
+        && given.starts_with(&config.state_dir);
+    if below {
+        return Ok(given.to_owned());
+    }
+    denied(format!("{path:?} is not below {}", config.state_dir.display()))
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;
