@@ -1,2 +1,65 @@
-//! To be written.
-fn main() {}
+//! bangerd: arguments, logs, runtime. Everything else begins in [`banger::daemon`].
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use banger::config::{Config, Overrides};
+use clap::Parser;
+
+/// The daemon of banger. Runs as an ordinary user; banger-helper does what needs privilege.
+#[derive(Debug, Parser)]
+#[command(name = "bangerd", version)]
+struct Args {
+    /// Configuration file (TOML).
+    #[arg(long, env = "BANGER_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where VMs, images, kernels and the store live.
+    #[arg(long)]
+    state_dir: Option<PathBuf>,
+    /// Where sockets live while VMs run; keep it short.
+    #[arg(long)]
+    run_dir: Option<PathBuf>,
+    /// The socket that banger connects to.
+    #[arg(long, env = "BANGER_SOCKET")]
+    socket: Option<PathBuf>,
+    /// The root helper's socket.
+    #[arg(long)]
+    helper_socket: Option<PathBuf>,
+    /// Run on a simulated host: everything works, nothing is real.
+    #[arg(long)]
+    sim: bool,
+}
+
+fn main() -> ExitCode {
+    let Args { config, state_dir, run_dir, socket, helper_socket, sim } = Args::parse();
+    let overrides = Overrides { state_dir, run_dir, socket, helper_socket, sim };
+    let facts = banger::daemon::host_facts();
+    let config = match Config::load(config.as_deref(), overrides, facts) {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    banger::daemon::start_logging(&config.log_level);
+    // Actors live on this thread; operations, sessions and everything else on the workers.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("bangerd")
+        .enable_all()
+        .build();
+    let runtime = match runtime {
+        Ok(runtime) => Arc::new(runtime),
+        Err(error) => return fail(&error),
+    };
+    let system = actix::System::with_tokio_rt(move || runtime);
+    match system.block_on(banger::daemon::run(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "the last word of a process that may have no log")]
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    tracing::error!(error = %banger::model::chain(error), "bangerd ends");
+    eprintln!("bangerd: {}", banger::model::chain(error));
+    ExitCode::FAILURE
+}

@@ -87,7 +87,7 @@ impl Frames {
         limit: Duration,
     ) -> Result<Option<T>, FrameError> {
         if self.inner.read_buffer().is_empty() {
-            self.inner.get_ref().readable().await.map_err(FrameError::Io)?;
+            arrival(self.inner.get_ref()).await.map_err(FrameError::Io)?;
         }
         within("whole frame", limit, self.receive()).await
     }
@@ -103,6 +103,22 @@ impl Frames {
     #[must_use]
     pub fn get_ref(&self) -> &UnixStream {
         self.inner.get_ref()
+    }
+}
+
+/// Ends when there is something to read, be it the end. It looks without taking, because a socket
+/// counts as readable until a read has found it empty.
+async fn arrival(stream: &UnixStream) -> io::Result<()> {
+    use rustix::net::{RecvFlags, recv};
+    loop {
+        stream.readable().await?;
+        let peeked = stream.try_io(tokio::io::Interest::READABLE, || {
+            recv(stream, &mut [0_u8; 1], RecvFlags::PEEK).map_err(io::Error::from)
+        });
+        match peeked {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other.map(drop),
+        }
     }
 }
 
@@ -176,6 +192,18 @@ mod tests {
         raw.write_all(&[9, 0, 0, 0, 1]).await.unwrap();
         let late = server.receive_within::<String>(Duration::from_secs(1)).await;
         assert!(matches!(late, Err(FrameError::Late { .. })));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_client_may_take_its_time_between_frames() {
+        let (mut client, mut server) = pair().await;
+        client.send(&1_u32).await.unwrap();
+        let limit = Duration::from_millis(10);
+        assert_eq!(server.receive_within::<u32>(limit).await.unwrap(), Some(1));
+        let idle = tokio::time::timeout(LIMIT, server.receive_within::<u32>(limit)).await;
+        assert!(idle.is_err(), "still waiting, not given up");
+        client.send(&2_u32).await.unwrap();
+        assert_eq!(server.receive_within::<u32>(limit).await.unwrap(), Some(2));
     }
 
     #[tokio::test]

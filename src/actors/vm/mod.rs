@@ -204,25 +204,40 @@ impl VmActor {
         self.handles = handles.ok().flatten().unwrap_or_default();
     }
 
+    /// The VM went while the request waited: what a delete wants is so already.
+    fn answer_gone(&self, op_id: OpId, cmd: RunOp) -> Result<Ticket, CallError> {
+        let name = &self.record.spec.name;
+        if cmd.request == OpRequest::Delete {
+            let op = self.unrecorded(op_id, cmd);
+            return Ok(Ticket::settled(op::unchanged(op, "already gone".to_owned(), None)));
+        }
+        let failure = Failure::new(Code::NotFound, format!("{name} was never whole and is gone"));
+        Err(failure.of(op_id).into())
+    }
+
+    /// Describes an operation that changes nothing and is not kept.
+    fn unrecorded(&self, op_id: OpId, cmd: RunOp) -> OpRecord {
+        OpRecord {
+            id: op_id,
+            kind: cmd.request.kind(),
+            vm: Some(self.scope.vm),
+            subject: self.record.spec.name.to_string(),
+            request_hash: cmd.request_hash,
+            started_unix_ms: self.scope.deps.ports.clock.unix_ms(),
+            ended_unix_ms: None,
+            outcome: None,
+        }
+    }
+
     /// What is said of a request that will not be run.
     fn refuse(&self, op_id: OpId, cmd: RunOp) -> Option<Result<Ticket, CallError>> {
         let name = &self.record.spec.name;
         let refused = admits(self.record.state, cmd.request.verb()?).err()?;
         Some(match refused {
             Refused::Already(_) => {
-                let now = self.scope.deps.ports.clock.unix_ms();
-                let op = OpRecord {
-                    id: op_id,
-                    kind: cmd.request.kind(),
-                    vm: Some(self.scope.vm),
-                    subject: name.to_string(),
-                    request_hash: cmd.request_hash,
-                    started_unix_ms: now,
-                    ended_unix_ms: None,
-                    outcome: None,
-                };
+                let op = self.unrecorded(op_id, cmd);
                 let view = self.scope.view.borrow().clone();
-                Ok(Ticket::settled(op::unchanged(op, refused.to_string(), view)))
+                Ok(Ticket::settled(op::unchanged(op, refused.to_string(), Some(view))))
             }
             Refused::NotRunning { .. } => {
                 Err(Failure::new(Code::Refused, format!("{name}: {refused}")).of(op_id).into())
@@ -319,7 +334,10 @@ impl Handler<OpDone> for VmActor {
             Some(Ended { view: None, .. }) => self.deleted = true,
             None => self.reload(),
         }
-        if self.deleted && self.next.is_none() {
+        if self.deleted {
+            if let Some(Waiting { op_id, cmd, accept, .. }) = self.next.take() {
+                drop(accept.send(self.answer_gone(op_id, cmd)));
+            }
             return ctx.stop(); // the parent learns it from `stopped` and the store
         }
         self.publish();

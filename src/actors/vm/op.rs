@@ -226,10 +226,10 @@ fn plan_for(request: OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
 }
 
 /// Answers an operation that has nothing to do.
-pub(super) fn unchanged(op: OpRecord, why: String, view: VmView) -> Ended {
+pub(super) fn unchanged(op: OpRecord, why: String, view: Option<VmView>) -> Ended {
     let ended_unix_ms = Some(op.started_unix_ms);
     let op = OpRecord { outcome: Some(Outcome::Unchanged(why)), ended_unix_ms, ..op };
-    Ended { op, failure: None, view: Some(view) }
+    Ended { op, failure: None, view }
 }
 
 pub(super) fn busy(op_id: OpId, holder: OpId, name: &str) -> CallError {

@@ -1,0 +1,277 @@
+//! The composition root: puts the parts together, brings them up in order and down in reverse.
+//!
+//! ```text
+//! lock → store → ports (host or sim) → actors of the host → recovery → VM actors → listen
+//! close the door → sessions → operations → store → end                     (VMs run on)
+//! ```
+//!
+//! Nothing else may know both a room's inside and another's; what must not be done here is work.
+
+mod checks;
+mod lock;
+mod logging;
+mod ports;
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::actors::{
+    Adopt, DnsActor, EventsActor, House, HostLimits, ImagesActor, ImagesDeps, Mint, OpCtx,
+    SupervisorActor, TapPoolActor, TapPoolConfig, VmDeps,
+};
+use crate::config::{Config, HostFacts};
+use crate::model::{VmState, chain};
+use crate::ops::Settings;
+use crate::ports::{HostError, NetHost, Ports};
+use crate::store::{Store, StoreError};
+
+pub use logging::start_logging;
+
+/// What may still run when the daemon is told to end.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
+const BRIDGE_RETRY: Duration = Duration::from_secs(2);
+
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    #[error("bangerd never runs as root; run it as the user who owns the VMs (see README)")]
+    Root,
+    #[error("make directory {path}")]
+    Directory {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(transparent)]
+    Lock(#[from] lock::LockError),
+    #[error("store")]
+    Store(#[from] StoreError),
+    #[error("host")]
+    Host(#[from] HostError),
+    #[error("listen on {path}")]
+    Listen {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("{0}")]
+    Runtime(&'static str),
+}
+
+/// Before anything runs: what defaults derive from.
+#[must_use]
+pub fn host_facts() -> HostFacts {
+    ports::facts()
+}
+
+/// Serves until a signal ends it. VMs are not touched by the end of the daemon.
+pub async fn run(config: Config) -> Result<(), DaemonError> {
+    let started = Instant::now();
+    let owner_uid = nix::unistd::getuid().as_raw();
+    if owner_uid == 0 && !config.sim {
+        return Err(DaemonError::Root);
+    }
+    let config = Arc::new(config);
+    make_dir(&config.state_dir)?;
+    make_dir(&config.run_dir)?;
+    let _lock = lock::acquire(&config.state_dir)?;
+    let store = Store::open(&config.state_dir.join("store"))?;
+    let raw = ports::raw(&config)?;
+
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let mint = Mint::new(Arc::clone(&raw.clock));
+    let events = EventsActor::launch(Arc::clone(&raw.clock), &stop);
+    let bridge = keep_bridge(Arc::clone(&raw.net), mint.clone(), &stop).await;
+
+    let taps = TapPoolActor::launch(
+        TapPoolConfig {
+            prefix: config.network.tap_prefix.clone(),
+            size: usize::from(config.tap_pool_size),
+        },
+        store.clone(),
+        Arc::clone(&raw.net),
+        mint.clone(),
+        events.sink.clone(),
+    );
+    let names = {
+        let store = store.clone();
+        move || {
+            let vms = store.vms().unwrap_or_default().into_iter();
+            let running = vms.filter(|vm| vm.state == VmState::Running);
+            running.map(|vm| (vm.spec.name, vm.address)).collect::<BTreeMap<_, _>>()
+        }
+    };
+    let dns = DnsActor::launch(Arc::clone(&raw.names), events.sink.clone(), names);
+    let ports = Ports {
+        hypervisor: Arc::clone(&raw.hypervisor),
+        process: Arc::clone(&raw.process),
+        net: Arc::clone(&raw.net),
+        taps: Arc::new(taps.clone()),
+        disk: Arc::clone(&raw.disk),
+        guest: Arc::clone(&raw.guest),
+        images: Arc::clone(&raw.images),
+        names: Arc::new(dns.clone()),
+        clock: Arc::clone(&raw.clock),
+    };
+    crate::actors::sweep(&store, &*raw.images, mint.op()).await;
+    let images = ImagesActor::launch(ImagesDeps {
+        store: store.clone(),
+        images: Arc::clone(&raw.images),
+        clock: Arc::clone(&raw.clock),
+        events: events.sink.clone(),
+        mint: mint.clone(),
+        tasks: tasks.clone(),
+        cancel: stop.child_token(),
+    });
+    let deps = Arc::new(VmDeps {
+        store: store.clone(),
+        ports: ports.clone(),
+        settings: Arc::new(Settings {
+            boot_limit: config.boot_timeout,
+            grace: config.stop_grace,
+            ..Settings::new(config.network.subnet, config.network.dns.clone())
+        }),
+        events: events.sink.clone(),
+        mint: mint.clone(),
+    });
+    let known = crate::actors::recover(&deps).await?;
+    let vms = known.len();
+    let facts = host_facts();
+    let limits = HostLimits {
+        memory_mib: if config.sim { u64::from(u32::MAX) } else { facts.memory_mib },
+        cpus: facts.cpus,
+        disk_reserve: config.limits.disk_reserve,
+        max_vms: config.limits.max_vms,
+    };
+    let supervisor = SupervisorActor::launch(deps, limits, tasks.clone(), stop.child_token());
+    let house = House {
+        started_unix_ms: raw.clock.unix_ms(),
+        checks: checks::checks(Arc::clone(&config), &raw, store.clone(), bridge),
+        config: Arc::clone(&config),
+        store: store.clone(),
+        ports,
+        mint: mint.clone(),
+        events,
+        supervisor,
+        images,
+        taps,
+        dns,
+        owner_uid,
+    };
+    let adopting = OpCtx {
+        op_id: mint.op(),
+        deadline: Instant::now() + SHUTDOWN_LIMIT,
+        span: tracing::Span::none(),
+    };
+    let adopted = house.supervisor.call(adopting, Adopt(known)).await;
+    adopted.map_err(|_| DaemonError::Runtime("the supervisor did not take its VMs"))?;
+
+    let listener = listen(&config.socket)?;
+    let closing = CancellationToken::new();
+    let sessions = TaskTracker::new();
+    let door = tokio::spawn(crate::actors::serve(
+        listener,
+        house.clone(),
+        sessions.clone(),
+        closing.clone(),
+    ));
+    tracing::info!(
+        socket = %config.socket.display(), vms, sim = config.sim,
+        elapsed_ms = started.elapsed().as_millis(), "bangerd serves"
+    );
+    let why = end_of_service(door).await;
+    tracing::info!(why, "bangerd ends; VMs run on");
+    closing.cancel();
+    let ended = Instant::now();
+    sessions.close();
+    bounded("sessions", sessions.wait()).await;
+    stop.cancel();
+    tasks.close();
+    bounded("operations", tasks.wait()).await;
+    drop(std::fs::remove_file(&config.socket)); // a socket that nobody serves only misleads
+    bounded("dns", async { drop(raw.names.stop().await) }).await;
+    drop(house);
+    bounded("store", async { drop(store.flush().await) }).await;
+    tracing::info!(elapsed_ms = ended.elapsed().as_millis(), "bangerd ended");
+    Ok(())
+}
+
+async fn bounded(what: &'static str, stage: impl Future<Output = ()>) {
+    let started = Instant::now();
+    let elapsed_ms = || started.elapsed().as_millis();
+    match tokio::time::timeout(SHUTDOWN_LIMIT, stage).await {
+        Ok(()) => tracing::debug!(what, elapsed_ms = elapsed_ms(), "stopped"),
+        Err(_) => tracing::warn!(what, elapsed_ms = elapsed_ms(), "not stopped in time"),
+    }
+}
+
+/// A signal, or the door falling shut.
+async fn end_of_service(door: tokio::task::JoinHandle<()>) -> &'static str {
+    let (Ok(mut term), Ok(mut int)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return "signals cannot be handled";
+    };
+    tokio::select! {
+        _ = term.recv() => "SIGTERM",
+        _ = int.recv() => "SIGINT",
+        _ = door => "the gateway ended",
+    }
+}
+
+/// Tried once before anything needs it; while that fails, again and again in the background, so
+/// that a helper that comes up later is enough. The flag says whether it is there.
+async fn keep_bridge(
+    net: Arc<dyn NetHost>,
+    mint: Mint,
+    stop: &CancellationToken,
+) -> tokio::sync::watch::Receiver<Option<String>> {
+    let (problem, seen) = tokio::sync::watch::channel(None);
+    let attempt = |error: &HostError| Some(chain(error));
+    let Err(error) = net.ensure_bridge(mint.op()).await else { return seen };
+    tracing::warn!(error = %chain(&error), "bridge not ready; trying again in the background");
+    problem.send_replace(attempt(&error));
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(BRIDGE_RETRY) => {}
+            }
+            match net.ensure_bridge(mint.op()).await {
+                Ok(()) => {
+                    tracing::info!("bridge ready");
+                    problem.send_replace(None);
+                    return;
+                }
+                Err(error) => drop(problem.send_replace(attempt(&error))),
+            }
+        }
+    });
+    seen
+}
+
+fn make_dir(path: &Path) -> Result<(), DaemonError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|source| DaemonError::Directory { path: path.to_owned(), source })
+}
+
+/// The lock is held, so a socket that is there already is a dead daemon's.
+fn listen(path: &Path) -> Result<UnixListener, DaemonError> {
+    let failed = |source| DaemonError::Listen { path: path.to_owned(), source };
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}

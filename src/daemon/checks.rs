@@ -1,0 +1,187 @@
+//! The doctor: read-only, one line per check, each with what to do about it.
+//!
+//! What must not be done here: repair anything. Looking changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::ports::Raw;
+use crate::actors::Checks;
+use crate::config::Config;
+use crate::host::facts::HostFacts;
+use crate::model::{OpId, Size, chain};
+use crate::store::Store;
+use crate::wire::reply::CheckInfo;
+
+/// Below this, `warn`; the refusal of new VMs begins at the configured reserve.
+const COMFORTABLE_SPACE: Size = Size::from_mib(4096);
+
+pub(super) fn checks(
+    config: Arc<Config>,
+    raw: &Raw,
+    store: Store,
+    bridge: watch::Receiver<Option<String>>,
+) -> Checks {
+    let raw = raw.clone();
+    Arc::new(move |op| {
+        let (config, raw, store, bridge) =
+            (Arc::clone(&config), raw.clone(), store.clone(), bridge.clone());
+        Box::pin(async move {
+            let mut report = vec![architecture(), cpu(), state(&config)];
+            report.push(space(&config, &raw).await);
+            report.push(vmm(&config, &raw).await);
+            report.push(agent(&config));
+            report.extend([
+                program("mke2fs", "e2fsprogs", "needed to make disks and images", true),
+                program("debugfs", "e2fsprogs", "needed to import images", true),
+                program("mmdebstrap", "mmdebstrap", "needed by `banger image build debian`", false),
+                program("newuidmap", "uidmap", "needed by `banger image build debian`", false),
+            ]);
+            report.push(helper(op, &config, &raw, &bridge).await);
+            report.push(defaults(&config, &store));
+            report
+        })
+    })
+}
+
+fn check(name: &str, verdict: &str, detail: impl Into<String>, hint: Option<&str>) -> CheckInfo {
+    CheckInfo {
+        name: name.to_owned(),
+        verdict: verdict.to_owned(),
+        detail: detail.into(),
+        hint: hint.map(str::to_owned),
+    }
+}
+
+fn architecture() -> CheckInfo {
+    let arch = std::env::consts::ARCH;
+    match arch {
+        "x86_64" => check("architecture", "pass", arch, None),
+        _ => check("architecture", "fail", format!("{arch}: only x86_64 guests run yet"), None),
+    }
+}
+
+/// Whether /dev/kvm opens says little: without these flags it runs guests badly or not at all.
+fn cpu() -> CheckInfo {
+    let kvm = Path::new("/dev/kvm").exists();
+    match HostFacts::read() {
+        Err(error) => check("virtualisation", "warn", chain(&error), None),
+        Ok(facts) => match (facts.cpu.virtualisation, kvm) {
+            (Some(flag), true) => {
+                check("virtualisation", "pass", format!("{} and /dev/kvm", flag.as_str()), None)
+            }
+            (Some(flag), false) => {
+                let detail = format!("the CPU has {}, but there is no /dev/kvm", flag.as_str());
+                check("virtualisation", "warn", detail, Some("load the module kvm_amd or kvm_intel"))
+            }
+            (None, _) => {
+                let detail = "the CPU shows neither svm nor vmx; guests are emulated (slow)";
+                let hint = "in a virtual machine, turn nested virtualisation on";
+                check("virtualisation", "warn", detail, Some(hint))
+            }
+        },
+    }
+}
+
+fn state(config: &Config) -> CheckInfo {
+    check("state directory", "pass", config.state_dir.display().to_string(), None)
+}
+
+async fn space(config: &Config, raw: &Raw) -> CheckInfo {
+    match raw.disk.free().await {
+        Err(error) => check("free space", "fail", chain(&error), None),
+        Ok(free) if free < config.limits.disk_reserve => {
+            let detail = format!("{free} free; {} must stay free", config.limits.disk_reserve);
+            check("free space", "fail", detail, Some("make room, or lower limits.disk_reserve"))
+        }
+        Ok(free) if free < COMFORTABLE_SPACE => {
+            check("free space", "warn", format!("{free} free"), Some("make room soon"))
+        }
+        Ok(free) => check("free space", "pass", format!("{free} free"), None),
+    }
+}
+
+async fn vmm(config: &Config, raw: &Raw) -> CheckInfo {
+    match raw.hypervisor.describe(config.vmm).await {
+        Ok(vmm) => {
+            let detail =
+                format!("{} {} ({}: {})", vmm.kind, vmm.version, vmm.accelerator, vmm.why);
+            check("vmm", "pass", detail, None)
+        }
+        Err(error) => {
+            check("vmm", "fail", chain(&error), error.hints.first().map(String::as_str))
+        }
+    }
+}
+
+fn agent(config: &Config) -> CheckInfo {
+    let path = super::ports::agent_bin(config);
+    match path.is_file() {
+        true => check("guest agent", "pass", path.display().to_string(), None),
+        false => {
+            let hint = "build it (see README) and put it beside bangerd, or set agent_bin";
+            check("guest agent", "fail", format!("{} is missing", path.display()), Some(hint))
+        }
+    }
+}
+
+fn program(name: &str, package: &str, why: &str, required: bool) -> CheckInfo {
+    match find(name) {
+        Some(path) => check(name, "pass", path.display().to_string(), None),
+        None => {
+            let verdict = if required { "fail" } else { "warn" };
+            let hint = format!("apt-get install {package}");
+            check(name, verdict, format!("not found; {why}"), Some(&hint))
+        }
+    }
+}
+
+/// Administrators' programs are often not in a user's PATH.
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(usual).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+async fn helper(
+    op: OpId,
+    config: &Config,
+    raw: &Raw,
+    bridge: &watch::Receiver<Option<String>>,
+) -> CheckInfo {
+    let socket = config.helper_socket.display();
+    let hint = "start banger-helper as root (see README); bangerd finds it by itself";
+    match raw.net.list_taps(op).await {
+        Err(error) => check("root helper", "fail", chain(&error), Some(hint)),
+        Ok(taps) => match &*bridge.borrow() {
+            Some(problem) => check("root helper", "fail", format!("bridge: {problem}"), None),
+            None => {
+                let bridge = &config.network.bridge;
+                let detail = format!("{socket}; {} taps on {bridge}", taps.len());
+                check("root helper", "pass", detail, None)
+            }
+        },
+    }
+}
+
+fn defaults(config: &Config, store: &Store) -> CheckInfo {
+    let image = &config.defaults.image;
+    let there = matches!(store.image(image), Ok(Some(_)));
+    let kernels = store.kernels().map(|kernels| kernels.len()).unwrap_or_default();
+    let sizes = format!("{} vcpu, {} MiB", config.defaults.vcpu, config.defaults.memory_mib);
+    match (there, kernels) {
+        (true, 1..) => {
+            check("vm defaults", "pass", format!("{sizes}, image {image}"), None)
+        }
+        (false, _) => {
+            let hint = format!("banger image build debian --name {image}");
+            check("vm defaults", "warn", format!("the default image {image} does not exist"), Some(&hint))
+        }
+        (true, _) => {
+            let hint = "banger kernel import NAME PACKAGE.deb";
+            check("vm defaults", "warn", "there is no kernel to boot", Some(hint))
+        }
+    }
+}
