@@ -34,7 +34,16 @@ pub struct Config {
     pub network: Network,
     pub limits: Limits,
     /// Runs on fakes of every port.
-    pub sim: bool,
+    pub sim: Option<Sim>,
+}
+
+/// What a simulated host is told.
+#[derive(Clone, Debug, Default)]
+pub struct Sim {
+    /// As `sim::Planned` reads them: `net.ensure_tap:0=refuse`.
+    pub faults: Vec<String>,
+    /// From a process's start until its guest is ready.
+    pub boot: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -80,7 +89,7 @@ pub struct Overrides {
     pub run_dir: Option<PathBuf>,
     pub socket: Option<PathBuf>,
     pub helper_socket: Option<PathBuf>,
-    pub sim: bool,
+    pub sim: Option<Sim>,
 }
 
 /// What the host has; defaults derive from it.

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::actors::{
-    Adopt, DnsActor, EventsActor, House, HostLimits, ImagesActor, ImagesDeps, Mint, OpCtx,
+    Adopt, DnsActor, EventsActor, HostLimits, House, ImagesActor, ImagesDeps, Mint, OpCtx,
     SupervisorActor, TapPoolActor, TapPoolConfig, VmDeps,
 };
 use crate::config::{Config, HostFacts};
@@ -61,6 +61,11 @@ pub enum DaemonError {
         #[source]
         source: std::io::Error,
     },
+    #[error("--sim-fault")]
+    SimFault {
+        #[source]
+        source: crate::sim::ParseFaultError,
+    },
     #[error("{0}")]
     Runtime(&'static str),
 }
@@ -75,7 +80,7 @@ pub fn host_facts() -> HostFacts {
 pub async fn run(config: Config) -> Result<(), DaemonError> {
     let started = Instant::now();
     let owner_uid = nix::unistd::getuid().as_raw();
-    if owner_uid == 0 && !config.sim {
+    if owner_uid == 0 && config.sim.is_none() {
         return Err(DaemonError::Root);
     }
     let config = Arc::new(config);
@@ -146,7 +151,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let vms = known.len();
     let facts = host_facts();
     let limits = HostLimits {
-        memory_mib: if config.sim { u64::from(u32::MAX) } else { facts.memory_mib },
+        memory_mib: if config.sim.is_some() { u64::from(u32::MAX) } else { facts.memory_mib },
         cpus: facts.cpus,
         disk_reserve: config.limits.disk_reserve,
         max_vms: config.limits.max_vms,
@@ -184,7 +189,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         closing.clone(),
     ));
     tracing::info!(
-        socket = %config.socket.display(), vms, sim = config.sim,
+        socket = %config.socket.display(), vms, sim = config.sim.is_some(),
         elapsed_ms = started.elapsed().as_millis(), "bangerd serves"
     );
     let why = end_of_service(door).await;

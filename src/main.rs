@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use banger::config::{Config, Overrides};
+use banger::config::{Config, Overrides, Sim};
 use clap::Parser;
 
 /// The daemon of banger. Runs as an ordinary user; banger-helper does what needs privilege.
@@ -29,10 +30,19 @@ struct Args {
     /// Run on a simulated host: everything works, nothing is real.
     #[arg(long)]
     sim: bool,
+    /// Make the simulated host fail: `net.ensure_tap:0=refuse`; may be repeated.
+    #[arg(long, value_name = "FAULT", requires = "sim")]
+    sim_fault: Vec<String>,
+    /// How long a simulated guest takes to come up, in milliseconds.
+    #[arg(long, value_name = "MS", requires = "sim", default_value_t = 0)]
+    sim_boot_ms: u64,
 }
 
 fn main() -> ExitCode {
-    let Args { config, state_dir, run_dir, socket, helper_socket, sim } = Args::parse();
+    let Args { config, state_dir, run_dir, socket, helper_socket, sim, sim_fault, sim_boot_ms } =
+        Args::parse();
+    let boot = Duration::from_millis(sim_boot_ms);
+    let sim = sim.then_some(Sim { faults: sim_fault, boot });
     let overrides = Overrides { state_dir, run_dir, socket, helper_socket, sim };
     let facts = banger::daemon::host_facts();
     let config = match Config::load(config.as_deref(), overrides, facts) {

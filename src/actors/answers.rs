@@ -70,7 +70,7 @@ pub(super) async fn status(house: &House, op_id: OpId) -> Result<Response, Refus
         started_unix_ms: house.started_unix_ms,
         state_dir: config.state_dir.display().to_string(),
         socket: config.socket.display().to_string(),
-        simulated: config.sim,
+        simulated: config.sim.is_some(),
         bridge: config.network.bridge.to_string(),
         subnet: config.network.subnet.to_string(),
         dns_listen: dns.map(|address| address.to_string()),

@@ -74,7 +74,12 @@ fn cpu() -> CheckInfo {
             }
             (Some(flag), false) => {
                 let detail = format!("the CPU has {}, but there is no /dev/kvm", flag.as_str());
-                check("virtualisation", "warn", detail, Some("load the module kvm_amd or kvm_intel"))
+                check(
+                    "virtualisation",
+                    "warn",
+                    detail,
+                    Some("load the module kvm_amd or kvm_intel"),
+                )
             }
             (None, _) => {
                 let detail = "the CPU shows neither svm nor vmx; guests are emulated (slow)";
@@ -106,13 +111,10 @@ async fn space(config: &Config, raw: &Raw) -> CheckInfo {
 async fn vmm(config: &Config, raw: &Raw) -> CheckInfo {
     match raw.hypervisor.describe(config.vmm).await {
         Ok(vmm) => {
-            let detail =
-                format!("{} {} ({}: {})", vmm.kind, vmm.version, vmm.accelerator, vmm.why);
+            let detail = format!("{} {} ({}: {})", vmm.kind, vmm.version, vmm.accelerator, vmm.why);
             check("vmm", "pass", detail, None)
         }
-        Err(error) => {
-            check("vmm", "fail", chain(&error), error.hints.first().map(String::as_str))
-        }
+        Err(error) => check("vmm", "fail", chain(&error), error.hints.first().map(String::as_str)),
     }
 }
 
@@ -172,12 +174,15 @@ fn defaults(config: &Config, store: &Store) -> CheckInfo {
     let kernels = store.kernels().map(|kernels| kernels.len()).unwrap_or_default();
     let sizes = format!("{} vcpu, {} MiB", config.defaults.vcpu, config.defaults.memory_mib);
     match (there, kernels) {
-        (true, 1..) => {
-            check("vm defaults", "pass", format!("{sizes}, image {image}"), None)
-        }
+        (true, 1..) => check("vm defaults", "pass", format!("{sizes}, image {image}"), None),
         (false, _) => {
             let hint = format!("banger image build debian --name {image}");
-            check("vm defaults", "warn", format!("the default image {image} does not exist"), Some(&hint))
+            check(
+                "vm defaults",
+                "warn",
+                format!("the default image {image} does not exist"),
+                Some(&hint),
+            )
         }
         (true, _) => {
             let hint = "banger kernel import NAME PACKAGE.deb";

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::DaemonError;
-use crate::config::{Config, HostFacts};
+use crate::config::{Config, HostFacts, Sim};
 use crate::host;
 use crate::ports::{
     Clock, DiskHost, GuestLink, Hypervisor, ImageHost, NameHost, NetHost, ProcessHost,
 };
+use crate::sim::{Planned, SimOptions, SimWorld};
 
 /// The ports as adapters, before actors stand between: taps and names are leased and published
 /// through actors.
@@ -22,4 +23,53 @@ pub(super) struct Raw {
     pub(super) images: Arc<dyn ImageHost>,
     pub(super) names: Arc<dyn NameHost>,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+pub(super) fn raw(config: &Config) -> Result<Raw, DaemonError> {
+    match &config.sim {
+        Some(sim) => simulated(config, sim),
+        None => real(config),
+    }
+}
+
+fn simulated(config: &Config, sim: &Sim) -> Result<Raw, DaemonError> {
+    let mut options = SimOptions::new(config.network.subnet);
+    options.boot = sim.boot;
+    options.tap_prefix.clone_from(&config.network.tap_prefix);
+    for text in &sim.faults {
+        let Planned(at, fault) =
+            text.parse().map_err(|error| DaemonError::SimFault { source: error })?;
+        options.faults.push((at, fault));
+    }
+    let world = Arc::new(SimWorld::new(options));
+    Ok(Raw {
+        hypervisor: Arc::<SimWorld>::clone(&world),
+        process: Arc::<SimWorld>::clone(&world),
+        net: Arc::<SimWorld>::clone(&world),
+        disk: Arc::<SimWorld>::clone(&world),
+        guest: Arc::<SimWorld>::clone(&world),
+        images: Arc::<SimWorld>::clone(&world),
+        names: Arc::<SimWorld>::clone(&world),
+        clock: Arc::new(host::clock::SystemClock),
+    })
+}
+
+fn real(_config: &Config) -> Result<Raw, DaemonError> {
+    Err(DaemonError::Runtime("adapters are being joined"))
+}
+
+/// Beside bangerd, unless configured.
+pub(super) fn agent_bin(config: &Config) -> PathBuf {
+    config.agent_bin.clone().unwrap_or_else(|| {
+        let me = std::env::current_exe().unwrap_or_default();
+        me.with_file_name("banger-agent")
+    })
+}
+
+/// What cannot be read counts as little: admission then refuses rather than overcommits.
+pub(super) fn facts() -> HostFacts {
+    match host::facts::HostFacts::read() {
+        Ok(facts) => HostFacts { cpus: facts.cpus, memory_mib: facts.memory_mib },
+        Err(_) => HostFacts { cpus: 1, memory_mib: 512 },
+    }
 }

@@ -269,19 +269,25 @@ impl<'a> Run<'a> {
     }
 
     fn note_done(&self, at: usize, elapsed: Duration, output: &str) {
-        let elapsed_ms = elapsed.as_millis();
-        tracing::info!(parent: &self.span(at), %elapsed_ms, output, "step done");
+        let elapsed_ms = millis(elapsed);
+        let step = self.steps[at].name();
+        tracing::info!(parent: &self.span(at), step, elapsed_ms, output, "step done");
         let elapsed_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let step = self.steps[at].name().to_owned();
+        let step = step.to_owned();
         (self.cx.watcher)(EventKind::StepDone { step, elapsed_us });
     }
 
     fn note_failed(&self, at: usize, elapsed: Duration, error: &StepError) {
-        let (elapsed_ms, cause) = (elapsed.as_millis(), chain(error));
-        tracing::warn!(parent: &self.span(at), %elapsed_ms, cause, "step failed");
-        let step = self.steps[at].name().to_owned();
+        let (elapsed_ms, cause) = (millis(elapsed), chain(error));
+        let step = self.steps[at].name();
+        tracing::warn!(parent: &self.span(at), step, elapsed_ms, cause, "step failed");
+        let step = step.to_owned();
         (self.cx.watcher)(EventKind::StepFailed { step, cause });
     }
+}
+
+fn millis(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Makes a panic and an overrun of its time ordinary failures of a step.

@@ -34,7 +34,8 @@ pub(super) struct State {
 }
 
 impl SimWorld {
-    pub(super) fn new(options: SimOptions) -> Self {
+    #[must_use]
+    pub fn new(options: SimOptions) -> Self {
         let world = options.world.clone();
         let state = State { world, faults: options.faults.clone(), ..State::default() };
         Self { options, born: Instant::now(), state: Mutex::new(state) }
