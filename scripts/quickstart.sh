@@ -107,7 +107,7 @@ fi
 if ! alive "$home/helper.pid"; then
     say "Starting the root helper"
     setsid "$home/bin/banger-helper" --socket "$helper_run/helper.sock" --owner "$(id -u "$owner")" \
-        --state-dir "$home/state" --run-dir "$run" --bridge "$bridge" --tap-prefix bgq --table banger_qs \
+        --state-dir "$home/state" --run-dir "$helper_run" --bridge "$bridge" --tap-prefix bgq --table banger_qs \
         --subnet "$subnet" --vmm "$(command -v qemu-system-x86_64)" --audit-log "$home/log/audit.jsonl" \
         >>"$home/log/helper.jsonl" 2>&1 </dev/null &
     echo $! > "$home/helper.pid"

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use banger::helper::config::Vmm;
-use banger::helper::{Audit, Config, Kernel, Listening, serve};
+use banger::helper::{Audit, Config, Kernel, Listening, serve, teardown};
 use banger::model::{Subnet, chain};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 #[command(name = "banger-helper", version)]
 struct Args {
     /// User that the daemon runs as; besides root the only one who may ask
-    #[arg(long, value_name = "UID")]
-    owner: u32,
+    #[arg(long, value_name = "UID", required_unless_present = "teardown")]
+    owner: Option<u32>,
     /// Where the helper keeps its socket and lock; only root may write there
     #[arg(long, value_name = "DIR", default_value = "/run/banger-root")]
     run_dir: PathBuf,
@@ -41,7 +41,7 @@ struct Args {
     #[arg(long, value_name = "CIDR", default_value = "172.16.0.0/24")]
     subnet: Subnet,
     /// A program that may be started as a VMM; may be given more than once
-    #[arg(long, value_name = "PATH", num_args = 1.., required = true)]
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "teardown")]
     vmm: Vec<PathBuf>,
     /// One JSON line a request
     #[arg(long, value_name = "PATH", default_value = "/var/log/banger/helper.jsonl")]
@@ -52,19 +52,32 @@ struct Args {
     /// error, warn, info, debug
     #[arg(long, value_name = "LEVEL", default_value = "info", env = "BANGER_LOG_LEVEL")]
     log_level: String,
+    /// Ask the helper that runs at this socket to remove its taps, rules and bridge; start none
+    #[arg(long)]
+    teardown: bool,
 }
 
 impl Args {
+    fn socket_path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.run_dir.join("helper.sock"))
+    }
+
     fn config(self) -> Result<Config, Box<dyn std::error::Error>> {
-        let user = nix::unistd::User::from_uid(self.owner.into())?;
-        let user = user.ok_or_else(|| format!("--owner: no user has uid {}", self.owner))?;
+        let owner = self.owner.ok_or("--owner is missing")?;
+        let user = nix::unistd::User::from_uid(owner.into())?;
+        let user = user.ok_or_else(|| format!("--owner: no user has uid {owner}"))?;
         let kvm = nix::unistd::Group::from_name("kvm")?;
         let state_dir = self.state_dir.canonicalize();
         let state_dir = state_dir
             .map_err(|error| format!("--state-dir {}: {error}", self.state_dir.display()))?;
+        // The kernel tells loop devices' files by their real paths, the daemon its logs' as it was
+        // told: they must be the same.
+        if state_dir != self.state_dir {
+            return Err(format!("--state-dir: give its real path, {}", state_dir.display()).into());
+        }
         let config = Config {
-            socket: self.socket.unwrap_or_else(|| self.run_dir.join("helper.sock")),
-            owner_uid: self.owner,
+            socket: self.socket_path(),
+            owner_uid: owner,
             owner_gid: user.gid.as_raw(),
             groups: kvm.into_iter().map(|group| group.gid.as_raw()).collect(),
             state_dir,
@@ -112,8 +125,13 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
     if !nix::unistd::geteuid().is_root() {
         return Err("must be started as root".into());
     }
-    let config = Arc::new(args.config()?);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if args.teardown {
+        let (taps, ports_left) = runtime.block_on(teardown(&args.socket_path()))?;
+        tracing::info!(taps, ports_left, "taken down");
+        return Ok(());
+    }
+    let config = Arc::new(args.config()?);
     runtime.block_on(async {
         let audit = Audit::open(&config.audit_log, config.owner_gid)?;
         let listening = Listening::bind(&config)?;

@@ -24,6 +24,7 @@ mod process;
 mod server;
 mod spawn;
 mod tap;
+mod teardown;
 
 pub use audit::Audit;
 pub use config::{Config, ConfigError};
@@ -31,3 +32,4 @@ pub use error::Trouble;
 pub use kernel::Kernel;
 pub use policy::{Denied, Plan, SpawnPlan, admit, policy};
 pub use server::{Executor, Listening, ServeError, serve};
+pub use teardown::teardown;

@@ -5,5 +5,7 @@ pub mod disk;
 pub mod facts;
 mod files;
 pub mod guest;
+pub mod helper_client;
 pub mod names;
+pub mod process;
 pub mod vmm;

@@ -1,0 +1,9 @@
+//! The daemon's side of the root helper: a client of its socket, and the ports made of it.
+
+mod client;
+mod net;
+mod process;
+
+pub use client::HelperClient;
+pub use net::HelperNet;
+pub use process::HelperProcess;
