@@ -52,3 +52,25 @@ impl Step for EnsureDisks {
         async move { Ok(cx.ports.disk.remove_vm(cx.op, cx.vm.id).await?) }.boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::OpKind;
+    use crate::ops::harness::{Case, bare, survives};
+
+    survives!(create, Case::new(OpKind::CreateVm, create_vm, bare()));
+    survives!(create_and_boot, Case::new(OpKind::CreateVm, create_and_start, bare()));
+    survives!(
+        create_and_boot_slowly,
+        Case::new(OpKind::CreateVm, create_and_start, bare()).slow_boot()
+    );
+
+    #[test]
+    fn a_vm_without_disks_is_not_kept() {
+        let at = |step: &str| Outcome::RolledBack { step: step.to_owned(), cause: String::new() };
+        assert!(!keeps_vm(&at("ensure-disks")));
+        assert!(keeps_vm(&at("resolve-boot")));
+        assert!(keeps_vm(&Outcome::Done));
+    }
+}

@@ -68,3 +68,26 @@ impl Step for SignalVmm {
         no_undo("a signal cannot be taken back")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{OpKind, VmRecord};
+    use crate::ops::harness::{Case, crashed, running, survives};
+
+    fn plain(_: &VmRecord) -> Plan {
+        kill_vm(None)
+    }
+
+    fn with_signal(_: &VmRecord) -> Plan {
+        kill_vm(Some(15))
+    }
+
+    fn clean_up(_: &VmRecord) -> Plan {
+        clean_up_vm()
+    }
+
+    survives!(kill, Case::new(OpKind::KillVm, plain, running().await));
+    survives!(terminate, Case::new(OpKind::KillVm, with_signal, running().await));
+    survives!(clean_up_after_a_crash, Case::new(OpKind::CleanUpVm, clean_up, crashed().await));
+}

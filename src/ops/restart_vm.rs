@@ -12,3 +12,17 @@ pub fn restart_vm(vm: &VmRecord, grace: Option<Duration>) -> Plan {
     plan.extend(start_vm(vm));
     plan
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::OpKind;
+    use crate::ops::harness::{Case, created, running, survives};
+
+    fn plan(vm: &VmRecord) -> Plan {
+        restart_vm(vm, None)
+    }
+
+    survives!(restart, Case::new(OpKind::RestartVm, plan, running().await));
+    survives!(restart_what_is_stopped, Case::new(OpKind::RestartVm, plan, created().await));
+}

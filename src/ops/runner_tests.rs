@@ -1,1 +1,172 @@
-//! Written with the tests.
+//! What the runner promises beyond the suite: order of writes, limits, stories.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::harness::{MemJournal, OP, created, record, rig, running};
+use super::{Settings, StepCx, StoreJournal, run, start_vm, stop_vm};
+use crate::model::{Code, EventKind, Outcome, StepEvent};
+use crate::sim::{At, Fault};
+use crate::store::Store;
+
+fn every(name: &str) -> At {
+    At::Every(name.to_owned())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_costs_one_write() {
+    let (cx, _host) = rig(created().await, Duration::ZERO);
+    let mut journal = MemJournal::default();
+    let plan = start_vm(&record());
+    run(&plan, &cx, &mut journal).await.unwrap();
+    assert_eq!(journal.writes, plan[0].steps.len() + 1);
+    let succeeded = |e: &StepEvent| matches!(e, StepEvent::Succeeded(_));
+    for pair in journal.entries.chunks(2) {
+        assert_eq!(pair[0].event, StepEvent::Started);
+        assert!(succeeded(&pair[1].event) && pair[0].step == pair[1].step);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn handles_are_found_on_the_way() {
+    let (cx, host) = rig(created().await, Duration::ZERO);
+    let end = run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap();
+    let handles = cx.observed.handles();
+    let process = &host.world().processes[&record().id];
+    assert_eq!(handles.process.as_ref(), Some(&process.identity));
+    assert_eq!(handles.tap.as_ref(), host.world().leases.get(&record().id));
+    assert_eq!(handles.guest_boot_id.as_deref(), end.output("await-ready"));
+    assert_eq!(handles.vmm.as_deref(), Some("sim 1 (none: the host is simulated)"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_never_comes_up_tells_its_story() {
+    let (cx, host) = rig(created().await, Duration::ZERO);
+    host.plan(every("guest.await_ready"), Fault::Hang);
+    let end = run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap();
+    let failure = end.failure.unwrap();
+    assert_eq!(failure.code, Code::GuestUnreachable);
+    assert_eq!(failure.message, "boot guest web: not ready within 120 s");
+    assert_eq!(failure.detail, ["[sim] booting", "[sim] agent started"]);
+    assert_eq!(failure.hints, ["the whole console: banger vm logs web"]);
+    assert_eq!(failure.op_id, Some(OP));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_vmm_that_dies_ends_the_wait_at_once() {
+    let (cx, host) = rig(created().await, Duration::from_secs(60));
+    let began = Instant::now();
+    let starting = tokio::spawn({
+        let cx = cx.clone();
+        async move { run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap() }
+    });
+    while host.calls_of("process.exited") < 2 {
+        tokio::task::yield_now().await; // await-running does not get to watch: it is done at once
+        if host.calls_of("process.exited") == 1 && host.calls_of("guest.await_ready") == 1 {
+            break;
+        }
+    }
+    assert!(host.crash(record().id));
+    let failure = starting.await.unwrap().failure.unwrap();
+    assert_eq!(failure.code, Code::GuestDied);
+    assert_eq!(failure.message, "boot guest web: the VMM ended: killed by SIGKILL");
+    assert_eq!(failure.detail.len(), 2);
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancel_ends_the_wait_for_the_guest() {
+    let cancel = CancellationToken::new();
+    let (cx, host) = rig(created().await, Duration::ZERO);
+    host.plan(every("guest.await_ready"), Fault::Hang);
+    let cx = StepCx { cancel: cancel.clone(), ..cx };
+    let began = Instant::now();
+    let starting = tokio::spawn(async move {
+        run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap()
+    });
+    while host.calls_of("guest.await_ready") == 0 {
+        tokio::task::yield_now().await;
+    }
+    cancel.cancel();
+    let end = starting.await.unwrap();
+    let cause = "cancelled".to_owned();
+    assert_eq!(end.outcome, Outcome::RolledBack { step: "await-ready".to_owned(), cause });
+    assert_eq!(end.failure.unwrap().code, Code::Cancelled);
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(host.world(), created().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_that_hangs_is_given_up() {
+    let (cx, host) = rig(created().await, Duration::ZERO);
+    host.plan(every("disk.ensure_run_dir"), Fault::Hang);
+    let end = run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap();
+    assert_eq!(end.failure.unwrap().code, Code::Deadline);
+    assert_eq!(host.world(), created().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_says_whether_it_was_graceful() {
+    let stop = async |faults: &[(&str, Fault)]| {
+        let (cx, host) = rig(running().await, Duration::ZERO);
+        faults.iter().for_each(|(name, fault)| host.plan(every(name), fault.clone()));
+        let began = Instant::now();
+        let end = run(&stop_vm(None), &cx, &mut MemJournal::default()).await.unwrap();
+        assert_eq!(end.outcome, Outcome::Done);
+        assert_eq!(host.world(), created().await);
+        let limit = cx.settings.grace + Duration::from_secs(5);
+        assert!(began.elapsed() <= limit, "{:?}", began.elapsed());
+        end.output("shutdown-guest").unwrap().to_owned()
+    };
+    assert_eq!(stop(&[]).await, "graceful");
+    assert_eq!(stop(&[("guest.shutdown", Fault::Refuse)]).await, "graceful");
+    let wedged = [
+        ("guest.shutdown", Fault::Delay(Duration::from_secs(3600))),
+        ("hypervisor.power_button", Fault::Delay(Duration::from_secs(3600))),
+    ];
+    let why = "forced: the agent did not answer; the VMM did not answer";
+    assert_eq!(stop(&wedged).await, why);
+    let blind = stop(&[("process.find", Fault::Refuse)]).await;
+    assert!(blind.starts_with("forced: simulate process.find"), "{blind}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_hear_of_every_step() {
+    let (cx, host) = rig(created().await, Duration::ZERO);
+    host.plan(every("guest.await_ready"), Fault::Refuse);
+    let heard = Arc::new(Mutex::new(vec![]));
+    let ear = Arc::clone(&heard);
+    let watcher = Arc::new(move |event: EventKind| ear.lock().unwrap().push(event));
+    let cx = StepCx { watcher, ..cx };
+    run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap();
+    let heard = heard.lock().unwrap();
+    let count = |wanted: fn(&EventKind) -> bool| heard.iter().filter(|e| wanted(e)).count();
+    assert_eq!(count(|e| matches!(e, EventKind::StepStarted { .. })), 9);
+    assert_eq!(count(|e| matches!(e, EventKind::StepDone { .. })), 8);
+    assert_eq!(count(|e| matches!(e, EventKind::StepFailed { .. })), 1);
+    assert_eq!(count(|e| matches!(e, EventKind::StepUndone { .. })), 9);
+}
+
+#[tokio::test]
+async fn the_store_keeps_what_the_runner_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (cx, _host) = rig(running().await, Duration::ZERO);
+    let mut journal = StoreJournal::new(store.clone(), OP);
+    run(&stop_vm(None), &cx, &mut journal).await.unwrap();
+    let (_, history) = StoreJournal::resume(store, OP).unwrap();
+    assert_eq!(history.len(), 2 * stop_vm(None)[0].steps.len());
+    assert_eq!(history[0].step, "withdraw-name");
+}
+
+#[test]
+fn limits_leave_room_for_the_better_story() {
+    let settings = Settings::new(super::harness::subnet(), vec![]);
+    for step in &start_vm(&record())[0].steps {
+        let own = if step.name() == "await-ready" { settings.boot_limit } else { Duration::ZERO };
+        assert!(step.limit(&settings) > own, "{}", step.name());
+    }
+}

@@ -267,3 +267,17 @@ impl Step for PublishName {
             .boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::OpKind;
+    use crate::ops::harness::{Case, crashed, created, survives};
+
+    survives!(start, Case::new(OpKind::StartVm, start_vm, created().await));
+    survives!(start_slowly, Case::new(OpKind::StartVm, start_vm, created().await).slow_boot());
+    survives!(
+        start_after_a_crash,
+        Case::new(OpKind::StartVm, start_after_clean_up, crashed().await)
+    );
+}

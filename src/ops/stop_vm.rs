@@ -114,3 +114,18 @@ impl Step for ShutdownGuest {
         no_undo("a guest that was told to shut down cannot be told not to")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{OpKind, VmRecord};
+    use crate::ops::harness::{Case, crashed, created, running, survives};
+
+    fn plan(_: &VmRecord) -> Plan {
+        stop_vm(None)
+    }
+
+    survives!(stop, Case::new(OpKind::StopVm, plan, running().await));
+    survives!(stop_what_is_stopped, Case::new(OpKind::StopVm, plan, created().await));
+    survives!(stop_what_crashed, Case::new(OpKind::StopVm, plan, crashed().await));
+}

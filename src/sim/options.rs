@@ -48,16 +48,23 @@ impl SimOptions {
 #[must_use]
 pub fn ports(options: SimOptions) -> (Ports, Arc<SimWorld>) {
     let world = Arc::new(SimWorld::new(options));
-    let ports = Ports {
-        hypervisor: Arc::<SimWorld>::clone(&world),
-        process: Arc::<SimWorld>::clone(&world),
-        net: Arc::<SimWorld>::clone(&world),
-        taps: Arc::<SimWorld>::clone(&world),
-        disk: Arc::<SimWorld>::clone(&world),
-        guest: Arc::<SimWorld>::clone(&world),
-        images: Arc::<SimWorld>::clone(&world),
-        names: Arc::<SimWorld>::clone(&world),
-        clock: Arc::<SimWorld>::clone(&world),
-    };
-    (ports, world)
+    (world.ports(), world)
+}
+
+impl SimWorld {
+    /// This host behind all ports.
+    #[must_use]
+    pub fn ports(self: &Arc<Self>) -> Ports {
+        Ports {
+            hypervisor: Arc::<Self>::clone(self),
+            process: Arc::<Self>::clone(self),
+            net: Arc::<Self>::clone(self),
+            taps: Arc::<Self>::clone(self),
+            disk: Arc::<Self>::clone(self),
+            guest: Arc::<Self>::clone(self),
+            images: Arc::<Self>::clone(self),
+            names: Arc::<Self>::clone(self),
+            clock: Arc::<Self>::clone(self),
+        }
+    }
 }

@@ -120,6 +120,7 @@ fn prune(txn: &mut RwTxn<'_>, dbs: &Dbs) -> Result<(), StoreError> {
 mod tests {
     use super::*;
     use crate::model::{OpKind, StepEvent};
+    use crate::store::store::QUEUE;
 
     fn op(n: u64, hash: u64) -> OpRecord {
         OpRecord {
@@ -171,11 +172,17 @@ mod tests {
     async fn old_settled_ops_go_open_ones_stay() {
         let (_dir, store) = store();
         store.record_intent(op(0, 0)).await.unwrap(); // never settled
-        for n in 1..=KEEP + SLACK {
-            store.record_intent(op(n, 0)).await.unwrap();
-            let started = Entry { step: "tap".to_owned(), event: StepEvent::Started, unix_ms: 0 };
-            store.append(op(n, 0).id, 0, vec![started]).await.unwrap();
-            store.settle(op(n, 0).id, Outcome::Done, n).await.unwrap();
+        let settled: Vec<u64> = (1..=KEEP + SLACK).collect();
+        for batch in settled.chunks(QUEUE) {
+            let whole = batch.iter().map(|n| async {
+                store.record_intent(op(*n, 0)).await?;
+                let started =
+                    Entry { step: "tap".to_owned(), event: StepEvent::Started, unix_ms: 0 };
+                store.append(op(*n, 0).id, 0, vec![started]).await?;
+                store.settle(op(*n, 0).id, Outcome::Done, *n).await
+            });
+            let ends = futures::future::join_all(whole).await;
+            assert!(ends.iter().all(Result::is_ok));
         }
         let left = store.ops(usize::MAX).unwrap();
         assert!(left.len() < usize::try_from(KEEP + SLACK).unwrap());
