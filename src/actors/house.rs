@@ -68,6 +68,6 @@ impl House {
     /// Whether the store still knows the VM.
     #[must_use]
     pub fn exists(&self, vm: VmId) -> bool {
-        !matches!(self.store.vm(vm), Ok(None))
+        self.store.has_vm(vm)
     }
 }

@@ -184,8 +184,7 @@ impl SupervisorActor {
                 Err(Failure::new(Code::Invalid, format!("{text:?} is the start of several ids"))
                     .hint("give more digits, or the name"))
             }
-            (None, _) => Err(Failure::new(Code::NotFound, format!("no VM is named {text:?}"))
-                .hint("`banger vm list` shows what exists")),
+            (None, _) => Err(unknown(text)),
         }
     }
 
@@ -226,6 +225,11 @@ impl SupervisorActor {
         self.admitting += 1;
         Ok(counted)
     }
+}
+
+fn unknown(text: &str) -> Failure {
+    Failure::new(Code::NotFound, format!("no VM is named {text:?}"))
+        .hint("`banger vm list` shows what exists")
 }
 
 /// Builds a fresh actor. Everything it starts from is passed in or read from the store.
@@ -331,7 +335,11 @@ impl Handler<Req<FindVm>> for SupervisorActor {
     fn handle(&mut self, req: Req<FindVm>, _: &mut Self::Context) -> Self::Result {
         let OpCtx { op_id, .. } = req.ctx;
         let vm = self.resolve(&req.cmd.0).map_err(|failure| failure.of(op_id))?;
-        let Some(child) = self.children.get(&vm) else { return Err(CallError::Gone) };
+        // A delete that has ended is the truth, though its actor may not have heard of it yet.
+        let known = self.deps.store.has_vm(vm);
+        let Some(child) = self.children.get(&vm).filter(|_| known) else {
+            return Err(unknown(&req.cmd.0).of(op_id).into());
+        };
         let handle = match &child.state {
             ChildState::Up(handle) => Ok(handle.clone()),
             ChildState::Rebuilding => Err(CallError::Gone),
@@ -349,8 +357,9 @@ impl Handler<Req<ListVms>> for SupervisorActor {
     type Result = Result<Vec<VmView>, CallError>;
 
     fn handle(&mut self, _: Req<ListVms>, _: &mut Self::Context) -> Self::Result {
+        let known = self.children.iter().filter(|(vm, _)| self.deps.store.has_vm(**vm));
         let mut views: Vec<_> =
-            self.children.values().map(|child| child.scope.view.borrow().clone()).collect();
+            known.map(|(_, child)| child.scope.view.borrow().clone()).collect();
         views.sort_by_key(|view| (view.record.created_unix_ms, view.record.id));
         Ok(views)
     }
@@ -389,3 +398,7 @@ impl Handler<ChildDown> for SupervisorActor {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;

@@ -61,6 +61,10 @@ impl<R: Row> Table<R> {
         Ok(self.raw.put(txn, key, &bytes)?)
     }
 
+    pub(super) fn has(&self, txn: &RoTxn<'_>, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.raw.get(txn, key)?.is_some())
+    }
+
     /// Returns whether there was such a row.
     pub(super) fn delete(&self, txn: &mut RwTxn<'_>, key: &[u8]) -> Result<bool, StoreError> {
         Ok(self.raw.delete(txn, key)?)

@@ -17,6 +17,12 @@ impl Store {
         self.read(|txn, dbs| dbs.vms.get(txn, &id.0))
     }
 
+    /// Whether there is such a VM. What cannot be read counts as there.
+    #[must_use]
+    pub fn has_vm(&self, id: VmId) -> bool {
+        self.read(|txn, dbs| dbs.vms.has(txn, &id.0)).unwrap_or(true)
+    }
+
     pub fn vm_named(&self, name: &Name) -> Result<Option<VmRecord>, StoreError> {
         self.read(|txn, dbs| match dbs.vm_names.get(txn, name.as_str().as_bytes())? {
             Some(id) => dbs.vms.get(txn, id),
