@@ -358,8 +358,7 @@ impl Handler<Req<ListVms>> for SupervisorActor {
 
     fn handle(&mut self, _: Req<ListVms>, _: &mut Self::Context) -> Self::Result {
         let known = self.children.iter().filter(|(vm, _)| self.deps.store.has_vm(**vm));
-        let mut views: Vec<_> =
-            known.map(|(_, child)| child.scope.view.borrow().clone()).collect();
+        let mut views: Vec<_> = known.map(|(_, child)| child.scope.view.borrow().clone()).collect();
         views.sort_by_key(|view| (view.record.created_unix_ms, view.record.id));
         Ok(views)
     }
