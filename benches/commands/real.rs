@@ -1,0 +1,277 @@
+//! Real guests: banger beside the same QEMU started by hand, and beside OpenSSH.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use banger::wire::reply::{Answer, EndpointInfo, Reply, VmInfo};
+use banger::wire::request::{CreateVm, Request};
+use banger_agent::contract::control::{
+    FrameReader, GuestEvent, HostBody, HostRequest, encode_frame,
+};
+
+use super::simulated::{ask, connect};
+use super::table::{Table, median, ms, quantile};
+
+const RUNS: usize = 10;
+const EXECS: usize = 20;
+const LIMIT: Duration = Duration::from_secs(60);
+const PEER: &str = "bench-peer";
+
+pub(crate) async fn measure(table: &mut Table, socket: &str) {
+    let client = &mut connect(Path::new(socket)).await;
+    let mut op = 0_u64;
+    let mut unique = || {
+        op += 1;
+        (u64::from(std::process::id()) << 32) | op
+    };
+    let create = CreateVm { name: Some(PEER.to_owned()), start: true, ..CreateVm::default() };
+    let Reply::Done(Answer::Ended { vm: Some(vm), .. }) =
+        ask(client, unique(), Request::CreateVm(create)).await
+    else {
+        panic!("the VM to measure against did not start")
+    };
+    let endpoint = match ask(client, unique(), Request::Endpoint { vm: PEER.to_owned() }).await {
+        Reply::Done(Answer::Endpoint(endpoint)) => *endpoint,
+        other => panic!("{other:?}"),
+    };
+    execs(table, &endpoint);
+    let bare = Bare::copy(&vm);
+    ask(client, unique(), Request::DeleteVm { vm: PEER.to_owned() }).await;
+    runs(table, &bare);
+    helper(table);
+}
+
+fn banger(args: &[&str]) -> Duration {
+    let began = Instant::now();
+    let ended = Command::new(env!("CARGO_BIN_EXE_banger"))
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(ended.success(), "banger {args:?}: {ended}");
+    began.elapsed()
+}
+
+/// A whole process each: `banger vm exec` and `ssh` with a fresh connection, alternately.
+fn execs(table: &mut Table, endpoint: &EndpointInfo) {
+    let dir = tempfile::tempdir().unwrap();
+    let (key, known) = (dir.path().join("key"), dir.path().join("known"));
+    std::fs::write(&key, &endpoint.client_private).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let EndpointInfo { address, port, host_key, .. } = endpoint;
+    std::fs::write(&known, format!("[{address}]:{port} {host_key}\n")).unwrap();
+    let ssh = || {
+        let began = Instant::now();
+        let ended = Command::new("ssh")
+            .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", known.display()))
+            .arg("-i")
+            .arg(&key)
+            .args(["-o", "IdentitiesOnly=yes", "-p", &port.to_string()])
+            .args([&format!("root@{address}"), "true"])
+            .stdin(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(ended.success(), "ssh: {ended}");
+        began.elapsed()
+    };
+    let (mut ours, mut theirs) = (vec![], vec![]);
+    for _ in 0..EXECS {
+        ours.push(banger(&["vm", "exec", PEER, "--", "true"]));
+        theirs.push(ssh());
+    }
+    let (ours, theirs, spread) = (median(&ours), median(&theirs), quantile(&ours, 95));
+    let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+    let measured = format!("{} (p95 {}); ssh {}", ms(ours), ms(spread), ms(theirs));
+    let goal = format!("<= 0.5 of ssh (is {ratio:.2})");
+    table.row("vm exec NAME -- true, whole process", measured, goal, ratio <= 0.5);
+}
+
+/// QEMU as banger started it, with its own copies of the disks, made anew for each run.
+struct Bare {
+    program: String,
+    args: Vec<String>,
+    dir: tempfile::TempDir,
+    vm_dir: PathBuf,
+    run_dir: PathBuf,
+    tap: Tap,
+}
+
+/// A tap of our own on the bridge of the VM it copies, removed at the end.
+struct Tap(String);
+
+impl Tap {
+    fn beside(other: &str) -> Self {
+        let ip = |args: &[&str]| assert!(Command::new("ip").args(args).status().unwrap().success());
+        let master = format!("/sys/class/net/{other}/master");
+        let bridge = std::fs::read_link(master).expect("the VM's tap is on a bridge");
+        let bridge = bridge.file_name().unwrap().to_string_lossy().into_owned();
+        let name = format!("bgbench{}", std::process::id() % 10_000);
+        ip(&["tuntap", "add", &name, "mode", "tap", "vnet_hdr"]);
+        ip(&["link", "set", &name, "master", &bridge, "up"]);
+        Self(name)
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "delete", &self.0]).status();
+    }
+}
+
+impl Bare {
+    fn copy(vm: &VmInfo) -> Self {
+        let pid = vm.pid.expect("it runs");
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap();
+        let mut words =
+            line.split(|byte| *byte == 0).map(|w| String::from_utf8_lossy(w).into_owned());
+        let program = words.next().unwrap();
+        let args: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+        let after = |marker: &str, end: char| {
+            let word = args.iter().find(|word| word.contains(marker)).unwrap();
+            let from = word.find(marker).unwrap() + marker.len();
+            PathBuf::from(word[from..].split(end).next().unwrap())
+        };
+        let overlay = args.iter().find(|word| word.contains("overlay.ext4")).unwrap();
+        let overlay = overlay.split(',').find_map(|part| part.strip_prefix("file=")).unwrap();
+        let vm_dir = Path::new(overlay).parent().unwrap().to_owned();
+        let run_dir = after("unix:", ',').parent().unwrap().to_owned();
+        let dir = tempfile::tempdir().unwrap();
+        // A new VM's disks, as they are before the first boot.
+        banger(&["vm", "create", "--no-start", "--name", "bench-fresh"]);
+        let fresh = vm_dir.parent().unwrap();
+        let newest = std::fs::read_dir(fresh).unwrap().filter_map(Result::ok);
+        let newest =
+            newest.map(|e| e.path()).filter(|p| *p != vm_dir && p.join("work.ext4").exists());
+        let newest = newest.max_by_key(|p| p.metadata().unwrap().modified().unwrap()).unwrap();
+        for (from, name) in [
+            (newest.join("overlay.ext4"), "overlay.ext4"),
+            (newest.join("work.ext4"), "work.ext4"),
+            (vm_dir.join("config.img"), "config.img"),
+        ] {
+            sparse_copy(&from, &dir.path().join(format!("fresh-{name}")));
+        }
+        // The configuration names the disks of the VM it was made for.
+        for name in ["overlay.ext4", "work.ext4"] {
+            copy_uuid(&vm_dir.join(name), &dir.path().join(format!("fresh-{name}")));
+        }
+        banger(&["vm", "delete", "bench-fresh"]);
+        let tap = Tap::beside(vm.tap.as_deref().unwrap());
+        let mut bare = Self { program, args, dir, vm_dir, run_dir, tap };
+        bare.point_at_copies(vm.tap.as_deref().unwrap());
+        bare
+    }
+
+    fn point_at_copies(&mut self, tap: &str) {
+        let here = self.dir.path().display().to_string();
+        let moved = [
+            (self.vm_dir.display().to_string(), here.clone()),
+            (self.run_dir.display().to_string(), here),
+            (format!("ifname={tap},"), format!("ifname={},", self.tap.0)),
+        ];
+        for arg in &mut self.args {
+            for (from, to) in &moved {
+                *arg = arg.replace(from, to);
+            }
+        }
+    }
+
+    /// From the start of the process until the agent reports.
+    fn run(&self) -> Duration {
+        for name in ["overlay.ext4", "work.ext4", "config.img"] {
+            let fresh = self.dir.path().join(format!("fresh-{name}"));
+            sparse_copy(&fresh, &self.dir.path().join(name));
+        }
+        let began = Instant::now();
+        let child = Command::new(&self.program)
+            .args(&self.args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let guest = Ended(child);
+        await_ready(&self.dir.path().join("control.sock"), began);
+        let elapsed = began.elapsed();
+        drop(guest);
+        elapsed
+    }
+}
+
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn sparse_copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("--sparse=always").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+/// Through `tune2fs`, which also sees to the checksums.
+fn copy_uuid(from: &Path, to: &Path) {
+    let listing = Command::new("dumpe2fs").arg("-h").arg(from).output().unwrap();
+    let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+    let uuid = listing.lines().find_map(|line| line.strip_prefix("Filesystem UUID:")).unwrap();
+    let set = Command::new("tune2fs").args(["-U", uuid.trim()]).arg(to).output().unwrap();
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+}
+
+fn await_ready(socket: &Path, began: Instant) {
+    let mut stream = loop {
+        if let Ok(stream) = UnixStream::connect(socket) {
+            break stream;
+        }
+        assert!(began.elapsed() < LIMIT, "QEMU did not come up");
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let hello = HostRequest { op_id: [0; 16], body: HostBody::Hello { contract: 1 } };
+    stream.write_all(&encode_frame(&hello).unwrap()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    let mut reader = FrameReader::default();
+    let mut buffer = [0; 4096];
+    loop {
+        let n = stream.read(&mut buffer).unwrap();
+        assert!(n > 0, "the guest ended");
+        reader.push(&buffer[..n]);
+        while let Some(event) = reader.next_message::<GuestEvent>().unwrap() {
+            if matches!(event, GuestEvent::Ready(_)) {
+                return;
+            }
+        }
+    }
+}
+
+fn runs(table: &mut Table, bare: &Bare) {
+    let (mut ours, mut theirs) = (vec![], vec![]);
+    for _ in 0..RUNS {
+        theirs.push(bare.run());
+        ours.push(banger(&["vm", "run", "--rm", "--", "true"]));
+    }
+    let (spread, ours, theirs) = (quantile(&ours, 95), median(&ours), median(&theirs));
+    let added = ours.saturating_sub(theirs);
+    let percent = 100.0 * added.as_secs_f64() / theirs.as_secs_f64();
+    let measured = format!("{} (p95 {}); bare QEMU {}", ms(ours), ms(spread), ms(theirs));
+    let goal = format!("adds <= 150 ms and <= 10 % (adds {}, {percent:.1} %)", ms(added));
+    let met = added <= Duration::from_millis(150) && percent <= 10.0;
+    table.row("vm run --rm -- true, n=10", measured, goal, met);
+}
+
+/// The helper that serves this daemon, if its pid is told.
+fn helper(table: &mut Table) {
+    let Ok(pid) = std::env::var("BANGER_BENCH_HELPER_PID") else { return };
+    let kib = super::table::resident_kib(pid.parse().unwrap());
+    let measured = format!("{}.{} MiB", kib / 1024, kib % 1024 * 10 / 1024);
+    table.row("helper, idle, resident", measured, "< 8 MiB", kib < 8 << 10);
+}

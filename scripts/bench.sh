@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Measures banger beside its peers and writes BENCHMARKS.md. Needs root for the real guests; they
+# run under the quick start's daemon, which is started if it does not run.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+need_packages openssh-client e2fsprogs iproute2 jq
+home=${BANGER_HOME:-/var/lib/banger-quickstart}
+./scripts/quickstart.sh >&2
+export BANGER_SOCKET=/run/banger-quickstart/bangerd.sock BANGER_BENCH_HELPER_PID
+BANGER_BENCH_HELPER_PID=$(cat "$home/helper.pid")
+
+say "In-process" >&2
+cargo bench --locked --quiet --bench in_process -- --noplot | tee /dev/stderr | grep -E 'time:|^[a-z]+: ' > /tmp/bench.$$
+trap 'rm -f /tmp/bench.$$' EXIT
+say "Whole commands" >&2
+table=$(cargo bench --locked --quiet --bench commands)
+
+{
+    echo "# Benchmarks"
+    echo
+    echo "Written by \`scripts/bench.sh\`. Ratios count; absolute times are those of one small machine."
+    echo
+    printf 'Host: %s, %s cores, Linux %s; ' "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r)"
+    printf 'guests: %s\n\n' "$("$home/bin/banger" doctor --json 2>/dev/null | jq -r '.[] | select(.name=="vmm") | .detail')"
+    echo "$table"
+    echo
+    echo "In process (criterion: low, middle, high):"
+    echo
+    echo '```'
+    paste -d ' ' - - < /tmp/bench.$$ | sed 's/  */ /g'
+    echo '```'
+} > BENCHMARKS.md
+cat BENCHMARKS.md
