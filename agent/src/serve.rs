@@ -21,6 +21,7 @@ const OOM_SCORE: &str = "-900";
 pub(crate) fn child(config: &GuestConfig, kind: InitKind, storage: Storage, ready: OwnedFd) -> ! {
     let ready = File::from(ready);
     let _ = nix::unistd::setsid();
+    let _ = nix::sys::prctl::set_name(c"banger-agent");
     drop(fs::write("/proc/self/oom_score_adj", OOM_SCORE));
     drop(spare_from_shutdown());
     attach_to_console();

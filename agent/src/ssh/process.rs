@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -30,6 +30,8 @@ const CHUNK: usize = 32 * 1024;
 const STDERR: u32 = 1;
 /// Between the hang-up and the kill.
 const HANG_UP_GRACE: Duration = Duration::from_secs(5);
+/// How long a terminal is watched for output after its shell has exited.
+const QUIET: Duration = Duration::from_millis(50);
 
 pub(super) enum Streams {
     Pipes(Option<ChildStdin>, Option<ChildStdout>, Option<ChildStderr>),
@@ -119,45 +121,52 @@ impl Control {
 }
 
 /// Runs as a task of its own, to the command's end.
+///
+/// One loop over all that can happen, because their order is free: output may end long before
+/// the command or after it, and the client may leave at any time.
 pub(super) async fn supervise(running: Running, input: Backlog, outlet: Outlet) {
     let Running { mut child, control, pipes: (stdin, stdout, stderr), story } = running;
     let Outlet { writer, handle, activity, mut open } = outlet;
-    let ended = {
-        let exit = async {
-            let exit = child.wait().await;
-            control.ended.store(true, Ordering::Relaxed);
-            exit
-        };
-        let output = async {
-            match &control.master {
-                Some(master) => copy_terminal(master, &writer, &activity).await,
-                None => {
-                    tokio::join!(
-                        copy_out(stdout, None, &writer, &activity),
-                        copy_out(stderr, Some(STDERR), &writer, &activity)
-                    );
-                }
-            }
-        };
-        let feed = async {
-            match (&control.master, stdin) {
-                (Some(master), _) => feed_terminal(&input, master).await,
-                (None, Some(stdin)) => feed_pipe(&input, stdin).await,
-                (None, None) => {}
-            }
-            input.abandon();
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            (exit, ()) = async { tokio::join!(exit, output) } => Some(exit),
-            () = feed => None,
-            _ = open.changed() => None,
-        }
+    let tap = Tap {
+        writer: &writer,
+        activity: &activity,
+        sent: AtomicU64::new(0),
+        sending: AtomicBool::new(false),
     };
+    let (output, feed) =
+        (copy_all(&control, stdout, stderr, &tap, open.clone()), feed(&control, stdin, &input));
+    tokio::pin!(output, feed);
+    let (mut exit, mut output_ended, mut deadline) = (None, false, None);
+    while exit.is_none() || !(output_ended || deadline.is_some()) {
+        tokio::select! {
+            ended = child.wait(), if exit.is_none() => {
+                control.ended.store(true, Ordering::Relaxed);
+                exit = Some(ended);
+            }
+            () = &mut output, if !output_ended => output_ended = true,
+            () = tap.quiet(), if exit.is_some() && control.master.is_some() => output_ended = true,
+            () = &mut feed => {}
+            _ = open.changed(), if deadline.is_none() => {
+                control.signal(Signal::SIGHUP);
+                deadline = Some(tokio::time::Instant::now() + HANG_UP_GRACE);
+            }
+            () = until(deadline), if deadline.is_some() && exit.is_none() => {
+                control.kill();
+                // It is dying; ask again only if it takes long.
+                deadline = Some(tokio::time::Instant::now() + HANG_UP_GRACE);
+            }
+        }
+    }
     input.abandon();
-    match ended {
-        Some(exit) => finish(exit, &writer, &handle, story.as_ref()).await,
-        None => hang_up(child, control, story.as_ref()).await,
+    match (exit, deadline) {
+        (Some(exit), None) => finish(exit, &writer, &handle, story.as_ref()).await,
+        _ => story.iter().for_each(|story| story.end("was hung up")),
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    if let Some(deadline) = deadline {
+        tokio::time::sleep_until(deadline).await;
     }
 }
 
@@ -209,59 +218,113 @@ async fn finish(
     }
 }
 
-/// The client is gone. Closing the terminal hangs it up too.
-async fn hang_up(mut child: Child, control: Arc<Control>, story: Option<&Story>) {
-    control.signal(Signal::SIGHUP);
-    let ended = tokio::time::timeout(HANG_UP_GRACE, child.wait()).await;
-    if ended.is_err() {
-        control.kill();
-        drop(child.wait().await);
+/// Where output goes, and whether it flows.
+struct Tap<'a> {
+    writer: &'a ChannelWriteHalf<Msg>,
+    activity: &'a Notify,
+    sent: AtomicU64,
+    sending: AtomicBool,
+}
+
+impl Tap<'_> {
+    /// Waits for as long as the client takes; false if it is gone.
+    async fn send(&self, data: Bytes, kind: Option<u32>, open: &mut watch::Receiver<()>) -> bool {
+        self.activity.notify_one();
+        self.sending.store(true, Ordering::Relaxed);
+        let send = async {
+            match kind {
+                None => self.writer.data_bytes(data).await,
+                Some(kind) => self.writer.extended_data_bytes(kind, data).await,
+            }
+        };
+        let sent = tokio::select! {
+            sent = send => sent.is_ok(),
+            _ = open.changed() => false,
+        };
+        self.sending.store(false, Ordering::Relaxed);
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        sent
     }
-    if let Some(story) = story {
-        story.end("was hung up");
+
+    /// Until nothing has come for a moment.
+    ///
+    /// A terminal whose shell has exited does not always end: what the shell left in the
+    /// background may hold it open, though it cannot write any more.
+    async fn quiet(&self) {
+        loop {
+            let before = self.sent.load(Ordering::Relaxed);
+            tokio::time::sleep(QUIET).await;
+            if !self.sending.load(Ordering::Relaxed) && self.sent.load(Ordering::Relaxed) == before
+            {
+                return;
+            }
+        }
     }
 }
 
-/// To the end of the stream. A client that is gone is the task's matter, not this one's.
-async fn copy_out(
+async fn copy_all(
+    control: &Control,
+    stdout: Option<ChildStdout>,
+    stderr: Option<ChildStderr>,
+    tap: &Tap<'_>,
+    open: watch::Receiver<()>,
+) {
+    match &control.master {
+        Some(master) => copy_terminal(master, tap, open).await,
+        None => {
+            tokio::join!(
+                copy_pipe(stdout, None, tap, open.clone()),
+                copy_pipe(stderr, Some(STDERR), tap, open)
+            );
+        }
+    }
+}
+
+/// To the end of the stream. When the client is gone it is still read, to nowhere: a command
+/// that handles the hang-up must not die of a closed pipe instead.
+async fn copy_pipe(
     from: Option<impl AsyncRead + Unpin>,
     kind: Option<u32>,
-    writer: &ChannelWriteHalf<Msg>,
-    activity: &Notify,
+    tap: &Tap<'_>,
+    mut open: watch::Receiver<()>,
 ) {
     let Some(mut from) = from else {
         return;
     };
+    let mut taken = true;
     let mut buffer = BytesMut::new();
     loop {
         buffer.reserve(CHUNK);
         match from.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
-            Ok(_) => send(buffer.split().freeze(), kind, writer, activity).await,
+            Ok(_) if taken => taken = tap.send(buffer.split().freeze(), kind, &mut open).await,
+            Ok(_) => buffer.clear(),
         }
     }
 }
 
-async fn copy_terminal(master: &Master, writer: &ChannelWriteHalf<Msg>, activity: &Notify) {
+async fn copy_terminal(master: &Master, tap: &Tap<'_>, mut open: watch::Receiver<()>) {
     let mut buffer = vec![0; CHUNK];
+    let mut taken = true;
     // An error is how Linux tells that the last process has closed the terminal.
-    while let Ok(length) = master.read(&mut buffer).await {
-        if length == 0 {
-            return;
+    while let Ok(length @ 1..) = master.read(&mut buffer).await {
+        if taken {
+            let data = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+            taken = tap.send(data, None, &mut open).await;
         }
-        let data = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
-        send(data, None, writer, activity).await;
     }
 }
 
-async fn send(data: Bytes, kind: Option<u32>, writer: &ChannelWriteHalf<Msg>, activity: &Notify) {
-    activity.notify_one();
-    let sent = match kind {
-        None => writer.data_bytes(data).await,
-        Some(kind) => writer.extended_data_bytes(kind, data).await,
-    };
-    // It fails only when the connection is gone, and then the task ends.
-    drop(sent);
+/// Never ends: a command may outlive its input.
+async fn feed(control: &Control, stdin: Option<ChildStdin>, input: &Backlog) {
+    match (&control.master, stdin) {
+        (Some(master), _) => feed_terminal(input, master).await,
+        (None, Some(stdin)) => feed_pipe(input, stdin).await,
+        (None, None) => {}
+    }
+    // Nobody reads any more; what still comes must not hold the client up.
+    input.abandon();
+    std::future::pending().await
 }
 
 /// To the client's end of file, which closes the pipe, or until the command reads no more.
@@ -280,5 +343,4 @@ async fn feed_terminal(input: &Backlog, master: &Master) {
             return;
         }
     }
-    std::future::pending().await
 }

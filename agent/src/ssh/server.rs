@@ -65,7 +65,9 @@ fn settings(host_key: PrivateKey) -> Config {
 }
 
 /// The client chooses among what is offered here, so what would be slow in an emulated guest is
-/// not offered at all: no post-quantum exchange on a link that never leaves the host.
+/// not offered at all: no post-quantum exchange on a link that never leaves the host, and AES
+/// with its instructions alone: `ChaCha20` took 1.6 times as long and AES in counter mode 4 times,
+/// and OpenSSH prefers both.
 fn preferred() -> Preferred {
     Preferred {
         kex: vec![
@@ -75,7 +77,7 @@ fn preferred() -> Preferred {
             kex::EXTENSION_OPENSSH_STRICT_KEX_AS_SERVER,
         ]
         .into(),
-        cipher: vec![cipher::CHACHA20_POLY1305, cipher::AES_256_GCM, cipher::AES_256_CTR].into(),
+        cipher: vec![cipher::AES_128_GCM, cipher::AES_256_GCM].into(),
         compression: vec![compression::NONE].into(),
         ..Preferred::default()
     }
