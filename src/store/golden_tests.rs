@@ -1,1 +1,202 @@
-//! Written with the tests.
+//! The bytes of every stored variant, frozen in `tests/fixtures/store/`. A failing line means that
+//! stores out there could no longer be read: add a variant instead of changing one.
+//!
+//! A new variant has no line yet: `BANGER_BLESS=1` writes the missing ones and never changes those
+//! there are.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::meta::Fact;
+use super::reserve_tests::{draft, image, kernel};
+use super::table::Row;
+use super::taps::TapLease;
+use crate::model::{
+    Code, Digest, Entry, ExitReport, Failure, OpId, OpKind, OpRecord, Outcome, ProcessIdentity,
+    StepEvent, TapName, VmHandles, VmId, VmRecord, VmState, VmmChoice,
+};
+use crate::wire::codec;
+
+/// Checks `rows` against the fixture: the same labels, the same bytes both ways.
+#[track_caller]
+fn golden<R: Row + Clone + PartialEq + std::fmt::Debug>(table: &str, rows: Vec<(String, R)>) {
+    let path: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "tests", "fixtures", "store", &format!("{table}.hex")]
+            .iter()
+            .collect();
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let mut frozen: BTreeMap<String, String> = text
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(label, hex)| (label.to_owned(), hex.to_owned()))
+        .collect();
+    let bless = std::env::var_os("BANGER_BLESS").is_some();
+    let mut labels = std::collections::BTreeSet::new();
+    for (label, row) in rows {
+        let bytes = codec::encode(&R::Stored::from(row.clone())).unwrap();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        if bless {
+            frozen.entry(label.clone()).or_insert_with(|| hex.clone());
+        }
+        let kept = frozen.get(&label);
+        assert_eq!(kept, Some(&hex), "{table}: bytes of {label}");
+        let read: R::Stored = codec::decode(&bytes).unwrap();
+        assert_eq!(read.try_into(), Ok(row), "{table}: {label} reads back");
+        assert!(labels.insert(label), "{table}: two rows of one label");
+    }
+    let lines: Vec<_> = frozen.iter().map(|(label, hex)| format!("{label} {hex}\n")).collect();
+    assert!(frozen.keys().all(|label| labels.contains(label)), "{table}: a variant is gone");
+    if bless {
+        std::fs::write(path, lines.concat()).unwrap();
+    }
+}
+
+fn vm() -> VmRecord {
+    let draft = draft(7, "web");
+    VmRecord {
+        id: draft.id,
+        spec: draft.spec,
+        state: VmState::Created,
+        address: [172, 16, 0, 2].into(),
+        image: Digest([1; 32]),
+        kernel: Digest([2; 32]),
+        keys: draft.keys,
+        created_unix_ms: 1_700_000_000_000,
+        last_failure: None,
+        last_exit: None,
+    }
+}
+
+#[test]
+fn vms() {
+    // A new state or VMM that is not in these lists does not compile.
+    let state = |state| match state {
+        VmState::Created
+        | VmState::Starting
+        | VmState::Running
+        | VmState::Stopping
+        | VmState::Stopped
+        | VmState::Crashed
+        | VmState::Error => (format!("state-{state}"), VmRecord { state, ..vm() }),
+    };
+    let mut rows: Vec<_> = [
+        VmState::Created,
+        VmState::Starting,
+        VmState::Running,
+        VmState::Stopping,
+        VmState::Stopped,
+        VmState::Crashed,
+        VmState::Error,
+    ]
+    .map(state)
+    .into();
+    let vmm = |vmm| {
+        let label = match vmm {
+            VmmChoice::Auto => "vmm-auto",
+            VmmChoice::Qemu => "vmm-qemu",
+            VmmChoice::Firecracker => "vmm-firecracker",
+        };
+        let mut record = vm();
+        record.spec.vmm = vmm;
+        (label.to_owned(), record)
+    };
+    rows.extend([VmmChoice::Auto, VmmChoice::Qemu, VmmChoice::Firecracker].map(vmm));
+    for code in Code::ALL {
+        let failure = Failure::new(code, "no").hint("try").with_detail(["line".to_owned()]);
+        let record = VmRecord { last_failure: Some(failure.of(OpId([5; 16]))), ..vm() };
+        rows.push((format!("failure-{code}"), record));
+    }
+    let mut full = vm();
+    full.spec.nat = true;
+    full.spec.env = vec![("A".to_owned(), "b".to_owned())];
+    full.last_exit = Some(ExitReport { unix_ms: 9, how: "exit status 1".to_owned() });
+    rows.push(("full".to_owned(), full));
+    golden("vms", rows);
+}
+
+#[test]
+fn handles() {
+    let process = ProcessIdentity { pid: 812, start_ticks: 99_000, host_boot_id: "b-1".to_owned() };
+    let full = VmHandles {
+        process: Some(process),
+        tap: Some(TapName::new("bt", 3)),
+        vmm: Some("qemu".to_owned()),
+        guest_boot_id: Some("g-1".to_owned()),
+    };
+    let rows = [("empty".to_owned(), VmHandles::default()), ("full".to_owned(), full)];
+    golden("handles", rows.into());
+}
+
+#[test]
+fn ops() {
+    let op = draft(7, "web").intent;
+    let kinds = [
+        OpKind::CreateVm,
+        OpKind::StartVm,
+        OpKind::StopVm,
+        OpKind::KillVm,
+        OpKind::DeleteVm,
+        OpKind::RestartVm,
+        OpKind::BuildImage,
+        OpKind::ImportImage,
+        OpKind::DeleteImage,
+        OpKind::ImportKernel,
+        OpKind::DeleteKernel,
+        OpKind::CleanUpVm,
+    ];
+    let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
+    let mut rows: Vec<_> = kinds.map(kind).into();
+    let (step, cause) = ("tap".to_owned(), "no".to_owned());
+    let outcomes = [
+        Outcome::Done,
+        Outcome::Unchanged("already stopped".to_owned()),
+        Outcome::RolledBack { step: step.clone(), cause: cause.clone() },
+        Outcome::Stuck { step, cause, undo: "never".to_owned() },
+    ];
+    rows.extend(outcomes.map(|outcome| {
+        let label = match outcome {
+            Outcome::Done => "done",
+            Outcome::Unchanged(_) => "unchanged",
+            Outcome::RolledBack { .. } => "rolled-back",
+            Outcome::Stuck { .. } => "stuck",
+        };
+        let (outcome, ended_unix_ms) = (Some(outcome), Some(8));
+        (format!("outcome-{label}"), OpRecord { outcome, ended_unix_ms, vm: None, ..op.clone() })
+    }));
+    golden("ops", rows);
+}
+
+#[test]
+fn journal() {
+    let events = [
+        StepEvent::Started,
+        StepEvent::Succeeded("tap0".to_owned()),
+        StepEvent::Failed("no".to_owned()),
+        StepEvent::UndoStarted,
+        StepEvent::UndoFinished,
+        StepEvent::UndoFailed("never".to_owned()),
+    ];
+    let rows = events.map(|event| {
+        let label = match event {
+            StepEvent::Started => "started",
+            StepEvent::Succeeded(_) => "succeeded",
+            StepEvent::Failed(_) => "failed",
+            StepEvent::UndoStarted => "undo-started",
+            StepEvent::UndoFinished => "undo-finished",
+            StepEvent::UndoFailed(_) => "undo-failed",
+        };
+        (label.to_owned(), Entry { step: "lease-tap".to_owned(), event, unix_ms: 300 })
+    });
+    golden("journal", rows.into());
+}
+
+#[test]
+fn taps_images_kernels_facts() {
+    let tap = TapName::new("bt", 3);
+    let rows = [("free", None), ("leased", Some(VmId([7; 16])))];
+    let lease = |(label, vm): (&str, _)| (label.to_owned(), TapLease { tap: tap.clone(), vm });
+    golden("taps", rows.map(lease).into());
+    golden("images", vec![("image".to_owned(), image("debian-12.7", 1))]);
+    golden("kernels", vec![("kernel".to_owned(), kernel("debian", 2))]);
+    golden("meta", vec![("fact".to_owned(), Fact("x".to_owned()))]);
+}
