@@ -8,6 +8,7 @@ mod control;
 mod keys;
 mod link;
 mod setup;
+pub mod ssh;
 
 pub use keys::make_keys;
 pub use link::AgentLink;

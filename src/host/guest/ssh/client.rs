@@ -1,0 +1,186 @@
+//! The connection: one key exchange, one authentication, then channels.
+//!
+//! Speed counts more than choice here: a command in a guest costs a whole connection, and the
+//! other side may run on an emulated processor. So only the cheapest algorithms are offered.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use russh::client::{Config, Handle, Handler, connect_stream};
+use russh::keys::PublicKeyOrCertificate;
+use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
+use russh::{Preferred, SshId, cipher, compression, kex, mac};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::timeout;
+
+use super::{GuestError, SshEndpoint, SshTarget};
+
+/// Three misses and the guest counts as gone. It pauses longer than this under no sane load.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// An authenticated connection to one guest. Dropping it ends whatever runs over it.
+#[derive(Debug)]
+pub struct GuestSsh {
+    pub(super) handle: Session,
+    pub(super) target: String,
+}
+
+/// russh's handle has no Debug of its own.
+pub(super) struct Session(pub(super) Handle<Pinned>);
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("closed", &self.0.is_closed()).finish()
+    }
+}
+
+/// Accepts one host key and no other.
+pub(super) struct Pinned {
+    key: PublicKey,
+    mismatch: Arc<AtomicBool>,
+}
+
+impl Handler for Pinned {
+    type Error = russh::Error;
+
+    async fn check_server_key(
+        &mut self,
+        shown: &PublicKeyOrCertificate,
+    ) -> Result<bool, russh::Error> {
+        let same = match shown {
+            PublicKeyOrCertificate::PublicKey { key, .. } => key.key_data() == self.key.key_data(),
+            PublicKeyOrCertificate::Certificate(_) => false,
+        };
+        self.mismatch.store(!same, Ordering::Relaxed);
+        Ok(same)
+    }
+}
+
+impl GuestSsh {
+    /// `limit` is for everything up to the end of authentication.
+    pub async fn connect(endpoint: &SshEndpoint, limit: Duration) -> Result<Self, GuestError> {
+        match timeout(limit, open(endpoint)).await {
+            Ok(connected) => connected,
+            Err(_) => Err(GuestError::Unreachable {
+                target: endpoint.target.to_string(),
+                source: io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no answer within {} ms", limit.as_millis()),
+                ),
+            }),
+        }
+    }
+
+    /// A connection that the guest makes to `host:port`, as it sees that name.
+    pub async fn direct_tcpip(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, GuestError> {
+        let opening =
+            self.handle.0.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
+        let channel =
+            opening.await.map_err(|error| self.refused(format!("{host}:{port}"), error))?;
+        Ok(channel.into_stream())
+    }
+
+    pub(super) fn refused(&self, what: impl Into<String>, source: russh::Error) -> GuestError {
+        match source {
+            russh::Error::ChannelOpenFailure(_) => {
+                GuestError::ChannelRefused { what: what.into(), source }
+            }
+            _ => self.lost("opening a channel", Some(source)),
+        }
+    }
+
+    pub(super) fn lost(&self, during: &'static str, source: Option<russh::Error>) -> GuestError {
+        GuestError::Lost { target: self.target.clone(), during, source }
+    }
+}
+
+async fn open(endpoint: &SshEndpoint) -> Result<GuestSsh, GuestError> {
+    let target = endpoint.target.to_string();
+    let unusable = |what| {
+        let target = target.clone();
+        move |source| GuestError::Endpoint { target, what, source }
+    };
+    let host_key = PublicKey::from_openssh(&endpoint.host_key).map_err(unusable("host key"))?;
+    let client_key =
+        PrivateKey::from_openssh(&endpoint.client_private).map_err(unusable("client key"))?;
+
+    let unreachable = |source| GuestError::Unreachable { target: target.clone(), source };
+    let mut handle = match &endpoint.target {
+        SshTarget::Tcp(address) => {
+            let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+            stream.set_nodelay(true).map_err(unreachable)?;
+            handshake(stream, host_key, &target).await?
+        }
+        SshTarget::Unix(path) => {
+            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+            handshake(stream, host_key, &target).await?
+        }
+    };
+
+    let key = PrivateKeyWithHashAlg::new(Arc::new(client_key), None);
+    let answer = handle.authenticate_publickey(&endpoint.user, key).await;
+    match answer {
+        Ok(result) if result.success() => Ok(GuestSsh { handle: Session(handle), target }),
+        // russh reports a connection that ended as a refusal.
+        Ok(_) if handle.is_closed() => {
+            Err(GuestError::Lost { target, during: "authenticating", source: None })
+        }
+        Ok(_) => Err(GuestError::AuthRefused { target, user: endpoint.user.clone() }),
+        Err(source) => {
+            Err(GuestError::Lost { target, during: "authenticating", source: Some(source) })
+        }
+    }
+}
+
+async fn handshake<S>(
+    stream: S,
+    host_key: PublicKey,
+    target: &str,
+) -> Result<Handle<Pinned>, GuestError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mismatch = Arc::new(AtomicBool::new(false));
+    let pinned = Pinned { key: host_key, mismatch: Arc::clone(&mismatch) };
+    connect_stream(Arc::new(config()), stream, pinned).await.map_err(|source| {
+        let target = target.to_owned();
+        if mismatch.load(Ordering::Relaxed) {
+            GuestError::HostKeyMismatch { target }
+        } else {
+            GuestError::Handshake { target, source }
+        }
+    })
+}
+
+fn config() -> Config {
+    Config {
+        client_id: SshId::Standard(concat!("SSH-2.0-banger_", env!("CARGO_PKG_VERSION")).into()),
+        preferred: Preferred {
+            // The link never leaves this host: no need for a post-quantum exchange.
+            kex: vec![
+                kex::CURVE25519,
+                kex::CURVE25519_PRE_RFC_8731,
+                kex::EXTENSION_SUPPORT_AS_CLIENT,
+                kex::EXTENSION_OPENSSH_STRICT_KEX_AS_CLIENT,
+            ]
+            .into(),
+            key: vec![Algorithm::Ed25519].into(),
+            cipher: vec![cipher::CHACHA20_POLY1305, cipher::AES_256_GCM].into(),
+            mac: vec![mac::HMAC_SHA256_ETM, mac::HMAC_SHA256].into(),
+            compression: vec![compression::NONE].into(),
+            ..Preferred::default()
+        },
+        // Larger windows are slower with this crate, smaller ones too.
+        keepalive_interval: Some(KEEPALIVE),
+        inactivity_timeout: None,
+        nodelay: true,
+        ..Config::default()
+    }
+}
