@@ -47,7 +47,7 @@ pub(crate) struct Global {
         value_hint = ValueHint::FilePath
     )]
     pub(crate) socket: Option<PathBuf>,
-    /// Colours in the output
+    /// Colours in the output; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     pub(crate) color: ColorChoice,
     /// No progress and no notices; lists print ids or names only
@@ -64,8 +64,11 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Vm(vm::Command),
     /// Create a VM and enter it or run a command in it (same as `vm run`)
+    Run(vm::run::Args),
     /// Run a command in a running VM (same as `vm exec`)
+    Exec(vm::exec::Args),
     /// Open a shell in a running VM (same as `vm ssh`)
+    Ssh(vm::ssh::Args),
     /// List running VMs
     Ps(vm::list::PsArgs),
     /// Build, import and delete images

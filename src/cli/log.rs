@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(lines[1]["op_id"], OpId([1; 16]).to_string());
         assert_eq!(lines[1]["command"], "vm start");
 
-        fs::write(dir.join(FILE), vec![b'x'; (MAX_BYTES + 1) as usize]).unwrap();
+        fs::write(dir.join(FILE), "x".repeat((4 << 20) + 1)).unwrap();
         append(&dir, &run(), &[story(None)]).unwrap();
         assert_eq!(fs::read_to_string(dir.join(FILE)).unwrap().lines().count(), 1);
         assert!(fs::metadata(dir.join("cli.jsonl.1")).unwrap().len() > MAX_BYTES);

@@ -18,6 +18,7 @@ mod commands;
 mod complete;
 mod error;
 mod exit;
+mod guest;
 mod log;
 mod operation;
 mod output;

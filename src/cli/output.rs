@@ -15,7 +15,6 @@ use super::error::CliError;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set
     #[default]
     Auto,
     Always,
@@ -91,10 +90,6 @@ impl Output {
         if self.verbose {
             self.to_stderr(&format!("{}\n", self.err_paint(DIM, text)));
         }
-    }
-
-    pub(crate) fn warn(&self, text: impl Display) {
-        self.to_stderr(&format!("banger: {}: {text}\n", self.err_paint(YELLOW, "warning")));
     }
 
     /// The one form in which a failure is shown.

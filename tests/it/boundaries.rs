@@ -118,7 +118,7 @@ fn rooms_import_only_what_they_may() {
                 None => import == **rule || import.starts_with(&format!("{rule}::")),
                 Some(_) => import == **rule,
             };
-            if !allowed.iter().any(|rule| fits(&rule)) {
+            if !allowed.iter().any(fits) {
                 broken.push(format!("{file} imports {import}"));
             }
         }
@@ -142,7 +142,7 @@ fn fenced_crates_are_named_in_one_place() {
                 !joins(before) && !joins(after) && path
             });
             let home = |place: &&str| file.starts_with(*place);
-            if fenced && !places.iter().any(|place| home(&place)) {
+            if fenced && !places.iter().any(home) {
                 broken.push(format!("{file} names {name}"));
             }
         }

@@ -9,6 +9,9 @@ use crate::cli::exit::Exit;
 pub(crate) async fn run(app: &App, command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Vm(command) => vm(app, command).await,
+        Command::Run(args) => vm::run::run(app, args).await,
+        Command::Exec(args) => vm::exec::run(app, args).await,
+        Command::Ssh(args) => vm::ssh::run(app, args).await,
         Command::Ps(args) => vm::list::ps(app, args).await,
         Command::Image(command) => image(app, command).await,
         Command::Kernel(command) => kernel(app, command).await,
@@ -25,6 +28,7 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
     use vm::Command as C;
     match command {
         C::Create(args) => vm::create::run(app, args).await,
+        C::Run(args) => vm::run::run(app, args).await,
         C::Start(args) => vm::start::run(app, args).await,
         C::Stop(args) => vm::stop::run(app, args).await,
         C::Restart(args) => vm::restart::run(app, args).await,
@@ -32,6 +36,8 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
         C::Delete(args) => vm::delete::run(app, args).await,
         C::List(args) => vm::list::run(app, args).await,
         C::Show(args) => vm::show::run(app, args).await,
+        C::Exec(args) => vm::exec::run(app, args).await,
+        C::Ssh(args) => vm::ssh::run(app, args).await,
         C::Logs(args) => vm::logs::run(app, args).await,
     }
 }

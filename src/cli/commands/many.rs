@@ -82,7 +82,7 @@ async fn one(
     let ended = operation::run(&mut client, op, &request, &mut track, on_interrupt).await;
     let ended = ended.map_err(|broken| CliError::from(broken).about(&word))?;
     if let Some(why) = ended.unchanged() {
-        track.note(format!("{word}: {why}"));
+        board.note(format!("{word}: {why}"));
     }
     Ok(word)
 }

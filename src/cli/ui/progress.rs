@@ -1,10 +1,10 @@
 //! What an operation is doing: on a terminal a line with a spinner that becomes a check mark and a
 //! time, else a plain line per finished step. Always on stderr, never when quiet.
 
-use std::fmt::Display;
+use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::text;
 use crate::cli::output::{GREEN, Output, RED, YELLOW};
@@ -15,13 +15,19 @@ use crate::wire::reply::EventKindInfo;
 pub(crate) struct Progress<'a> {
     out: &'a Output,
     live: Option<MultiProgress>,
+    silent: bool,
 }
 
 impl<'a> Progress<'a> {
     pub(crate) fn new(out: &'a Output) -> Self {
         let live = (out.stderr_is_terminal && !out.quiet)
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-        Self { out, live }
+        Self { out, live, silent: out.quiet }
+    }
+
+    /// For work that nobody asked about, such as tidying up.
+    pub(crate) fn silent(out: &'a Output) -> Self {
+        Self { out, live: None, silent: true }
     }
 
     /// The lines of one operation; `label` tells them from those of others beside it.
@@ -32,7 +38,7 @@ impl<'a> Progress<'a> {
 
     /// A line among the moving ones.
     pub(crate) fn note(&self, text: impl Display) {
-        if self.out.quiet {
+        if self.silent {
             return;
         }
         match &self.live {
@@ -95,8 +101,13 @@ impl Track<'_> {
         let Some(live) = &self.board.live else { return };
         let bar = self.bar.get_or_insert_with(|| {
             let bar = live.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}  {elapsed}") {
-                bar.set_style(style);
+            if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {msg}  {time}") {
+                bar.set_style(style.with_key(
+                    "time",
+                    |state: &ProgressState, line: &mut dyn Write| {
+                        let _ = line.write_str(&text::elapsed(state.elapsed()));
+                    },
+                ));
             }
             bar.enable_steady_tick(Duration::from_millis(100));
             bar

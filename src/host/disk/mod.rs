@@ -7,5 +7,3 @@ mod superblock;
 mod template;
 
 pub use local::LocalDisks;
-pub(in crate::host) use sparse::write_sparse;
-pub(in crate::host) use superblock::Superblock;

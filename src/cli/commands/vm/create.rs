@@ -1,5 +1,7 @@
 //! `banger vm create`.
 
+use std::time::Instant;
+
 use super::spec::{self, SpecArgs};
 use crate::cli::app::App;
 use crate::cli::error::CliError;
@@ -33,6 +35,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let create = args.spec.request(!args.no_start)?;
     let op = app.op(create.name.as_deref())?;
+    let began = Instant::now();
     let mut client = app.client().await?;
     let board = Progress::new(&app.out);
     let mut track = board.track(None);
@@ -42,8 +45,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let Some(vm) = ended.vm else {
         return Err(CliError::unexpected("the new VM", &ended.op));
     };
-    app.out.note(spec::summary(&vm));
-    app.out.note(format!("{} is {} at {}", vm.name, vm.state, vm.address));
+    spec::announce(app, &vm, began);
     if args.json {
         app.out.json(&vm)?
     } else {

@@ -2,12 +2,16 @@
 
 pub(crate) mod create;
 pub(crate) mod delete;
+pub(crate) mod exec;
+mod guest_args;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod restart;
+pub(crate) mod run;
 pub(crate) mod show;
 mod spec;
+pub(crate) mod ssh;
 pub(crate) mod start;
 pub(crate) mod stop;
 
@@ -16,6 +20,7 @@ pub(crate) enum Command {
     /// Create a VM and start it
     Create(create::Args),
     /// Create a VM and enter it or run a command in it
+    Run(run::Args),
     /// Start stopped VMs
     Start(start::Args),
     /// Stop VMs; their disks stay
@@ -33,7 +38,9 @@ pub(crate) enum Command {
     /// Print all that is known of a VM, as JSON
     Show(show::Args),
     /// Run a command in a running VM
+    Exec(exec::Args),
     /// Open a shell in a running VM
+    Ssh(ssh::Args),
     /// Print a VM's console, also when it has stopped or failed
     Logs(logs::Args),
 }

@@ -1,7 +1,10 @@
 //! The options that say what a new VM is to be; whatever is not given the daemon decides.
 
+use std::time::Instant;
+
 use clap_complete::ArgValueCandidates;
 
+use crate::cli::app::App;
 use crate::cli::commands::parse;
 use crate::cli::complete;
 use crate::cli::error::CliError;
@@ -85,8 +88,15 @@ impl SpecArgs {
     }
 }
 
+/// What became of the request, with what the daemon added to it.
+pub(super) fn announce(app: &App, vm: &VmInfo, began: Instant) {
+    app.out.note(summary(vm));
+    let took = text::elapsed(began.elapsed());
+    app.out.note(format!("{} is {} at {} after {took}", vm.name, vm.state, vm.address));
+}
+
 /// `spec: 4 vcpu | 8192 MiB | 8G disk`.
-pub(super) fn summary(vm: &VmInfo) -> String {
+fn summary(vm: &VmInfo) -> String {
     let disk = text::size(vm.disk_bytes);
     format!("spec: {} vcpu | {} MiB | {disk} disk", vm.vcpu, vm.memory_mib)
 }

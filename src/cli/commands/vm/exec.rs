@@ -1,0 +1,65 @@
+//! `banger vm exec`: one question to the daemon, then SSH.
+
+use std::time::Duration;
+
+use clap_complete::ArgValueCandidates;
+
+use super::guest_args::TtyArgs;
+use crate::cli::app::App;
+use crate::cli::commands::parse;
+use crate::cli::complete;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::guest::{Guest, Task, What};
+
+const AFTER: &str = "\
+Examples:
+  banger vm exec web -- uname -a
+  banger vm exec web -- sh -c 'cd /srv && make'      a shell, for its syntax
+  tar -c . | banger vm exec web -- tar -x -C /srv    streams pass through
+  banger vm exec -e TERM --workdir /srv web -- ./run --fast
+
+The words after -- reach the guest as they are, without a shell. The command's exit status
+becomes banger's; 128+N if signal N killed it, 125 if banger itself failed. Standard input is
+passed on: in a shell loop say </dev/null. Ctrl-C interrupts the command, a second one ends
+the wait for it.";
+
+/// Run a command in a running VM
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// Name, id or unique prefix of the id
+    #[arg(value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
+    vm: String,
+    /// The command and its arguments
+    #[arg(value_name = "CMD", last = true, required = true)]
+    command: Vec<String>,
+    /// Set a variable for the command; NAME alone takes its value from here
+    #[arg(
+        long = "env", short, value_name = "NAME[=VALUE]", value_parser = parse::variable
+    )]
+    env: Vec<(String, Option<String>)>,
+    /// Directory in the guest to run it in [default: the user's home]
+    #[arg(long, short, value_name = "DIR", alias = "guest-path")]
+    workdir: Option<String>,
+    /// End the command after so long: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    tty: TtyArgs,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
+    exec(app, args).await.map_err(CliError::beside_guest)
+}
+
+async fn exec(app: &App, args: Args) -> Result<Exit, CliError> {
+    let op = app.op(Some(&args.vm))?;
+    let env = parse::environment(args.env)?;
+    let mut client = app.client().await?;
+    let endpoint = client.endpoint(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
+    let tty = args.tty.choice().wanted();
+    let what = What::Command(args.command);
+    let task = Task { op, what, tty, env, workdir: args.workdir, timeout: args.timeout };
+    Guest::connect(endpoint).await?.run(task).await
+}

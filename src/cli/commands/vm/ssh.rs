@@ -1,0 +1,55 @@
+//! `banger vm ssh`: a root shell in the guest.
+
+use clap_complete::ArgValueCandidates;
+
+use super::guest_args::TtyArgs;
+use crate::cli::app::App;
+use crate::cli::complete;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::guest::{Guest, Task, What};
+
+const AFTER: &str = "\
+Examples:
+  banger vm ssh web
+  banger vm ssh web -- top
+  banger vm ssh web < setup.sh        without a terminal the shell reads stdin
+
+Everything typed goes to the guest, Ctrl-C too. If the guest hangs, ~. at the start of a line
+leaves. The shell's exit status becomes banger's.";
+
+/// Open a shell in a running VM
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// Name, id or unique prefix of the id
+    #[arg(value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
+    vm: String,
+    /// A command instead of the shell
+    #[arg(value_name = "CMD", last = true)]
+    command: Vec<String>,
+    #[command(flatten)]
+    tty: TtyArgs,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
+    let shell = args.command.is_empty();
+    let result = enter(app, args).await;
+    if shell { result } else { result.map_err(CliError::beside_guest) }
+}
+
+async fn enter(app: &App, args: Args) -> Result<Exit, CliError> {
+    let op = app.op(Some(&args.vm))?;
+    let mut client = app.client().await?;
+    let endpoint = client.endpoint(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
+    let tty = args.tty.choice().wanted();
+    let vm_id = endpoint.vm_id.clone();
+    let shell = args.command.is_empty();
+    let what = if shell { What::Shell } else { What::Command(args.command) };
+    let task = Task { op, what, tty, env: vec![], workdir: None, timeout: None };
+    let ended = Guest::connect(endpoint).await?.run(task).await;
+    if shell && tty {
+        super::guest_args::note_if_running(app, client, &vm_id).await;
+    }
+    ended
+}

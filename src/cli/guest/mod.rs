@@ -1,0 +1,11 @@
+//! A command or a shell in a guest: this process's terminal, signals and streams on one side, an SSH
+//! session with the guest's agent on the other. The daemon is not involved once it has said how the
+//! guest is dialled, so its restart cuts nothing.
+
+mod escape;
+mod input;
+mod session;
+mod terminal;
+
+pub(crate) use session::{Guest, Task, What};
+pub(crate) use terminal::TtyChoice;

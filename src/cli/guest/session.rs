@@ -1,0 +1,210 @@
+//! One command or shell in one guest, from the connection to the exit status.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::input;
+use super::terminal::{self, RawMode};
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::operation::Interrupts;
+use crate::cli::ui::text;
+use crate::host::guest::ssh::{
+    Control, ExecSpec, ExitKind, GuestError, GuestIo, GuestSsh, Program, Pty, SshEndpoint,
+    SshTarget,
+};
+use crate::model::OpId;
+use crate::wire::reply::EndpointInfo;
+
+/// The agent serves before the VM counts as running: what takes longer will not come.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// What a command that ran out of time gets for its farewell.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Signals and sizes that wait for the connection.
+const CONTROLS: usize = 16;
+const SIGINT: u8 = 2;
+const SIGHUP: u8 = 1;
+
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) op: OpId,
+    pub(crate) what: What,
+    pub(crate) tty: bool,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) workdir: Option<String>,
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    Command(Vec<String>),
+    Shell,
+}
+
+/// A guest that answered.
+#[derive(Debug)]
+pub(crate) struct Guest {
+    ssh: GuestSsh,
+    name: String,
+    env: Vec<(String, String)>,
+}
+
+impl Guest {
+    pub(crate) async fn connect(endpoint: EndpointInfo) -> Result<Self, CliError> {
+        let EndpointInfo { vm_id: _, name, address, port, host_key, client_private, env } =
+            endpoint;
+        let target = match address.parse::<IpAddr>() {
+            Ok(address) => SshTarget::Tcp(SocketAddr::new(address, port)),
+            Err(_) if address.starts_with('/') => SshTarget::Unix(PathBuf::from(address)),
+            Err(_) => return Err(CliError::failed(format!("{name}: no address: {address:?}"))),
+        };
+        let endpoint = SshEndpoint { target, host_key, client_private, user: "root".to_owned() };
+        match GuestSsh::connect(&endpoint, CONNECT_LIMIT).await {
+            Ok(ssh) => Ok(Self { ssh, name, env }),
+            Err(error) => Err(explain(&name, &error)),
+        }
+    }
+
+    /// The status is the guest's; an error is banger's own.
+    pub(crate) async fn run(&self, task: Task) -> Result<Exit, CliError> {
+        let (controls, theirs) = mpsc::channel(CONTROLS);
+        let failed =
+            |what: &'static str| move |error: std::io::Error| CliError::from_error(what, &error);
+        let mut sizes =
+            signal(SignalKind::window_change()).map_err(failed("listen for signals"))?;
+        let mut interrupts = Interrupts::new()?;
+        let tty = task.tty;
+        let raw = if tty { RawMode::enter().map_err(failed("set up the terminal"))? } else { None };
+        let (stdin, mut leave) = input::stdin(raw.is_some()).map_err(failed("read stdin"))?;
+        let (stdout, stderr) = (tokio::io::stdout(), tokio::io::stderr());
+        let mut clock = Clock::new(task.timeout);
+        let mut interrupted = false;
+
+        let exec = self.ssh.exec(self.spec(task), GuestIo { stdin, stdout, stderr }, theirs);
+        let mut exec = Box::pin(exec);
+        let ended = loop {
+            // A full queue means that the guest does not even take signals; nothing is lost then.
+            let tell = |control| drop(controls.try_send(control));
+            tokio::select! {
+                ended = &mut exec => break ended,
+                _ = sizes.recv(), if tty => {
+                    let (cols, rows) = terminal::size();
+                    tell(Control::Resize { cols, rows });
+                }
+                () = left(&mut leave) => {
+                    return Err(CliError::new(Exit::Interrupted(SIGINT), "left the guest"));
+                }
+                number = interrupts.next() => {
+                    // With a terminal Ctrl-C is a byte like others: a signal is meant for us.
+                    if tty || interrupted || number == SIGHUP {
+                        return Err(CliError::new(Exit::Interrupted(number), "interrupted"));
+                    }
+                    interrupted = true;
+                    let name = if number == SIGINT { "INT" } else { "TERM" };
+                    tell(Control::Signal(name.to_owned()));
+                }
+                () = clock.ran_out() => match clock.next() {
+                    Some(signal) => tell(Control::Signal(signal.to_owned())),
+                    None => return Err(clock.late(&self.name)),
+                },
+            }
+        };
+        drop(raw);
+        if clock.expired() {
+            return Err(clock.late(&self.name));
+        }
+        match ended {
+            Ok(ExitKind::Code(code)) => Ok(Exit::Guest(code)),
+            Ok(signal @ ExitKind::Signal(_)) => Ok(Exit::GuestSignal(signal.status() - 128)),
+            Err(GuestError::OutputClosed) => Err(CliError::stdout_closed()),
+            Err(error) => Err(explain(&self.name, &error)),
+        }
+    }
+
+    fn spec(&self, task: Task) -> ExecSpec {
+        let program = match task.what {
+            What::Command(argv) => Program::Argv { argv, cwd: task.workdir },
+            What::Shell => Program::Shell,
+        };
+        let tty = task.tty.then(|| {
+            let term = std::env::var("TERM").ok().filter(|term| !term.is_empty());
+            let (cols, rows) = terminal::size();
+            Pty { term: term.unwrap_or_else(|| "xterm".to_owned()), cols, rows }
+        });
+        let env = self.env.iter().cloned().chain(task.env).collect();
+        ExecSpec { program, env, op_id: task.op, tty }
+    }
+}
+
+/// Ends when the user has typed the escape; never, if the input ends without it.
+async fn left(leave: &mut Option<tokio::sync::oneshot::Receiver<()>>) {
+    if let Some(asked) = leave {
+        let asked = asked.await;
+        *leave = None;
+        if asked.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+fn explain(name: &str, error: &GuestError) -> CliError {
+    let failure = CliError::from_error(name, error);
+    match error {
+        GuestError::Unreachable { .. } | GuestError::Lost { .. } | GuestError::Handshake { .. } => {
+            failure
+                .hint(format!("does it still run? banger vm show {name}"))
+                .hint(format!("what does its console say? banger vm logs {name}"))
+        }
+        GuestError::HostKeyMismatch { .. } => {
+            failure.hint("another machine has the guest's address: banger doctor")
+        }
+        _ => failure,
+    }
+}
+
+/// The user's time limit: at its end TERM, a while later KILL, then nobody waits any longer.
+#[derive(Debug)]
+struct Clock {
+    limit: Option<Duration>,
+    until: Option<Instant>,
+    stage: u8,
+}
+
+impl Clock {
+    fn new(limit: Option<Duration>) -> Self {
+        Self { limit, until: limit.map(|limit| Instant::now() + limit), stage: 0 }
+    }
+
+    async fn ran_out(&self) {
+        match self.until {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The signal that is due.
+    fn next(&mut self) -> Option<&'static str> {
+        self.until = Some(Instant::now() + FAREWELL);
+        self.stage += 1;
+        match self.stage {
+            1 => Some("TERM"),
+            2 => Some("KILL"),
+            _ => None,
+        }
+    }
+
+    fn expired(&self) -> bool {
+        self.stage > 0
+    }
+
+    fn late(&self, name: &str) -> CliError {
+        let limit = text::elapsed(self.limit.unwrap_or_default());
+        CliError::failed(format!("{name}: the command did not end within {limit}"))
+    }
+}
