@@ -1,0 +1,10 @@
+//! The program `banger` as its users meet it, against a canned daemon.
+
+mod arguments;
+mod completion;
+mod errors;
+mod guests;
+mod operations;
+mod output;
+mod samples;
+mod simulated;

@@ -1,0 +1,157 @@
+//! The program `banger` against the real daemon on a simulated host.
+
+use std::time::{Duration, Instant};
+
+use crate::support::banger::{Finish, Said, Surroundings};
+use crate::support::simulated::Simulated;
+
+/// A daemon with an image and a kernel.
+fn place(options: &str) -> (Simulated, Surroundings) {
+    let (daemon, here) = (Simulated::start(options), Surroundings::new());
+    std::fs::write(here.path().join("k.deb"), "").unwrap();
+    for line in ["image build debian -q", "kernel import k k.deb -q"] {
+        let said = here.banger(&daemon.socket(), line).current_dir(here.path()).said();
+        assert_eq!(said.code, 0, "{line}: {}", said.err);
+    }
+    (daemon, here)
+}
+
+fn json(said: &Said) -> serde_json::Value {
+    serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{} {}", said.out, said.err))
+}
+
+#[test]
+fn a_vms_life() {
+    let (daemon, here) = place("");
+    let run = |line: &str| here.banger(&daemon.socket(), line).said();
+    let said = run("vm create --name web --memory 512M --vcpu 2");
+    assert_eq!((said.code, said.out.as_str()), (0, "web\n"), "{}", said.err);
+    assert!(said.err.contains("\nawait-ready  "), "{}", said.err);
+    assert!(said.err.contains("\nspec: 2 vcpu | 512 MiB | 8G disk\n"), "{}", said.err);
+
+    let list = json(&run("ps --json"));
+    assert_eq!(list[0]["name"], "web");
+    assert_eq!(list[0]["state"], "running");
+    let id = list[0]["id"].as_str().unwrap();
+    assert_eq!(run("ps -q").out, format!("{}\n", &id[..12]));
+    assert_eq!(json(&run(&format!("vm show {}", &id[..6])))["id"], id, "a prefix of the id");
+
+    assert_eq!(run("vm create --name web").code, 1, "the name is taken");
+    assert_eq!(run("vm start nope").code, 4);
+    assert_eq!(run("exec nope -- true").code, 125);
+    assert!(run("vm logs web").out.contains("sim"));
+    assert_eq!(run("image rm debian-bookworm").code, 1, "in use");
+
+    assert_eq!(run(&format!("vm stop web {id}")).out, "web\n", "one VM under two names");
+    let said = run("vm stop web");
+    assert_eq!((said.code, said.err.as_str()), (0, "web: already stopped\n"));
+    assert_eq!(run("exec web -- true").code, 125);
+    assert_eq!(run("ps -q").out, "");
+    for verb in ["start", "restart", "kill", "start", "delete"] {
+        let said = run(&format!("vm {verb} web"));
+        assert_eq!((said.code, said.out.as_str()), (0, "web\n"), "{verb}: {}", said.err);
+    }
+    assert_eq!(json(&run("vm list --json")), serde_json::json!([]));
+    assert_eq!(run("vm delete web").code, 4);
+    assert_eq!(run("image rm debian-bookworm").code, 0);
+    assert_eq!(run("kernel rm k").code, 0);
+
+    let ops = json(&run("ops list --json"));
+    let kinds: Vec<_> = ops.as_array().unwrap().iter().map(|op| &op["kind"]).collect();
+    assert!(kinds.contains(&&"vm-restart".into()), "{kinds:?}");
+    let status = json(&run("daemon status --json"));
+    assert_eq!((&status["simulated"], &status["vms"]), (&true.into(), &0.into()));
+}
+
+#[test]
+fn a_failed_operation_leaves_its_story_in_both_logs() {
+    let (daemon, here) = place("--sim-fault guest.await_ready=refuse");
+    let said = here.banger(&daemon.socket(), "vm create --name web").said();
+    assert_eq!(said.code, 1, "{}", said.err);
+    let error = said.err.lines().find(|line| line.starts_with("banger: ")).unwrap();
+    let op = &error[error.find("(op-").unwrap() + 1..].trim_end_matches(')');
+    assert_eq!(op.len(), 35, "a whole id, to be looked for: {error}");
+    assert!(daemon.log().contains(*op), "not in the daemon's log");
+    let ours = here.log();
+    let line = ours.iter().find(|line| line["op_id"] == **op).expect("not in the CLI's log");
+    assert_eq!((&line["command"], &line["outcome"]), (&"vm create".into(), &"failed".into()));
+    let said = here.banger(&daemon.socket(), &format!("ops show {op}")).said();
+    assert!(said.out.contains("outcome    rolled-back"), "{}", said.out);
+    assert!(said.out.contains("await-ready"), "{}", said.out);
+}
+
+#[test]
+fn many_at_once() {
+    let (daemon, here) = place("--sim-boot-ms 100");
+    let names: Vec<String> = (0..10).map(|n| format!("vm-{n}")).collect();
+    for name in &names {
+        let line = format!("vm create --no-start -q --memory 128M --name {name}");
+        assert_eq!(here.banger(&daemon.socket(), &line).said().code, 0);
+    }
+    for verb in ["start", "stop", "rm"] {
+        let line = format!("vm {verb} {}", names.join(" "));
+        let said = here.banger(&daemon.socket(), &line).said();
+        assert_eq!(said.code, 0, "{verb}: {}", said.err);
+        let printed: Vec<_> = said.out.lines().collect();
+        assert_eq!(printed, names, "{verb}: in the order given");
+    }
+}
+
+/// Runs `line` in the background until the daemon has begun the operation, then `then`.
+fn meanwhile(
+    daemon: &mut Simulated,
+    here: &Surroundings,
+    line: &str,
+    then: impl FnOnce(&mut Simulated),
+) -> Said {
+    let script = format!(
+        "set -m; mkfifo go; banger {line} & pid=$!; read -r what < go; \
+         [ $what = int ] && kill -INT $pid; wait $pid"
+    );
+    let mut command = here.bash(&daemon.socket(), &script);
+    command.current_dir(here.path());
+    std::thread::scope(|scope| {
+        let running = scope.spawn(move || command.said());
+        let late = Instant::now() + Duration::from_secs(20);
+        while here
+            .banger(&daemon.socket(), "events")
+            .said()
+            .out
+            .matches("await-ready began")
+            .count()
+            == 0
+        {
+            assert!(Instant::now() < late && !running.is_finished(), "it never booted");
+        }
+        then(daemon);
+        running.join().unwrap()
+    })
+}
+
+#[test]
+fn ctrl_c_during_the_boot_leaves_nothing() {
+    for line in ["run --name web --rm -- true", "run --name web", "vm create --name web"] {
+        let (mut daemon, here) = place("--sim-boot-ms 60000");
+        let said = meanwhile(&mut daemon, &here, line, |_| {
+            std::fs::write(here.path().join("go"), "int\n").unwrap();
+        });
+        assert_eq!(said.code, 130, "{line}: {}", said.err);
+        let left = here.banger(&daemon.socket(), "ps -a --json").said();
+        for vm in json(&left).as_array().unwrap() {
+            assert!(line.contains("create") && vm["state"] != "running", "{line}: {vm}");
+        }
+    }
+}
+
+#[test]
+fn a_daemon_that_dies_and_returns_still_has_the_answer() {
+    let (mut daemon, here) = place("--sim-boot-ms 60000");
+    let said = meanwhile(&mut daemon, &here, "vm create --name web", |daemon| {
+        daemon.kill();
+        daemon.run();
+        std::fs::write(here.path().join("go"), "wait\n").unwrap();
+    });
+    assert!(said.err.contains("lost the daemon; waiting for it to come back"), "{}", said.err);
+    assert_eq!(said.code, 1, "what was half built was taken back: {}", said.err);
+    assert!(said.err.contains("banger: "), "{}", said.err);
+}
