@@ -5,7 +5,13 @@ use std::sync::Arc;
 
 use super::DaemonError;
 use crate::config::{Config, HostFacts, Sim};
-use crate::host;
+use crate::host::clock::SystemClock;
+use crate::host::disk::LocalDisks;
+use crate::host::facts;
+use crate::host::guest::AgentLink;
+use crate::host::helper_client::{HelperClient, HelperNet, HelperProcess};
+use crate::host::image::LocalImages;
+use crate::host::vmm::{VmmConfig, Vmms};
 use crate::ports::{
     Clock, DiskHost, GuestLink, Hypervisor, ImageHost, NameHost, NetHost, ProcessHost,
 };
@@ -50,12 +56,25 @@ fn simulated(config: &Config, sim: &Sim) -> Result<Raw, DaemonError> {
         guest: Arc::<SimWorld>::clone(&world),
         images: Arc::<SimWorld>::clone(&world),
         names: Arc::<SimWorld>::clone(&world),
-        clock: Arc::new(host::clock::SystemClock),
+        clock: Arc::new(SystemClock),
     })
 }
 
-fn real(_config: &Config) -> Result<Raw, DaemonError> {
-    Err(DaemonError::Runtime("adapters are being joined"))
+fn real(config: &Config) -> Result<Raw, DaemonError> {
+    let helper = HelperClient::new(config.helper_socket.clone());
+    let bridge = config.network.bridge.to_string();
+    let subnet = config.network.subnet;
+    let vmms = VmmConfig { qemu_bin: config.qemu_bin.clone() };
+    Ok(Raw {
+        hypervisor: Arc::new(Vmms::new(vmms)),
+        process: Arc::new(HelperProcess::new(helper.clone())),
+        net: Arc::new(HelperNet::new(helper, bridge, subnet)),
+        disk: Arc::new(LocalDisks::new(&config.state_dir, &config.run_dir)?),
+        guest: Arc::new(AgentLink),
+        images: Arc::new(LocalImages::new(&config.state_dir, agent_bin(config))?),
+        names: Arc::new(SimWorld::new(SimOptions::new(subnet))),
+        clock: Arc::new(SystemClock),
+    })
 }
 
 /// Beside bangerd, unless configured.
@@ -68,7 +87,7 @@ pub(super) fn agent_bin(config: &Config) -> PathBuf {
 
 /// What cannot be read counts as little: admission then refuses rather than overcommits.
 pub(super) fn facts() -> HostFacts {
-    match host::facts::HostFacts::read() {
+    match facts::HostFacts::read() {
         Ok(facts) => HostFacts { cpus: facts.cpus, memory_mib: facts.memory_mib },
         Err(_) => HostFacts { cpus: 1, memory_mib: 512 },
     }
