@@ -1,0 +1,10 @@
+//! Real guests on this machine: helper as root, daemon as an ordinary user, CLI, QEMU, agent.
+//!
+//! Each test has a host of its own: a network namespace, a state directory, a bridge, sockets. It
+//! goes when the test ends, however it ends. Without root every test says so in a line and ends.
+
+#![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
+#![allow(clippy::print_stderr, reason = "skipped tests say so")]
+
+mod lifecycle;
+mod support;

@@ -1,0 +1,22 @@
+//! What a test of real guests stands on.
+
+mod host;
+mod process;
+mod stock;
+
+pub(crate) use host::{Host, Settings};
+pub(crate) use process::{Outcome, until};
+
+/// A host for this test, or the end of the test where there can be none.
+macro_rules! host {
+    () => {
+        host!($crate::support::Settings::default())
+    };
+    ($settings:expr) => {
+        match $crate::support::Host::start($settings) {
+            Some(host) => host,
+            None => return,
+        }
+    };
+}
+pub(crate) use host;

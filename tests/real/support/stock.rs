@@ -1,0 +1,96 @@
+//! What guests boot from: a kernel package from Debian's archive and a tiny image around busybox.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// Where expensive things are kept between runs.
+fn cache() -> PathBuf {
+    let dir = std::env::var_os("BANGER_TEST_CACHE").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache"),
+        PathBuf::from,
+    );
+    fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+/// The package that `linux-image-cloud-amd64` stands for. `scripts/test.sh` names it; a test that
+/// is run by hand looks into the cache.
+pub(crate) fn kernel_package() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("BANGER_TEST_KERNEL_DEB") {
+        return Some(path.into());
+    }
+    let dir = fs::read_dir(cache().join("kernel")).ok()?;
+    let mut debs = dir.filter_map(Result::ok).map(|entry| entry.path());
+    debs.find(|path| path.extension().is_some_and(|ext| ext == "deb"))
+}
+
+/// The static agent, as `scripts/test.sh` builds it.
+pub(crate) fn agent() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_BIN_EXE_bangerd")).parent().unwrap();
+    let beside = [built.join("banger-agent"), built.join("../release/banger-agent")];
+    let named = std::env::var_os("BANGER_TEST_AGENT").map(PathBuf::from);
+    named.into_iter().chain(beside).find(|path| path.is_file())
+}
+
+/// A root file system of one static program, as a tar. No init: the agent stays in charge.
+pub(crate) fn busybox_tar() -> PathBuf {
+    let dir = cache();
+    let lock = File::create(dir.join("busybox.lock")).unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
+    let path = dir.join("busybox-v1.tar");
+    if !path.exists() {
+        let temporary = dir.join("busybox.tar.new");
+        write_busybox(&temporary);
+        fs::rename(&temporary, &path).unwrap();
+    }
+    path
+}
+
+fn write_busybox(path: &Path) {
+    let mut tar = tar::Builder::new(File::create(path).unwrap());
+    let directory = |tar: &mut tar::Builder<File>, name: &str, mode| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(mode);
+        header.set_size(0);
+        tar.append_data(&mut header, name, std::io::empty()).unwrap();
+    };
+    let names =
+        ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "var", "usr", "usr/bin", "mnt"];
+    for name in names {
+        directory(&mut tar, name, 0o755);
+    }
+    directory(&mut tar, "root", 0o700);
+    directory(&mut tar, "tmp", 0o1777);
+    let busybox = ["/bin/busybox", "/usr/bin/busybox"].into_iter().find(|p| Path::new(p).exists());
+    let program = fs::read(busybox.expect("busybox-static is installed")).unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(program.len() as u64);
+    tar.append_data(&mut header, "bin/busybox", program.as_slice()).unwrap();
+    let applets = "sh ash cat ls echo true false uname hostname ip ping sync sha256sum dd sleep \
+                   grep head tail wc mkdir rm touch id env kill ps stty vi tty nc wget test expr \
+                   mount df dmesg printf seq tr sed awk top free which readlink pwd date ln cp";
+    for applet in applets.split_whitespace() {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    let files = [
+        ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
+        ("etc/group", "root:x:0:\n"),
+        ("etc/os-release", "NAME=Tiny\nPRETTY_NAME=\"Tiny test image\"\nVERSION_ID=1\n"),
+    ];
+    for (name, text) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(text.len() as u64);
+        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap().sync_all().unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+}
