@@ -8,7 +8,15 @@ use crate::support::{host, until};
 fn run_brings_back_the_guests_output_and_exit_code() {
     let host = host!();
     let before = host.world();
-    let ran = host.banger(&["vm", "run", "--rm", "--", "sh", "-c", "uname -r; cat /etc/os-release; exit 7"]);
+    let ran = host.banger(&[
+        "vm",
+        "run",
+        "--rm",
+        "--",
+        "sh",
+        "-c",
+        "uname -r; cat /etc/os-release; exit 7",
+    ]);
     let ran = ran.expect(7);
     assert!(ran.stdout.contains("cloud-amd64"), "{}", ran.stdout);
     assert!(ran.stdout.contains("Tiny test image"), "{}", ran.stdout);
@@ -25,6 +33,7 @@ fn what_was_written_survives_stop_and_start() {
     assert_eq!(host.show("web")["state"], "stopped");
     assert!(host.guests().is_empty());
     host.banger(&["vm", "start", "web"]).ok();
-    let read = host.banger(&["vm", "exec", "web", "--", "cat", "/marker", "/root/marker", "/etc/marker"]);
+    let read =
+        host.banger(&["vm", "exec", "web", "--", "cat", "/marker", "/root/marker", "/etc/marker"]);
     assert_eq!(read.ok(), "root\nwork\netc\n");
 }

@@ -116,26 +116,51 @@ impl Host {
         let dir = self.dir.display().to_string();
         let qemu = which("qemu-system-x86_64");
         let args = [
-            "--socket", &format!("{dir}/h/helper.sock"), "--owner", &OWNER.to_string(),
-            "--state-dir", &format!("{dir}/s"), "--run-dir", &format!("{dir}/r"),
-            "--bridge", "br-test", "--tap-prefix", "bgt", "--table", "banger_test",
-            "--subnet", "10.77.0.0/24", "--vmm", &qemu,
-            "--audit-log", &format!("{dir}/log/audit.jsonl"),
+            "--socket",
+            &format!("{dir}/h/helper.sock"),
+            "--owner",
+            &OWNER.to_string(),
+            "--state-dir",
+            &format!("{dir}/s"),
+            "--run-dir",
+            &format!("{dir}/h"),
+            "--bridge",
+            "br-test",
+            "--tap-prefix",
+            "bgt",
+            "--table",
+            "banger_test",
+            "--subnet",
+            "10.77.0.0/24",
+            "--vmm",
+            &qemu,
+            "--audit-log",
+            &format!("{dir}/log/audit.jsonl"),
         ];
         let mut command = self.command(&format!("{dir}/bin/banger-helper"), &args);
         self.log_to(&mut command, "helper.log");
         self.helper = Some(Running::start(&mut command));
         let socket = self.dir.join("h/helper.sock");
-        until("the helper listens", UP, || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+        until("the helper listens", UP, || {
+            std::os::unix::net::UnixStream::connect(&socket).is_ok()
+        });
     }
 
     pub(crate) fn start_daemon(&mut self) {
         let dir = self.dir.display().to_string();
         let owner = OWNER.to_string();
         let args = [
-            "--reuid", &owner, "--regid", &owner, "--clear-groups", "env",
-            &format!("HOME={dir}/s"), "BANGER_LOG_LEVEL=debug",
-            &format!("{dir}/bin/bangerd"), "--config", &format!("{dir}/config.toml"),
+            "--reuid",
+            &owner,
+            "--regid",
+            &owner,
+            "--clear-groups",
+            "env",
+            &format!("HOME={dir}/s"),
+            "BANGER_LOG_LEVEL=debug",
+            &format!("{dir}/bin/bangerd"),
+            "--config",
+            &format!("{dir}/config.toml"),
         ];
         let mut command = self.command("setpriv", &args);
         self.log_to(&mut command, "bangerd.log");
@@ -270,7 +295,11 @@ impl Drop for Host {
                 let lines: Vec<_> = log.lines().rev().take(40).collect();
                 lines.into_iter().rev().collect::<Vec<_>>().join("\n")
             };
-            eprintln!("--- bangerd ---\n{}\n--- helper ---\n{}", tail("bangerd.log"), tail("helper.log"));
+            eprintln!(
+                "--- bangerd ---\n{}\n--- helper ---\n{}",
+                tail("bangerd.log"),
+                tail("helper.log")
+            );
         }
         self.daemon = None;
         self.helper = None;

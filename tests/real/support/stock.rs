@@ -8,10 +8,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// Where expensive things are kept between runs.
 fn cache() -> PathBuf {
-    let dir = std::env::var_os("BANGER_TEST_CACHE").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache"),
-        PathBuf::from,
-    );
+    let dir = std::env::var_os("BANGER_TEST_CACHE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache"), PathBuf::from);
     fs::create_dir_all(&dir).unwrap();
     dir
 }
@@ -58,8 +56,7 @@ fn write_busybox(path: &Path) {
         header.set_size(0);
         tar.append_data(&mut header, name, std::io::empty()).unwrap();
     };
-    let names =
-        ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "var", "usr", "usr/bin", "mnt"];
+    let names = ["bin", "sbin", "etc", "proc", "sys", "dev", "run", "var", "usr", "usr/bin", "mnt"];
     for name in names {
         directory(&mut tar, name, 0o755);
     }
