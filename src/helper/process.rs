@@ -74,9 +74,11 @@ impl Held {
 }
 
 /// Whether this process is the VM's: runs as the owner, a configured VMM, with the id among its
-/// arguments. Asked of a process that is held.
+/// arguments, and leads its session: a VMM is started so, and what it forks, still with its
+/// program and arguments, does not. Asked of a process that is held.
 pub(super) fn is_vmm_of(config: &Config, pid: u32, vm: VmId) -> bool {
     uid_of(pid) == Some(config.owner_uid)
+        && stat(pid).is_some_and(|stat| stat.session == pid)
         && argv(pid).is_some_and(|argv| {
             let args = argv.iter().skip(1).map(String::as_str);
             names_vm(args, vm.0) && runs_vmm(config, pid, &argv)

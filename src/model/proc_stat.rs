@@ -6,6 +6,8 @@ pub struct ProcStat {
     /// `R`, `S`, … `Z` for a zombie, `X` for dead (proc_pid_stat(5), field 3).
     pub state: char,
     pub parent: u32,
+    /// The pid of the session's leader (field 6).
+    pub session: u32,
     /// Clock ticks between boot and the process's start (field 22).
     pub start_ticks: u64,
 }
@@ -18,9 +20,10 @@ impl ProcStat {
         let mut fields = rest.split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
         let parent = fields.next()?.parse().ok()?;
-        // Field 5 comes next, field 22 is wanted.
-        let start_ticks = fields.nth(17)?.parse().ok()?;
-        Some(Self { state, parent, start_ticks })
+        let session = fields.nth(1)?.parse().ok()?;
+        // Field 7 comes next, field 22 is wanted.
+        let start_ticks = fields.nth(15)?.parse().ok()?;
+        Some(Self { state, parent, session, start_ticks })
     }
 
     /// A zombie has ended; only its parent has not noticed.
@@ -36,9 +39,9 @@ mod tests {
 
     #[test]
     fn names_with_parentheses_do_not_shift_fields() {
-        let text = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 9876 1 2 3\n";
+        let text = "42 (a) b (c)) S 1 40 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 9876 1 2 3\n";
         let stat = ProcStat::parse(text).unwrap();
-        assert_eq!(stat, ProcStat { state: 'S', parent: 1, start_ticks: 9876 });
+        assert_eq!(stat, ProcStat { state: 'S', parent: 1, session: 41, start_ticks: 9876 });
         assert!(stat.runs());
         assert!(!ProcStat { state: 'Z', ..stat }.runs());
         for bad in ["", "42 (x", "42 (x) S", "42 (x) S 1 2 3 4"] {

@@ -18,7 +18,8 @@ use crate::wire::helper::{
 /// How long a helper may be away: its own restart takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
-const GREETING_LIMIT: Duration = Duration::from_secs(5);
+/// Longer than the helper bears with peers that say nothing and keep others waiting.
+const GREETING_LIMIT: Duration = Duration::from_secs(15);
 /// Longer than any request takes: ending a VMM is the longest.
 const REPLY_LIMIT: Duration = Duration::from_secs(60);
 
