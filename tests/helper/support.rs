@@ -266,7 +266,7 @@ impl Host {
             let output = std::fs::read_link(entry.path().join("fd/1"));
             if output.is_ok_and(|path| path.starts_with(self.dir.path())) {
                 let pid = nix::unistd::Pid::from_raw(pid);
-                drop(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL));
+                let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
             }
         }
     }
