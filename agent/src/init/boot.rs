@@ -16,7 +16,7 @@ use crate::init::{InitKind, Storage};
 use crate::{control, log, serve};
 
 /// How long a booting machine waits for devices to appear.
-pub(super) const DEVICE_WAIT: Duration = Duration::from_secs(10);
+pub(super) const DEVICE_WAIT: Duration = Duration::from_secs(5);
 
 /// Where the boot is; told to the host if it ends there.
 struct Stage(&'static str);
