@@ -32,6 +32,14 @@ pub enum RunError {
     UnknownStep(String),
 }
 
+impl From<&RunError> for Failure {
+    /// The operation is neither done nor undone: the journal has it, and recovery takes it up.
+    fn from(error: &RunError) -> Self {
+        Self::from_error(Code::Internal, error)
+            .hint("restart the daemon: it finishes or undoes what its journal has as begun")
+    }
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finished {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::harness::{MemJournal, OP, created, record, rig, running};
-use super::{Settings, StepCx, StoreJournal, run, start_vm, stop_vm};
-use crate::model::{Code, EventKind, Outcome, StepEvent};
+use super::harness::{MemJournal, OP, bare, created, record, rig, running};
+use super::{Settings, StepCx, StoreJournal, create_and_start, run, start_vm, stop_vm};
+use crate::model::{Code, EventKind, OpId, Outcome, StepEvent, VmId};
 use crate::sim::{At, Fault};
 use crate::store::Store;
 
@@ -160,6 +160,34 @@ async fn the_store_keeps_what_the_runner_writes() {
     let (_, history) = StoreJournal::resume(store, OP).unwrap();
     assert_eq!(history.len(), 2 * stop_vm(None)[0].steps.len());
     assert_eq!(history[0].step, "withdraw-name");
+}
+
+/// What a daemon on the simulated host does for a hundred creates at once, without its actors.
+#[tokio::test]
+async fn a_hundred_creates_at_once_share_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let (cx, host) = rig(bare(), Duration::ZERO);
+    let began = std::time::Instant::now();
+    let creates = (0..100_u8).map(|n| {
+        let (store, cx) = (store.clone(), cx.clone());
+        async move {
+            let op = OpId([n; 16]);
+            let mut vm = record();
+            vm.id = VmId([n; 16]);
+            vm.spec.name = format!("vm-{n}").parse().unwrap();
+            vm.address = [172, 16, 0, n + 2].into();
+            let plan = create_and_start(&vm);
+            let cx = StepCx::new(op, vm, cx.ports, cx.settings);
+            run(&plan, &cx, &mut StoreJournal::new(store, op)).await.unwrap().outcome
+        }
+    });
+    let outcomes = futures::future::join_all(creates).await;
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done));
+    assert_eq!(host.world().processes.len(), 100);
+    assert_eq!(host.world().leases.len(), 100);
+    let elapsed = began.elapsed();
+    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}"); // a bound for the slowest disk
 }
 
 #[test]

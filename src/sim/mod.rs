@@ -17,6 +17,9 @@ mod process;
 mod state;
 mod world;
 
+#[cfg(test)]
+mod sim_tests;
+
 pub use fault::{At, Fault, ParseFaultError, Planned};
 pub use options::{SimOptions, ports};
 pub use state::SimWorld;

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
-use crate::model::{Digest, Name, ProcessIdentity, TapName, VmId};
+use crate::model::{
+    Digest, ImageRecord, KernelRecord, Name, ProcessIdentity, TapName, VmId, VmRecord,
+};
 use crate::ports::{DiskPlan, ImageFile, KernelFile};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +30,36 @@ pub struct SimProcess {
 }
 
 impl World {
+    /// The host of a daemon that was here before: the files of what it has on record are there,
+    /// and nothing runs, as after a restart of the host.
+    #[must_use]
+    pub fn rebooted(images: &[ImageRecord], kernels: &[KernelRecord], vms: &[VmRecord]) -> Self {
+        let image = |image: &ImageRecord| {
+            let (uuid, size, source) = (image.uuid, image.size, image.source.clone());
+            (image.digest, ImageFile { digest: image.digest, uuid, size, source })
+        };
+        let kernel = |kernel: &KernelRecord| {
+            let file = KernelFile {
+                digest: kernel.digest,
+                version: kernel.version.clone(),
+                distro: kernel.distro.clone(),
+                arch: kernel.arch.clone(),
+                modules: kernel.modules,
+                size: kernel.size,
+                source: kernel.source.clone(),
+            };
+            (kernel.digest, file)
+        };
+        let disks =
+            |vm: &VmRecord| (vm.id, DiskPlan::for_vm(vm.id, vm.spec.disk, vm.spec.work_disk));
+        Self {
+            images: images.iter().map(image).collect(),
+            kernels: kernels.iter().map(kernel).collect(),
+            disks: vms.iter().map(disks).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Without what differs from one run of the same operation to the next: process identities.
     #[must_use]
     pub fn shape(mut self) -> Self {
