@@ -93,6 +93,10 @@ impl Config {
             let why = format!("{prefix:?} is not 1 to {MAX_TAP_PREFIX_BYTES} of a-z and -");
             return Err(refuse("tap-prefix", why));
         }
+        let slot = bridge.strip_prefix(prefix).unwrap_or_default();
+        if !slot.is_empty() && slot.chars().all(|c| c.is_ascii_digit()) {
+            return Err(refuse("bridge", format!("{bridge} could be a tap's name")));
+        }
         let word = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
         if self.table.is_empty() || self.table.len() > 64 || !self.table.chars().all(word) {
             return Err(refuse("table", format!("{:?} is not a table name", self.table)));
@@ -202,13 +206,14 @@ pub(super) mod tests {
     #[test]
     fn limits_are_checked() {
         assert!(config().check().is_ok());
-        let bad: [(&str, Config); 9] = [
+        let bad: [(&str, Config); 10] = [
             ("owner", Config { owner_uid: 0, ..config() }),
             ("state-dir", Config { state_dir: "/".into(), ..config() }),
             ("state-dir", Config { state_dir: "/var/../etc".into(), ..config() }),
             ("socket", Config { socket: "helper.sock".into(), ..config() }),
             ("bridge", Config { bridge: "a/b".into(), ..config() }),
             ("bridge", Config { bridge: "sixteen-bytes-xx".into(), ..config() }),
+            ("bridge", Config { bridge: "bgtap0".into(), ..config() }),
             ("tap-prefix", Config { tap_prefix: "bg1".into(), ..config() }),
             ("tap-prefix", Config { tap_prefix: String::new(), ..config() }),
             ("table", Config { table: "a b".into(), ..config() }),
