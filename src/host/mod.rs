@@ -6,6 +6,7 @@ pub mod facts;
 mod files;
 pub mod guest;
 pub mod helper_client;
+pub mod image;
 pub mod names;
 pub mod process;
 pub mod vmm;

@@ -7,3 +7,5 @@ mod superblock;
 mod template;
 
 pub use local::LocalDisks;
+pub(in crate::host) use sparse::write_sparse;
+pub(in crate::host) use superblock::Superblock;

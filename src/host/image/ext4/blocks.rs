@@ -1,0 +1,99 @@
+//! The file's blocks, given out and written strictly upwards, and hashed on the way.
+
+use std::fs::File;
+use std::io::{self, Read};
+
+use sha2::{Digest as _, Sha256};
+
+use super::layout::{BLOCK, BLOCK_LEN, FIRST_DATA, MAX_GROUPS, PER_GROUP};
+use crate::host::disk::write_sparse;
+
+const BUFFER: usize = 1 << 20;
+
+/// Blocks that follow one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) start: u32,
+    pub(super) blocks: u32,
+}
+
+impl Run {
+    pub(super) const NONE: Self = Self { start: 0, blocks: 0 };
+}
+
+#[derive(Debug)]
+pub(super) struct Blocks {
+    file: File,
+    /// Whole blocks that are not written yet; they begin at block `flushed`.
+    buffer: Vec<u8>,
+    flushed: u32,
+    hash: Sha256,
+}
+
+impl Blocks {
+    pub(super) fn new(file: File) -> Self {
+        Self {
+            file,
+            buffer: Vec::with_capacity(BUFFER + BLOCK),
+            flushed: FIRST_DATA,
+            hash: Sha256::new(),
+        }
+    }
+
+    /// The next free block.
+    pub(super) fn next(&self) -> u32 {
+        // The buffer holds whole blocks, at most a few hundred.
+        self.flushed + u32::try_from(self.buffer.len() / BLOCK).unwrap_or(u32::MAX)
+    }
+
+    /// Appends `bytes`, filled up with zeros to whole blocks.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> io::Result<Run> {
+        self.append_from(&mut &bytes[..], bytes.len() as u64)
+    }
+
+    /// Appends `len` bytes of `from`; a source that ends before is an error.
+    pub(super) fn append_from(&mut self, from: &mut dyn Read, len: u64) -> io::Result<Run> {
+        let start = self.next();
+        let mut left = len;
+        while left > 0 {
+            let room = BUFFER - self.buffer.len();
+            let want = usize::try_from(left).map_or(room, |left| left.min(room));
+            let at = self.buffer.len();
+            self.buffer.resize(at + want, 0);
+            from.read_exact(&mut self.buffer[at..])?;
+            left -= want as u64;
+            if left == 0 {
+                self.buffer.resize(self.buffer.len().next_multiple_of(BLOCK), 0);
+            }
+            if self.buffer.len() >= BUFFER {
+                self.flush()?;
+            }
+        }
+        Ok(Run { start, blocks: self.next() - start })
+    }
+
+    /// Leaves holes up to `block`.
+    pub(super) fn skip_to(&mut self, block: u32) -> io::Result<()> {
+        while self.next() < block {
+            self.append(&[0; BLOCK])?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hash.update(&self.buffer);
+        write_sparse(&self.file, &self.buffer, u64::from(self.flushed) * BLOCK_LEN)?;
+        self.flushed = self.next();
+        self.buffer.clear();
+        if self.flushed >= MAX_GROUPS * PER_GROUP {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "an image ends at 1 TiB"));
+        }
+        Ok(())
+    }
+
+    /// Writes what is left; gives back the file and the hash of all blocks.
+    pub(super) fn finish(mut self) -> io::Result<(File, Sha256)> {
+        self.flush()?;
+        Ok((self.file, self.hash))
+    }
+}

@@ -1,0 +1,12 @@
+//! Guest kernels: from a package or from files to an ELF `vmlinux` and the modules a guest needs.
+
+mod bzimage;
+mod deb;
+mod elf;
+mod modules;
+mod prepare;
+
+pub(super) use prepare::{Prepared, from_deb, from_files};
+
+#[cfg(test)]
+pub(super) use bzimage::tests::elf as test_elf;

@@ -1,0 +1,120 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::super::bzimage::tests::elf;
+use super::super::deb::tests::package;
+use super::super::modules::tests::module;
+use super::*;
+
+fn quiet() -> ProgressSink {
+    Arc::new(|_| {})
+}
+
+fn write(bytes: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    file
+}
+
+fn import(deb: &[u8]) -> Result<Prepared, HostError> {
+    let file = write(deb);
+    from_deb(file.path(), tempfile::tempfile().unwrap(), &quiet(), &CancellationToken::new())
+}
+
+fn kernel() -> Vec<u8> {
+    let mut elf = elf();
+    elf.extend(
+        b"Linux version %s (%s)\nLinux version 6.1.0-9-cloud-amd64 (debian-kernel@x) #1\n\0",
+    );
+    elf
+}
+
+fn modules() -> Vec<(&'static str, Vec<u8>)> {
+    let zst = |bytes: Vec<u8>| zstd::encode_all(&bytes[..], 1).unwrap();
+    vec![
+        ("lib/modules/6.1.0-9-cloud-amd64/modules.builtin", b"kernel/fs/ext4/ext4.ko\n".to_vec()),
+        ("lib/modules/6.1.0-9-cloud-amd64/kernel/virtio_blk.ko.zst", zst(module("virtio"))),
+        ("lib/modules/6.1.0-9-cloud-amd64/kernel/virtio.ko", module("")),
+        ("lib/modules/6.1.0-9-cloud-amd64/kernel/virtio_mmio.ko", module("virtio")),
+        ("lib/modules/6.1.0-9-cloud-amd64/kernel/overlay.ko", module("")),
+        ("lib/modules/6.1.0-9-cloud-amd64/kernel/virtio_net.ko", module("virtio,net_failover")),
+        ("lib/modules/6.1.0-9-cloud-amd64/kernel/net_failover.ko", module("")),
+        ("lib/modules/6.1.0-9-cloud-amd64/kernel/unrelated.ko", module("")),
+    ]
+}
+
+#[test]
+fn a_package_becomes_a_kernel_with_its_modules() {
+    let mut files = modules();
+    files.push(("boot/vmlinuz-6.1.0-9-cloud-amd64", kernel()));
+    let made = import(&package("Package: linux-image-x\n", &files)).unwrap();
+    assert_eq!(made.version, "6.1.0-9-cloud-amd64");
+    assert_eq!(made.distro, "debian");
+    let wanted = ["virtio", "virtio_mmio", "virtio_blk", "overlay", "net_failover", "virtio_net"];
+    assert_eq!(made.module_names, wanted);
+    assert!(find(&made.modules, b"modules/010-virtio_mmio.ko").is_some());
+}
+
+#[test]
+fn a_package_that_only_depends_names_the_real_one() {
+    let control =
+        "Package: linux-image-cloud-amd64\nDepends: linux-image-6.1.0-9-cloud-amd64 (= 6.1)\n";
+    let error = import(&package(control, &[("usr/share/doc/x", b"y".to_vec())])).unwrap_err();
+    assert_eq!(error.code, Code::Invalid);
+    assert_eq!(error.hints, ["apt-get download linux-image-6.1.0-9-cloud-amd64"]);
+}
+
+#[test]
+fn a_kernel_that_cannot_serve_is_refused_by_what_it_lacks() {
+    let mut files = modules();
+    files.retain(|(name, _)| !name.ends_with("overlay.ko"));
+    files.push(("boot/vmlinuz-6.1.0-9-cloud-amd64", kernel()));
+    let error = import(&package("Package: x\n", &files)).unwrap_err();
+    assert!(crate::model::chain(&error).contains("it has no overlay"), "{error:?}");
+    let error = import(&package("Package: x\n", &[("boot/vmlinuz-1", b"junk".to_vec())]));
+    assert!(crate::model::chain(&error.unwrap_err()).contains("neither"));
+}
+
+#[test]
+fn damaged_packages_are_refused() {
+    let mut files = modules();
+    files.push(("boot/vmlinuz-6.1.0-9-cloud-amd64", kernel()));
+    let deb = package("Package: x\n", &files);
+    for len in (0..deb.len() - 1).step_by(97) {
+        let error = import(&deb[..len]).unwrap_err();
+        assert!(matches!(error.code, Code::Corrupt | Code::Invalid), "{len}: {error:?}");
+    }
+    let mut files = modules();
+    files.push(("lib/modules/6.1.0-9-cloud-amd64/kernel/bad.ko", b"no elf".to_vec()));
+    assert_eq!(import(&package("Package: x\n", &files)).unwrap_err().code, Code::Corrupt);
+}
+
+#[test]
+fn files_and_a_modules_directory_do_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let tree = dir.path().join("6.1.0-9-cloud-amd64");
+    for (name, bytes) in modules() {
+        let path = dir.path().join(name.strip_prefix("lib/modules/").unwrap());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let kernel_file = write(&kernel());
+    let import = |modules: Option<PathBuf>| {
+        let spill = tempfile::tempfile().unwrap();
+        let cancel = CancellationToken::new();
+        from_files(kernel_file.path(), modules.as_deref(), spill, &quiet(), &cancel)
+    };
+    assert_eq!(import(Some(tree)).unwrap().module_names.len(), 6);
+    let alone = import(None).unwrap();
+    assert_eq!((alone.version.as_str(), alone.modules.len()), ("6.1.0-9-cloud-amd64", 0));
+    assert_eq!(import(Some(dir.path().join("none"))).unwrap_err().code, Code::NotFound);
+}
+
+#[test]
+fn a_cancelled_import_says_so() {
+    let file = write(&package("Package: x\n", &modules()));
+    let cancel = CancellationToken::new();
+    cancel.cancel();
+    let made = from_deb(file.path(), tempfile::tempfile().unwrap(), &quiet(), &cancel);
+    assert_eq!(made.unwrap_err().code, Code::Cancelled);
+}

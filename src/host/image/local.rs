@@ -1,0 +1,257 @@
+//! `ImageHost` on the local file system.
+//!
+//! Owner of `<state>/{images,kernels,initrd,tmp}`. Long work runs on blocking threads and child
+//! processes and heeds the cancellation token; dropping a future cancels its work too. Until the
+//! last rename everything is in a work directory that goes with the work, however it ends.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::ext4::Builder;
+use super::import::{self, ImportError, Watch};
+use super::shelf::Shelf;
+use super::workdir::WorkDir;
+use super::{debian, kernel};
+use crate::host::files::blocking;
+use crate::model::{Code, Digest, OpId, Size};
+use crate::ports::{
+    BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, PortFuture,
+    ProgressSink,
+};
+
+#[derive(Clone, Debug)]
+pub struct LocalImages {
+    shelf: Arc<Shelf>,
+}
+
+/// An image in the making.
+#[derive(Debug)]
+pub(super) struct Draft {
+    work: WorkDir,
+    builder: Builder,
+    watch: Watch,
+    shelf: Arc<Shelf>,
+    /// Of errors: what was done to what.
+    operation: &'static str,
+    object: String,
+}
+
+impl LocalImages {
+    /// Keeps everything below `state`; `agent_bin` becomes the initramfs's init.
+    pub fn new(state: &Path, agent_bin: PathBuf) -> Result<Self, HostError> {
+        Ok(Self { shelf: Arc::new(Shelf::new(state, agent_bin)?) })
+    }
+
+    /// Reads all of an image and compares it with its digest; for `doctor`.
+    pub async fn verify_image(
+        &self,
+        digest: Digest,
+        cancel: &CancellationToken,
+    ) -> Result<(), HostError> {
+        let (shelf, stop) = (self.shelf.clone(), cancel.child_token());
+        let _guard = stop.clone().drop_guard();
+        blocking("verify image", move || shelf.verify_image(digest, &stop)).await
+    }
+
+    /// Reads all of a kernel and compares it with its manifest; for `doctor`.
+    pub async fn verify_kernel(&self, digest: Digest) -> Result<(), HostError> {
+        let shelf = self.shelf.clone();
+        blocking("verify kernel", move || shelf.verify_kernel(digest)).await
+    }
+
+    async fn image(
+        &self,
+        op: OpId,
+        recipe: &ImageRecipe,
+        progress: ProgressSink,
+        cancel: &CancellationToken,
+    ) -> Result<ImageFile, HostError> {
+        let stop = cancel.child_token();
+        let _guard = stop.clone().drop_guard();
+        let (shelf, watch) = (self.shelf.clone(), Watch::new(progress.clone(), stop.clone()));
+        match recipe {
+            ImageRecipe::Tar { path } => {
+                let path = path.clone();
+                blocking("import image", move || {
+                    let source = format!("tar {}", file_name(&path));
+                    let mut draft =
+                        Draft::new(shelf, watch, "import", &path.display().to_string())?;
+                    let file = open_archive(&path)?;
+                    draft.tar(BufReader::with_capacity(1 << 18, file))?;
+                    draft.publish(source)
+                })
+                .await
+            }
+            ImageRecipe::Directory { path } => {
+                let path = path.clone();
+                blocking("import image", move || {
+                    let source = format!("directory {}", file_name(&path));
+                    let mut draft =
+                        Draft::new(shelf, watch, "import", &path.display().to_string())?;
+                    draft.directory(&path)?;
+                    draft.publish(source)
+                })
+                .await
+            }
+            ImageRecipe::Debian { suite, include, mirror } => {
+                let order = debian::Order::new(suite, include, mirror.as_deref())?;
+                tracing::info!(op_id = %op, suite, "building a Debian image");
+                let draft =
+                    blocking("build image", move || Draft::new(shelf, watch, "build", "image"))
+                        .await?;
+                debian::build(order, draft, progress, stop).await
+            }
+        }
+    }
+
+    async fn kernel(
+        &self,
+        recipe: &KernelRecipe,
+        progress: ProgressSink,
+        cancel: &CancellationToken,
+    ) -> Result<KernelFile, HostError> {
+        let stop = cancel.child_token();
+        let _guard = stop.clone().drop_guard();
+        let (shelf, recipe) = (self.shelf.clone(), recipe.clone());
+        blocking("import kernel", move || {
+            let work = WorkDir::new(&shelf.tmp)?;
+            let spill = create(&work.file("modules"))?;
+            let (made, source) = match &recipe {
+                KernelRecipe::Deb { path } => {
+                    (kernel::from_deb(path, spill, &progress, &stop)?, file_name(path))
+                }
+                KernelRecipe::Files { kernel: file, modules } => {
+                    let made =
+                        kernel::from_files(file, modules.as_deref(), spill, &progress, &stop)?;
+                    (made, file_name(file))
+                }
+            };
+            shelf.put_kernel(&made, source)
+        })
+        .await
+    }
+}
+
+impl Draft {
+    fn new(
+        shelf: Arc<Shelf>,
+        watch: Watch,
+        operation: &'static str,
+        object: &str,
+    ) -> Result<Self, HostError> {
+        let work = WorkDir::new(&shelf.tmp)?;
+        let builder = Builder::new(create(&work.file(DRAFT))?);
+        Ok(Self { work, builder, watch, shelf, operation, object: object.to_owned() })
+    }
+
+    /// Adds an archive's entries.
+    pub(super) fn tar(&mut self, from: impl BufRead + Send + 'static) -> Result<(), HostError> {
+        let done = import::from_tar(from, &mut self.builder, &mut self.watch);
+        done.map_err(|error| error.on(self.operation, &self.object))
+    }
+
+    fn directory(&mut self, path: &Path) -> Result<(), HostError> {
+        let done = import::from_dir(path, &mut self.builder, &mut self.watch);
+        done.map_err(|error| error.on(self.operation, &self.object))
+    }
+
+    /// Finishes the file system and puts it on the shelf.
+    pub(super) fn publish(self, source: String) -> Result<ImageFile, HostError> {
+        let Self { work, builder, watch, shelf, operation, object } = self;
+        let failed = |error: ImportError| error.on(operation, &object);
+        import::check_root(&builder).map_err(failed)?;
+        let entries = builder.entries();
+        let built = builder.finish().map_err(|error| failed(error.into()))?;
+        if watch.cancel.is_cancelled() {
+            return Err(failed(ImportError::Cancelled));
+        }
+        shelf.put_image(&work.file(DRAFT), built)?;
+        let size = Size::from_bytes(built.bytes);
+        (watch.progress)(format!("{entries} files, {size}"));
+        Ok(ImageFile { digest: built.digest, uuid: built.uuid, size, source })
+    }
+}
+
+const DRAFT: &str = "rootfs.ext4";
+
+fn create(path: &Path) -> Result<File, HostError> {
+    File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .map_err(|error| HostError::io("make", path.display().to_string(), error))
+}
+
+/// A pipe would do as well, but a device or a directory would not.
+fn open_archive(path: &Path) -> Result<File, HostError> {
+    let named = || path.display().to_string();
+    let failed = |error: io::Error| HostError::io("open", named(), error);
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(HostError::new(Code::Invalid, "import", named())
+            .because("it is neither a file nor a directory"));
+    }
+    File::open(path).map_err(failed)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+impl ImageHost for LocalImages {
+    fn make_image<'a>(
+        &'a self,
+        op: OpId,
+        recipe: &'a ImageRecipe,
+        progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ImageFile> {
+        Box::pin(self.image(op, recipe, progress, cancel))
+    }
+
+    fn make_kernel<'a>(
+        &'a self,
+        op: OpId,
+        recipe: &'a KernelRecipe,
+        progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, KernelFile> {
+        tracing::info!(op_id = %op, ?recipe, "importing a kernel");
+        Box::pin(self.kernel(recipe, progress, cancel))
+    }
+
+    fn remove_image(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()> {
+        let shelf = self.shelf.clone();
+        tracing::info!(op_id = %op, %digest, "removing an image");
+        Box::pin(blocking("remove image", move || shelf.remove_image(digest)))
+    }
+
+    fn remove_kernel(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()> {
+        let shelf = self.shelf.clone();
+        tracing::info!(op_id = %op, %digest, "removing a kernel");
+        Box::pin(blocking("remove kernel", move || shelf.remove_kernel(digest)))
+    }
+
+    fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {
+        let shelf = self.shelf.clone();
+        tracing::debug!(op_id = %op, %image, %kernel, "checking boot files");
+        Box::pin(blocking("check boot files", move || shelf.boot_files(image, kernel)))
+    }
+
+    fn sweep<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, u32> {
+        let (shelf, known) = (self.shelf.clone(), known.to_vec());
+        Box::pin(blocking("sweep", move || {
+            let removed = shelf.sweep(&known)? + debian::sweep();
+            tracing::debug!(op_id = %op, removed, "swept leftovers");
+            Ok(removed)
+        }))
+    }
+}
+
+#[cfg(test)]
+#[path = "local_tests.rs"]
+mod tests;

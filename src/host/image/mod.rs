@@ -1,0 +1,23 @@
+//! Files of images and kernels: ext4 root file systems, kernels with their modules, initramfs.
+//!
+//! ```text
+//! tar, directory, mmdebstrap -> import -> ext4 -> images/<digest>.ext4
+//! package, kernel file       -> kernel         -> kernels/<digest>/{vmlinux,modules.cpio,manifest.json}
+//! kernel + agent             -> cpio           -> initrd/<kernel>-<agent>.cpio
+//! ```
+//!
+//! All of it works as an ordinary user.
+
+mod apt_sources;
+mod cpio;
+mod debian;
+mod ext4;
+mod import;
+mod kernel;
+mod local;
+mod shelf;
+mod tarball;
+mod unpack;
+mod workdir;
+
+pub use local::LocalImages;
