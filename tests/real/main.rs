@@ -6,5 +6,10 @@
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
 #![allow(clippy::print_stderr, reason = "skipped tests say so")]
 
+mod crash;
+mod guest;
 mod lifecycle;
+mod network;
+mod refusals;
 mod support;
+mod terminal;
