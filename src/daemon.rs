@@ -114,7 +114,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             running.map(|vm| (vm.spec.name, vm.address)).collect::<BTreeMap<_, _>>()
         }
     };
-    let dns = DnsActor::launch(Arc::clone(&raw.names), events.sink.clone(), names);
+    let dns = DnsActor::launch(raw.names.clone(), events.sink.clone(), names);
     let ports = Ports {
         hypervisor: Arc::clone(&raw.hypervisor),
         process: Arc::clone(&raw.process),
@@ -202,7 +202,9 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     tasks.close();
     bounded("operations", tasks.wait()).await;
     drop(std::fs::remove_file(&config.socket)); // a socket that nobody serves only misleads
-    bounded("dns", async { drop(raw.names.stop().await) }).await;
+    if let Some(names) = &raw.names {
+        bounded("dns", async { drop(names.stop().await) }).await;
+    }
     drop(house);
     bounded("store", async { drop(store.flush().await) }).await;
     tracing::info!(elapsed_ms = ended.elapsed().as_millis(), "bangerd ended");

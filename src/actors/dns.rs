@@ -23,7 +23,8 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct DnsActor {
     bell: DeathBell,
-    host: Arc<dyn NameHost>,
+    /// None: names are kept, and nobody is told.
+    host: Option<Arc<dyn NameHost>>,
     names: BTreeMap<Name, Ipv4Addr>,
     bound: Option<SocketAddr>,
 }
@@ -60,21 +61,21 @@ impl DnsActor {
     /// `published` answers with the names that should be known; it is asked at every incarnation.
     #[must_use]
     pub fn launch(
-        host: Arc<dyn NameHost>,
+        host: Option<Arc<dyn NameHost>>,
         events: EventSink,
         published: impl Fn() -> BTreeMap<Name, Ipv4Addr> + 'static,
     ) -> DnsHandle {
         DnsHandle(service::keep("dns", SLOTS, Some(events), move |bell| {
-            let (host, names) = (Arc::clone(&host), published());
-            for (name, address) in &names {
-                host.set(name, *address);
+            let (host, names) = (host.clone(), published());
+            if let Some(host) = &host {
+                names.iter().for_each(|(name, address)| host.set(name, *address));
             }
             Self { bell, host, names, bound: None }.start()
         }))
     }
 
     fn serve(&mut self, ctx: &mut Context<Self>) {
-        let host = Arc::clone(&self.host);
+        let Some(host) = self.host.clone() else { return };
         let serving = async move { host.serve().await };
         ctx.spawn(serving.into_actor(self).map(|served, act, ctx| match served {
             Ok(address) => {
@@ -106,7 +107,9 @@ impl Handler<Req<Publish>> for DnsActor {
 
     fn handle(&mut self, req: Req<Publish>, _: &mut Self::Context) -> Self::Result {
         let Publish(name, address) = req.cmd;
-        self.host.set(&name, address);
+        if let Some(host) = &self.host {
+            host.set(&name, address);
+        }
         self.names.insert(name, address);
         Ok(())
     }
@@ -119,7 +122,9 @@ impl Handler<Req<Withdraw>> for DnsActor {
         let Withdraw(name, address) = req.cmd;
         // A later VM may have taken the name over.
         if self.names.get(&name) == Some(&address) {
-            self.host.remove(&name);
+            if let Some(host) = &self.host {
+                host.remove(&name);
+            }
             self.names.remove(&name);
         }
         Ok(())

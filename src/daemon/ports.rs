@@ -27,7 +27,8 @@ pub(super) struct Raw {
     pub(super) disk: Arc<dyn DiskHost>,
     pub(super) guest: Arc<dyn GuestLink>,
     pub(super) images: Arc<dyn ImageHost>,
-    pub(super) names: Arc<dyn NameHost>,
+    /// None where the configuration turns names off.
+    pub(super) names: Option<Arc<dyn NameHost>>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -55,7 +56,7 @@ fn simulated(config: &Config, sim: &Sim) -> Result<Raw, DaemonError> {
         disk: Arc::<SimWorld>::clone(&world),
         guest: Arc::<SimWorld>::clone(&world),
         images: Arc::<SimWorld>::clone(&world),
-        names: Arc::<SimWorld>::clone(&world),
+        names: config.network.dns_listen.map(|_| Arc::<SimWorld>::clone(&world) as _),
         clock: Arc::new(SystemClock),
     })
 }

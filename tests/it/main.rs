@@ -5,5 +5,6 @@
 
 mod boundaries;
 mod cli;
+mod gateway;
 mod support;
 mod wire_compat;

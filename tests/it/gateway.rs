@@ -1,0 +1,98 @@
+//! The daemon's socket under clients that are broken, old or hostile: each is answered or dropped,
+//! and the next one is served as if nothing had been.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::support::simulated::Simulated;
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+fn connect(daemon: &Simulated) -> UnixStream {
+    let stream = UnixStream::connect(daemon.socket()).unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
+    stream
+}
+
+fn greeted(daemon: &Simulated) -> UnixStream {
+    let mut stream = connect(daemon);
+    stream.write_all(b"BANGER-D\x01\x00\x01\x00\x00\x00\x00\x00").unwrap();
+    let mut answer = [0; 16];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"BANGER-D\x01\x00\x01\x00\x00\x00\x00\x00");
+    stream
+}
+
+/// Whatever it says, it ends; it never hangs and never answers with success.
+fn ends(mut stream: UnixStream) -> Vec<u8> {
+    let mut said = vec![];
+    stream.read_to_end(&mut said).unwrap_or_else(|error| panic!("still open: {error}"));
+    said
+}
+
+fn served(daemon: &Simulated) {
+    let ping = [vec![18, 0, 0, 0], vec![7; 16], vec![0, 0]].concat();
+    let mut stream = greeted(daemon);
+    stream.write_all(&ping).unwrap();
+    let mut reply = [0; 6];
+    stream.read_exact(&mut reply).unwrap();
+    assert_eq!(reply[..4], [2, 0, 0, 0], "a frame of two bytes: Done(Nothing)");
+}
+
+#[test]
+fn another_version_is_refused_with_our_bounds() {
+    let daemon = Simulated::start("");
+    let mut stream = connect(&daemon);
+    stream.write_all(b"BANGER-D\x07\x00\x09\x00\x00\x00\x00\x00").unwrap();
+    assert_eq!(ends(stream), b"BANGER-D\x01\x00\x01\x00\x01\x00\x00\x00");
+    served(&daemon);
+}
+
+#[test]
+fn strangers_oversized_truncated_and_random_bytes_harm_nobody() {
+    let daemon = Simulated::start("");
+    let mut stranger = connect(&daemon);
+    stranger.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    ends(stranger);
+
+    let mut oversized = greeted(&daemon);
+    oversized.write_all(&u32::MAX.to_le_bytes()).unwrap();
+    ends(oversized);
+
+    let mut truncated = greeted(&daemon);
+    truncated.write_all(&[200, 0, 0, 0, 1, 2, 3]).unwrap();
+    truncated.shutdown(std::net::Shutdown::Write).unwrap();
+    ends(truncated);
+
+    // A fixed sequence (SplitMix64), so that a failure can be seen again.
+    let mut seed = 1_u64;
+    let mut random = || {
+        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        u8::try_from((mixed ^ (mixed >> 27)) & 0xff).unwrap()
+    };
+    for length in 0..200_u32 {
+        let mut stream = greeted(&daemon);
+        let mut frame = length.to_le_bytes().to_vec();
+        frame.extend((0..length).map(|_| random()));
+        stream.write_all(&frame).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        ends(stream);
+    }
+    served(&daemon);
+}
+
+#[test]
+fn a_client_that_stops_in_the_middle_does_not_hold_others_up() {
+    let daemon = Simulated::start("");
+    let stuck: Vec<_> = (0..50)
+        .map(|_| {
+            let mut stream = greeted(&daemon);
+            stream.write_all(&[200, 0, 0, 0, 1]).unwrap();
+            stream
+        })
+        .collect();
+    served(&daemon);
+    drop(stuck);
+}
