@@ -11,6 +11,7 @@ use crate::host::facts;
 use crate::host::guest::AgentLink;
 use crate::host::helper_client::{HelperClient, HelperNet, HelperProcess};
 use crate::host::image::LocalImages;
+use crate::host::names::DnsServer;
 use crate::host::vmm::{VmmConfig, Vmms};
 use crate::ports::{
     Clock, DiskHost, GuestLink, Hypervisor, ImageHost, NameHost, NetHost, ProcessHost,
@@ -73,7 +74,7 @@ fn real(config: &Config) -> Result<Raw, DaemonError> {
         disk: Arc::new(LocalDisks::new(&config.state_dir, &config.run_dir)?),
         guest: Arc::new(AgentLink),
         images: Arc::new(LocalImages::new(&config.state_dir, agent_bin(config))?),
-        names: Arc::new(SimWorld::new(SimOptions::new(subnet))),
+        names: config.network.dns_listen.map(|at| Arc::new(DnsServer::new(at, subnet)) as _),
         clock: Arc::new(SystemClock),
     })
 }
