@@ -55,6 +55,14 @@ impl Observed {
         self.with(|seen| seen.handles.guest_boot_id = Some(boot_id));
     }
 
+    /// What was seen of the process and in it is history.
+    pub(super) fn forget_process(&self) {
+        self.with(|seen| {
+            seen.handles.process = None;
+            seen.handles.guest_boot_id = None;
+        });
+    }
+
     /// Nothing runs any more.
     pub(super) fn clear(&self) {
         self.with(|seen| seen.handles = VmHandles::default());

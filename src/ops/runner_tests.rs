@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::harness::{MemJournal, OP, bare, created, record, rig, running};
 use super::{Settings, StepCx, StoreJournal, create_and_start, run, start_vm, stop_vm};
-use crate::model::{Code, EventKind, OpId, Outcome, StepEvent, VmId};
+use crate::model::{Code, EventKind, OpId, Outcome, StepEvent, VmHandles, VmId};
 use crate::sim::{At, Fault};
 use crate::store::Store;
 
@@ -40,6 +40,20 @@ async fn handles_are_found_on_the_way() {
     assert_eq!(handles.tap.as_ref(), host.world().leases.get(&record().id));
     assert_eq!(handles.guest_boot_id.as_deref(), end.output("await-ready"));
     assert_eq!(handles.vmm.as_deref(), Some("sim 1 (none: the host is simulated)"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn handles_of_what_was_undone_are_forgotten() {
+    let (cx, host) = rig(created().await, Duration::ZERO);
+    host.plan(every("names.publish"), Fault::Refuse);
+    run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap();
+    assert_eq!(cx.observed.handles(), VmHandles::default());
+    // A process that could not be ended is still there, and known.
+    let (cx, host) = rig(created().await, Duration::ZERO);
+    host.plan(every("names.publish"), Fault::Refuse);
+    host.plan(every("process.ensure_gone"), Fault::Refuse);
+    run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap();
+    assert!(cx.observed.handles().process.is_some());
 }
 
 #[tokio::test(start_paused = true)]

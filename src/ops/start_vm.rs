@@ -83,7 +83,12 @@ impl Step for LeaseTap {
     }
 
     fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
-        async move { Ok(cx.ports.taps.release(cx.op, cx.vm.id).await?) }.boxed()
+        async move {
+            cx.ports.taps.release(cx.op, cx.vm.id).await?;
+            cx.observed.clear();
+            Ok(())
+        }
+        .boxed()
     }
 }
 
@@ -240,6 +245,7 @@ impl Step for SpawnVmm {
     fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
         async move {
             cx.ports.process.ensure_gone(cx.op, cx.vm.id).await?;
+            cx.observed.forget_process();
             Ok(())
         }
         .boxed()
