@@ -31,6 +31,10 @@ const INCLUDE: [&str; 5] = ["ca-certificates", "iproute2", "iputils-ping", "less
 /// Files get no later time than this, so the same packages give the same bytes.
 const EPOCH: &str = "1686355200";
 
+/// This host's name, resolver and way to its mirror are not the guest's business, and would make
+/// the image differ from host to host.
+const FORGET: &str = "cd \"$1\"/etc && rm -f resolv.conf hostname apt/apt.conf.d/99mmdebstrap";
+
 /// How long mmdebstrap gets to clean up after itself.
 const GRACE: Duration = Duration::from_secs(15);
 
@@ -87,12 +91,8 @@ impl Order {
             "--format=tar".to_owned(),
             format!("--include={}", include.join(",")),
         ];
-        if !apt.is_empty() {
-            // How this host reaches its mirror is not the guest's business.
-            arguments.extend(apt.iter().map(|option| format!("--aptopt={option}")));
-            let forget = "--customize-hook=rm -f \"$1\"/etc/apt/apt.conf.d/99mmdebstrap";
-            arguments.push(forget.to_owned());
-        }
+        arguments.extend(apt.iter().map(|option| format!("--aptopt={option}")));
+        arguments.push(format!("--customize-hook={FORGET}"));
         arguments.extend([self.suite.clone(), "-".to_owned()]);
         match &self.mirror {
             Some(mirror) => arguments.push(mirror.clone()),
@@ -320,7 +320,14 @@ async fn tell(from: Option<impl AsyncRead + Unpin>, progress: ProgressSink) -> V
 /// `I: running apt-get update...`, but not what is only of interest to mmdebstrap's author.
 fn stage(line: &str) -> Option<&str> {
     let stage = line.strip_prefix("I: ")?.trim_end_matches("...");
-    let noise = ["automatically chosen", "tempdir", "success in", "done", "chroot architecture"];
+    let noise = [
+        "automatically chosen",
+        "tempdir",
+        "success in",
+        "done",
+        "chroot architecture",
+        "--customize-hook",
+    ];
     (!noise.iter().any(|word| stage.contains(word))).then_some(stage)
 }
 

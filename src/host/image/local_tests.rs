@@ -471,6 +471,23 @@ async fn a_real_kernel_package_is_imported() {
     rig.images.verify_kernel(made.digest).await.unwrap();
 }
 
+#[tokio::test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+async fn a_real_archive_is_imported() {
+    let Some(tar) = std::env::var_os("BANGER_TEST_TAR") else {
+        eprintln!("skipped: BANGER_TEST_TAR names no archive");
+        return;
+    };
+    let rig = Rig::new();
+    for _ in 0..2 {
+        let start = std::time::Instant::now();
+        let made = rig.make(ImageRecipe::Tar { path: tar.clone().into() }).await.unwrap();
+        eprintln!("{:?}: {made:?}", start.elapsed());
+        check(&rig.image(&made));
+    }
+    rig.files();
+}
+
 /// Builds a real image; as an ordinary user too when run as one.
 #[tokio::test]
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
