@@ -286,6 +286,55 @@ async fn a_directory_keeps_what_it_has() {
 }
 
 #[tokio::test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+async fn a_file_that_may_not_be_read_is_named() {
+    if nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: root may read everything");
+        return;
+    }
+    let rig = Rig::new();
+    let from = rig.dir.path().join("from");
+    fs::create_dir_all(from.join("etc")).unwrap();
+    fs::write(from.join("etc/shadow"), "x").unwrap();
+    fs::set_permissions(from.join("etc/shadow"), fs::Permissions::from_mode(0)).unwrap();
+    let error = rig.make(ImageRecipe::Directory { path: from }).await.unwrap_err();
+    assert_eq!(error.code, Code::Denied);
+    assert!(chain(&error).contains("etc/shadow"), "{error:?}");
+    assert!(rig.files().is_empty());
+}
+
+/// The daemon is never root: what passes here as root must pass as anybody.
+#[test]
+#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+#[allow(clippy::disallowed_methods, reason = "tests run themselves")]
+fn an_ordinary_user_can_do_all_of_it() {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: this is an ordinary user");
+        return;
+    }
+    // Where it was built may be closed to others.
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    let program = dir.path().join("tests");
+    fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"])
+        .arg(&program)
+        .args(["host::image::", "host::disk::"])
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("TMPDIR", dir.path())
+        .output();
+    let Ok(output) = output else {
+        eprintln!("skipped: there is no setpriv");
+        return;
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}");
+    assert!(said.contains("a_tar_keeps_everything_and_is_there_once ... ok"), "{said}");
+}
+
+#[tokio::test]
 async fn many_imports_of_one_archive_end_with_one_file() {
     let rig = Rig::new();
     let bytes = finish(root());
