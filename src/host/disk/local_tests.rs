@@ -1,3 +1,5 @@
+//! The port as a whole, with real file systems as e2fsck sees them.
+
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 use std::time::Instant;

@@ -1,3 +1,5 @@
+//! Arguments to mmdebstrap and what is made of its words; real builds are `local_tests.rs`'s.
+
 use std::sync::{Arc, Mutex};
 
 use super::*;

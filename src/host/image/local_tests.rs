@@ -1,3 +1,5 @@
+//! The port as a whole: real files, hostile archives, full disks, and ordinary users.
+
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
@@ -296,7 +298,7 @@ async fn a_file_that_may_not_be_read_is_named() {
     let from = rig.dir.path().join("from");
     fs::create_dir_all(from.join("etc")).unwrap();
     fs::write(from.join("etc/shadow"), "x").unwrap();
-    fs::set_permissions(from.join("etc/shadow"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(from.join("etc/shadow"), fs::Permissions::from_mode(0o000)).unwrap();
     let error = rig.make(ImageRecipe::Directory { path: from }).await.unwrap_err();
     assert_eq!(error.code, Code::Denied);
     assert!(chain(&error).contains("etc/shadow"), "{error:?}");

@@ -1,3 +1,5 @@
+//! What the writer makes, as e2fsck and debugfs see it.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,3 +1,5 @@
+//! Kernels from made-up packages and directories; the real package is `local_tests.rs`'s.
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
