@@ -569,10 +569,14 @@ async fn a_real_debian_is_built() {
     assert!(stat("/etc/shadow").contains("User:     0   Group:    42"), "{}", stat("/etc/shadow"));
     assert!(stat("/etc/resolv.conf").contains("not found"));
 
-    // Cancelled at the first stage: nothing stays, not even a process.
+    // Cancelled amidst the work: nothing stays, not even a process.
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
-    let sink: ProgressSink = Arc::new(move |_| stop.cancel());
+    let sink: ProgressSink = Arc::new(move |line| {
+        if line.contains("installing essential") {
+            stop.cancel();
+        }
+    });
     let error = rig.images.make_image(OP, &recipe(&[]), sink, &cancel).await.unwrap_err();
     assert_eq!(error.code, Code::Cancelled, "{error:?}");
     assert_eq!(rig.files().len(), 1);
