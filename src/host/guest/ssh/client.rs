@@ -172,7 +172,9 @@ fn config() -> Config {
             ]
             .into(),
             key: vec![Algorithm::Ed25519].into(),
-            cipher: vec![cipher::CHACHA20_POLY1305, cipher::AES_256_GCM].into(),
+            // Processors have instructions for AES, and their emulators too.
+            cipher: vec![cipher::AES_128_GCM, cipher::AES_256_GCM, cipher::CHACHA20_POLY1305]
+                .into(),
             mac: vec![mac::HMAC_SHA256_ETM, mac::HMAC_SHA256].into(),
             compression: vec![compression::NONE].into(),
             ..Preferred::default()
