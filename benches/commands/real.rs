@@ -122,7 +122,7 @@ impl Tap {
 
 impl Drop for Tap {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["link", "delete", &self.0]).status();
+        drop(Command::new("ip").args(["link", "delete", &self.0]).status());
     }
 }
 
@@ -209,8 +209,8 @@ struct Ended(Child);
 
 impl Drop for Ended {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{host, until};
+use crate::support::{new_host, until};
 
 fn kill_hard(pid: u64) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
@@ -13,7 +13,7 @@ fn kill_hard(pid: u64) {
 
 #[test]
 fn a_vmm_killed_is_noticed_told_and_cleaned_up() {
-    let host = host!();
+    let host = new_host!();
     let before = host.world();
     host.banger(&["vm", "run", "-d", "--name", "web", "--nat"]).ok();
     let say = "echo last-words > /dev/console";
@@ -41,7 +41,7 @@ fn a_vmm_killed_is_noticed_told_and_cleaned_up() {
 
 #[test]
 fn daemon_and_helper_may_be_killed_under_a_running_guest() {
-    let mut host = host!();
+    let mut host = new_host!();
     let before = host.world();
     host.banger(&["vm", "run", "-d", "--name", "web"]).ok();
     let boot = host.show("web")["guest_boot_id"].clone();
@@ -64,7 +64,7 @@ fn daemon_and_helper_may_be_killed_under_a_running_guest() {
 
 #[test]
 fn a_guest_that_dies_while_nobody_watches_is_found_dead() {
-    let mut host = host!();
+    let mut host = new_host!();
     let before = host.world();
     host.banger(&["vm", "run", "-d", "--name", "web", "--nat"]).ok();
     let pid = host.show("web")["pid"].as_u64().unwrap();
@@ -79,7 +79,7 @@ fn a_guest_that_dies_while_nobody_watches_is_found_dead() {
 
 #[test]
 fn a_daemon_killed_in_the_middle_of_a_start_takes_it_back() {
-    let mut host = host!();
+    let mut host = new_host!();
     let before = host.world();
     let mut running = host.banger_command(&["vm", "run", "-d", "--name", "web"]).spawn().unwrap();
     until("the VMM runs", Duration::from_secs(30), || !host.guests().is_empty());

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::support::{Outcome, host};
+use crate::support::{Outcome, new_host};
 
 #[test]
 fn exec_carries_streams_environment_and_every_kind_of_end() {
-    let host = host!();
+    let host = new_host!();
     host.banger(&["vm", "run", "-d", "--name", "g", "-e", "FROM_RUN=one"]).ok();
     let exec = |args: &[&str]| {
         let mut all = vec!["vm", "exec"];
@@ -31,10 +31,10 @@ fn exec_carries_streams_environment_and_every_kind_of_end() {
 
 #[test]
 fn megabytes_pass_both_ways_unharmed() {
-    let host = host!();
+    let host = new_host!();
     host.banger(&["vm", "run", "-d", "--name", "g"]).ok();
     let data: Vec<u8> =
-        (0..8_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        (0..8_u32 << 20).map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()[1]).collect();
     let mut child = host
         .banger_command(&[
             "vm",
@@ -62,7 +62,7 @@ fn megabytes_pass_both_ways_unharmed() {
 
 #[test]
 fn openssh_is_at_home_in_the_guest() {
-    let host = host!();
+    let host = new_host!();
     host.banger(&["vm", "run", "-d", "--name", "g"]).ok();
     // The daemon's answer is for the CLI alone; a user's own key goes in by its own way.
     let key = host.dir.join("key");
@@ -97,7 +97,7 @@ fn ssh_args(dir: &std::path::Path, address: &str, command: &[&str]) -> Words {
 
 #[test]
 fn logs_tell_the_guests_story_while_it_runs_and_after() {
-    let host = host!();
+    let host = new_host!();
     host.banger(&["vm", "run", "-d", "--name", "g"]).ok();
     let say = "echo the-guest-said-this > /dev/console";
     host.banger(&["vm", "exec", "g", "--", "sh", "-c", say]).ok();

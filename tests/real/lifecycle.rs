@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::{host, until};
+use crate::support::{new_host, until};
 
 #[test]
 fn run_brings_back_output_and_exit_code_and_leaves_nothing() {
-    let host = host!();
+    let host = new_host!();
     let before = host.world();
     let command = "uname -r; cat /etc/os-release; hostname; exit 7";
     let ran =
@@ -19,7 +19,7 @@ fn run_brings_back_output_and_exit_code_and_leaves_nothing() {
 
 #[test]
 fn what_was_written_survives_stop_start_and_restart() {
-    let host = host!();
+    let host = new_host!();
     let before = host.world();
     assert_eq!(host.banger(&["vm", "run", "-d", "--name", "web"]).ok(), "web\n");
     let boot = |host: &crate::support::Host| host.show("web")["guest_boot_id"].clone();
@@ -43,7 +43,7 @@ fn what_was_written_survives_stop_start_and_restart() {
 
 #[test]
 fn several_names_in_one_command_and_one_that_is_wrong() {
-    let host = host!();
+    let host = new_host!();
     let before = host.world();
     for name in ["a", "b"] {
         host.banger(&["vm", "create", "--no-start", "--name", name]).ok();

@@ -3,6 +3,7 @@
 //! Each test has a host of its own: a network namespace, a state directory, a bridge, sockets. It
 //! goes when the test ends, however it ends. Without root every test says so in a line and ends.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should end")]
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
 #![allow(clippy::print_stderr, reason = "skipped tests say so")]
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Host, host, until};
+use crate::support::{Host, new_host, until};
 
 fn guest(host: &Host, name: &str, command: &[&str]) -> crate::support::Outcome {
     let mut args = vec!["vm", "exec", name, "--"];
@@ -12,7 +12,7 @@ fn guest(host: &Host, name: &str, command: &[&str]) -> crate::support::Outcome {
 
 #[test]
 fn guests_reach_each_other_and_the_host_and_have_names() {
-    let host = host!(crate::support::Settings {
+    let host = new_host!(crate::support::Settings {
         config: String::new(),
         ..crate::support::Settings::default()
     });
@@ -43,7 +43,7 @@ fn guests_reach_each_other_and_the_host_and_have_names() {
 /// A second namespace stands for the outside world.
 #[test]
 fn only_with_nat_a_guest_reaches_what_lies_behind_the_host() {
-    let host = host!();
+    let host = new_host!();
     let _outside = Outside::behind(&host);
     let rules = || host.inside("nft", &["list", "ruleset"]).stdout;
     host.banger(&["vm", "run", "-d", "--name", "in"]).ok();
@@ -89,7 +89,7 @@ impl Drop for Outside {
 
 #[test]
 fn taps_are_warm_and_come_back() {
-    let host = host!();
+    let host = new_host!();
     let ready = || {
         let status = host.banger(&["daemon", "status", "--json"]).ok();
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Settings, host, until};
+use crate::support::{Settings, new_host, until};
 
 /// The id in `banger: …: … (op-…)`.
 fn op_id(stderr: &str) -> String {
@@ -12,8 +12,10 @@ fn op_id(stderr: &str) -> String {
 
 #[test]
 fn a_guest_that_never_comes_up_says_so_with_its_last_words() {
-    let host =
-        host!(Settings { config: "boot_timeout = \"300ms\"".to_owned(), ..Settings::default() });
+    let host = new_host!(Settings {
+        config: "boot_timeout = \"300ms\"".to_owned(),
+        ..Settings::default()
+    });
     let failed = host.banger(&["vm", "run", "--name", "slow", "--", "true"]).expect(125);
     assert!(failed.stderr.contains("not ready within 0.3 s"), "{}", failed.stderr);
     assert!(failed.stderr.contains("hint:"), "{}", failed.stderr);
@@ -30,7 +32,7 @@ fn a_guest_that_never_comes_up_says_so_with_its_last_words() {
 
 #[test]
 fn without_a_helper_everything_that_needs_it_says_so() {
-    let mut host = host!();
+    let mut host = new_host!();
     host.kill_helper();
     let failed = host.banger(&["vm", "run", "--name", "web", "--", "true"]).expect(125);
     assert!(failed.stderr.contains("helper"), "{}", failed.stderr);
@@ -44,7 +46,7 @@ fn without_a_helper_everything_that_needs_it_says_so() {
 #[test]
 fn a_missing_vmm_is_named() {
     let config = "qemu_bin = \"/nonexistent/qemu-system-x86_64\"".to_owned();
-    let host = host!(Settings { config, ..Settings::default() });
+    let host = new_host!(Settings { config, ..Settings::default() });
     let failed = host.banger(&["vm", "run", "--", "true"]).expect(125);
     assert!(failed.stderr.contains("/nonexistent/qemu-system-x86_64"), "{}", failed.stderr);
     assert!(failed.stderr.contains("qemu-system-x86"), "the package: {}", failed.stderr);
@@ -52,7 +54,7 @@ fn a_missing_vmm_is_named() {
 
 #[test]
 fn a_subnet_that_is_in_use_is_refused_by_name() {
-    let mut host = host!(Settings { helper: false, stocked: false, ..Settings::default() });
+    let mut host = new_host!(Settings { helper: false, stocked: false, ..Settings::default() });
     host.inside("ip", &["link", "add", "other0", "type", "bridge"]).ok();
     host.inside("ip", &["addr", "add", "10.77.0.9/24", "dev", "other0"]).ok();
     host.inside("ip", &["link", "set", "other0", "up"]).ok();
@@ -65,7 +67,7 @@ fn a_subnet_that_is_in_use_is_refused_by_name() {
 
 #[test]
 fn a_damaged_image_or_kernel_is_named() {
-    let host = host!();
+    let host = new_host!();
     let find = |folder: &str, name: &str| {
         let dir = std::fs::read_dir(host.dir.join("s").join(folder)).unwrap();
         let mut paths = dir.filter_map(Result::ok).map(|entry| entry.path());
@@ -81,7 +83,7 @@ fn a_damaged_image_or_kernel_is_named() {
 
 #[test]
 fn an_image_in_use_stays() {
-    let host = host!();
+    let host = new_host!();
     host.banger(&["vm", "create", "--no-start", "--name", "web"]).ok();
     let refused = host.banger(&["image", "delete", "tiny"]).expect(1);
     assert!(refused.stderr.contains("web"), "who uses it: {}", refused.stderr);
@@ -93,7 +95,7 @@ fn an_image_in_use_stays() {
 
 #[test]
 fn another_user_is_refused_by_daemon_and_helper() {
-    let host = host!(Settings { stocked: false, ..Settings::default() });
+    let host = new_host!(Settings { stocked: false, ..Settings::default() });
     let cli = host.dir.join("bin/banger").display().to_string();
     // The sockets' modes keep others out; with those out of the way it is the peer's uid.
     for socket in ["r", "r/bangerd.sock"] {

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::{Host, host, until};
+use crate::support::{Host, new_host, until};
 
 struct Screen<'a> {
     host: &'a Host,
@@ -57,7 +57,7 @@ impl Drop for Screen<'_> {
 
 #[test]
 fn a_shell_on_a_real_terminal() {
-    let host = host!();
+    let host = new_host!();
     host.banger(&["vm", "run", "-d", "--name", "web"]).ok();
     let screen = Screen::open(&host, &["vm", "ssh", "web"]);
     screen.type_line("echo rows-and-columns: $(stty size)");

@@ -183,10 +183,6 @@ impl Host {
         self.helper = None;
     }
 
-    pub(crate) fn daemon_pid(&self) -> u32 {
-        self.daemon.as_ref().expect("the daemon runs").0.id()
-    }
-
     fn copy_in(&self, from: &Path, name: &str) {
         let to = self.dir.join(name);
         fs::copy(from, &to).unwrap();
@@ -305,7 +301,8 @@ impl Drop for Host {
         self.helper = None;
         for pid in self.guests() {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-            drop(nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL));
+            // It may have ended by itself.
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap_or_default();
         }
         drop(Command::new("ip").args(["netns", "delete", &self.netns]).status());
         drop(fs::remove_dir_all(&self.dir));

@@ -8,9 +8,9 @@ pub(crate) use host::{Host, Settings};
 pub(crate) use process::{Outcome, until};
 
 /// A host for this test, or the end of the test where there can be none.
-macro_rules! host {
+macro_rules! new_host {
     () => {
-        host!($crate::support::Settings::default())
+        new_host!($crate::support::Settings::default())
     };
     ($settings:expr) => {
         match $crate::support::Host::start($settings) {
@@ -19,4 +19,4 @@ macro_rules! host {
         }
     };
 }
-pub(crate) use host;
+pub(crate) use new_host;

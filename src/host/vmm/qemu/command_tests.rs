@@ -1,3 +1,5 @@
+//! QEMU's command line, word by word.
+
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
