@@ -38,7 +38,7 @@ pub(crate) fn busybox_tar() -> PathBuf {
     let dir = cache();
     let lock = File::create(dir.join("busybox.lock")).unwrap();
     let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap();
-    let path = dir.join("busybox-v1.tar");
+    let path = dir.join("busybox-v2.tar");
     if !path.exists() {
         let temporary = dir.join("busybox.tar.new");
         write_busybox(&temporary);
@@ -74,6 +74,7 @@ fn write_busybox(path: &Path) {
     for applet in applets.split_whitespace() {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
         header.set_size(0);
         tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
     }
