@@ -77,8 +77,10 @@ fn a_shell_on_a_real_terminal() {
     screen.type_line("clear; vi /root/file");
     screen.shows("~");
     screen.key("i");
+    screen.shows("I /root/file");
     screen.tmux(&["send-keys", "-l", "written in vi"]);
     screen.key("Escape");
+    screen.shows("- /root/file"); // what follows an Escape too closely is taken for a function key
     screen.type_line(":wq");
     screen.type_line("clear; cat /root/file");
     screen.shows("written in vi");

@@ -71,6 +71,12 @@ impl OpRequest {
         matches!(self, Self::Stop { .. } | Self::Kill { .. } | Self::Delete)
     }
 
+    /// Whether this may wait for `running` instead of being refused: what ends a VM for what starts
+    /// it, and whatever a user wants for a clean-up, which users did not ask for.
+    pub(super) fn may_follow(self, running: Self) -> bool {
+        running == Self::CleanUp || (self.interrupts() && running.interruptible())
+    }
+
     pub(super) fn interruptible(self) -> bool {
         matches!(self, Self::Create { .. } | Self::Start | Self::Restart { .. })
     }

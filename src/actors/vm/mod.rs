@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! RunOp ─ admit ─> running ──OpDone──> idle ──ProcessExited──> clean-up (running)
-//!            └ stop, kill, delete: cancel what starts, wait for its undo, then run
+//!            ├ stop, kill, delete: cancel what starts, wait for its undo, then run
+//!            └ anything: wait for a clean-up, which nobody asked for, then run
 //! ```
 //!
 //! A handler reads: admit, mutate, launch, reply. It never does the work: that runs on a tracked
@@ -290,13 +291,11 @@ impl Handler<Req<RunOp>> for VmActor {
                 }
                 self.launch(op_id, cmd, accept, accepted.clone(), &span, ctx);
             }
-            Some(running)
-                if cmd.request.interrupts()
-                    && running.request.interruptible()
-                    && self.next.is_none() =>
-            {
-                tracing::info!(interrupted = %running.op_id, by = %op_id, "operation interrupted");
-                running.cancel.cancel();
+            Some(running) if self.next.is_none() && cmd.request.may_follow(running.request) => {
+                if running.request.interruptible() {
+                    tracing::info!(interrupted = %running.op_id, by = %op_id, "interrupted");
+                    running.cancel.cancel();
+                }
                 let accepted = accepted.clone();
                 self.next = Some(Waiting { op_id, cmd, span, accept, accepted });
             }

@@ -274,7 +274,8 @@ impl Host {
             };
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
-            if line.contains("qemu-system") && line.contains(&mine) && !line.starts_with("ip\0") {
+            let program = line.split('\0').next().unwrap_or_default();
+            if program.contains("qemu-system") && line.contains(&mine) {
                 pids.push(pid);
             }
         }
