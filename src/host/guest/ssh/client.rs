@@ -4,6 +4,7 @@
 //! other side may run on an emulated processor. So only the cheapest algorithms are offered.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,8 +19,10 @@ use tokio::time::timeout;
 
 use super::{GuestError, SshEndpoint, SshTarget};
 
-/// Three misses and the guest counts as gone. It pauses longer than this under no sane load.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+/// A guest that dies says nothing; its connection is given up after five of these. An emulated one
+/// on a busy host may well be silent for some seconds.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+const MISSES: usize = 4;
 
 /// An authenticated connection to one guest. Dropping it ends whatever runs over it.
 #[derive(Debug)]
@@ -114,7 +117,7 @@ async fn open(endpoint: &SshEndpoint) -> Result<GuestSsh, GuestError> {
     let unreachable = |source| GuestError::Unreachable { target: target.clone(), source };
     let mut handle = match &endpoint.target {
         SshTarget::Tcp(address) => {
-            let stream = TcpStream::connect(address).await.map_err(unreachable)?;
+            let stream = dial(*address).await.map_err(unreachable)?;
             stream.set_nodelay(true).map_err(unreachable)?;
             handshake(stream, host_key, &target).await?
         }
@@ -136,6 +139,18 @@ async fn open(endpoint: &SshEndpoint) -> Result<GuestSsh, GuestError> {
         Err(source) => {
             Err(GuestError::Lost { target, during: "authenticating", source: Some(source) })
         }
+    }
+}
+
+/// Tries twice where the first answer may be old: a packet that was sent to the guest before it was
+/// up (the rest of a connection to its last boot, say) makes the kernel look for its hardware
+/// address, and when that search ends in vain it takes along whoever joined late.
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    match TcpStream::connect(address).await {
+        Err(error) if error.kind() == io::ErrorKind::HostUnreachable => {
+            TcpStream::connect(address).await
+        }
+        connected => connected,
     }
 }
 
@@ -179,10 +194,11 @@ fn config() -> Config {
             compression: vec![compression::NONE].into(),
             ..Preferred::default()
         },
-        // Larger windows are slower with this crate, smaller ones too.
         keepalive_interval: Some(KEEPALIVE),
+        keepalive_max: MISSES,
         inactivity_timeout: None,
         nodelay: true,
+        // The window stays as it is: larger ones are slower with this crate.
         ..Config::default()
     }
 }
