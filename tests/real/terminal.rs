@@ -38,6 +38,30 @@ impl<'a> Screen<'a> {
         self.tmux(&["send-keys", key]);
     }
 
+    /// Waits until the shell waits: what is typed before goes to whatever still runs.
+    fn prompts(&self) {
+        let waits = || {
+            let screen = self.tmux(&["capture-pane", "-p"]);
+            screen.trim_end().lines().last().is_some_and(|line| line.trim_end().ends_with('#'))
+        };
+        until("the shell's prompt", Duration::from_secs(30), waits);
+    }
+
+    /// Types a harmless command, again if need be, until its answer is shown: busybox's shell asks
+    /// the terminal where its cursor is at each prompt, and loses what is typed meanwhile.
+    fn answers(&self, command: &str, answer: &str) {
+        let mut tries = 0;
+        let answered = || self.tmux(&["capture-pane", "-p"]).contains(answer);
+        until(answer, Duration::from_secs(40), || {
+            if tries % 50 == 0 {
+                self.key("C-u");
+                self.type_line(command);
+            }
+            tries += 1;
+            answered()
+        });
+    }
+
     fn shows(&self, text: &str) {
         let has = || self.tmux(&["capture-pane", "-p"]).contains(text);
         let end = std::time::Instant::now() + Duration::from_secs(30);
@@ -60,32 +84,27 @@ fn a_shell_on_a_real_terminal() {
     let host = new_host!();
     host.banger(&["vm", "run", "-d", "--name", "web"]).ok();
     let screen = Screen::open(&host, &["vm", "ssh", "web"]);
-    screen.type_line("echo rows-and-columns: $(stty size)");
-    screen.shows("rows-and-columns: 24 80");
+    screen.prompts();
+    screen.answers("echo rows-and-columns: $(stty size)", "rows-and-columns: 24 80");
     screen.tmux(&["resize-window", "-x", "100", "-y", "30"]);
-    until("the resize arrives", Duration::from_secs(20), || {
-        screen.type_line("clear; echo now: $(stty size)");
-        screen.tmux(&["capture-pane", "-p"]).contains("now: 30 100")
-    });
+    screen.answers("echo now: $(stty size)", "now: 30 100");
     // Ctrl-C ends what runs in the guest, not the connection.
-    screen.type_line("clear; sleep 1000");
-    screen.shows("sleep 1000");
+    screen.answers("echo waits; sleep 1000", "\nwaits\n");
     screen.key("C-c");
-    screen.type_line("echo still-$((40 + 2))");
-    screen.shows("still-42");
+    screen.answers("echo still-$((40 + 2))", "still-42");
     // A full-screen program draws and gives the screen back.
-    screen.type_line("clear; vi /root/file");
-    screen.shows("~");
+    screen.prompts();
+    screen.answers("vi /root/file", "- /root/file");
     screen.key("i");
     screen.shows("I /root/file");
     screen.tmux(&["send-keys", "-l", "written in vi"]);
     screen.key("Escape");
     screen.shows("- /root/file"); // what follows an Escape too closely is taken for a function key
     screen.type_line(":wq");
-    screen.type_line("clear; cat /root/file");
-    screen.shows("written in vi");
+    screen.prompts();
+    screen.answers("sed s/vi/full-screen/ /root/file", "written in full-screen");
+    screen.prompts();
     screen.type_line("exit 3");
-    screen.shows("web");
     until("the client has ended", Duration::from_secs(20), || {
         screen.tmux(&["list-panes", "-F", "#{pane_dead} #{pane_dead_status}"]).trim() == "1 3"
     });
