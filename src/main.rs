@@ -44,6 +44,7 @@ fn main() -> ExitCode {
     let boot = Duration::from_millis(sim_boot_ms);
     let sim = sim.then_some(Sim { faults: sim_fault, boot });
     let overrides = Overrides { state_dir, run_dir, socket, helper_socket, sim };
+    banger::host::memory::keep_lean();
     let facts = banger::daemon::host_facts();
     let config = match Config::load(config.as_deref(), overrides, facts) {
         Ok(config) => config,

@@ -52,6 +52,10 @@ pub(super) fn fill_spec(house: &House, create: CreateVm) -> Result<VmSpec, Failu
         env: create.env,
         vmm,
     };
+    Name::artefact(&spec.image).map_err(|error| invalid(&error))?;
+    if !spec.kernel.is_empty() {
+        Name::artefact(&spec.kernel).map_err(|error| invalid(&error))?;
+    }
     spec.check().map_err(|error| invalid(&error))?;
     Ok(spec)
 }
@@ -182,8 +186,9 @@ fn resolve_op(house: &House, text: &str) -> Result<OpRecord, Failure> {
 }
 
 fn no_op(text: &str) -> Failure {
-    Failure::new(Code::NotFound, format!("no operation {text:?} is known"))
-        .hint("`banger ops list` shows the latest; changes only, not reads")
+    Failure::new(Code::NotFound, format!("no operation {text:?} is known")).hint(
+        "`banger ops list` shows the latest; what was refused before it began is in the logs only",
+    )
 }
 
 /// Folds the journal into a line per step, in the order in which they began.

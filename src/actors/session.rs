@@ -13,9 +13,9 @@ use super::envelope::CallError;
 use super::events::Subscribe;
 use super::house::House;
 use super::images::{Delete, Kind, Make, Recipe};
-use super::supervisor::CreateVm;
+use super::supervisor::{CheckStart, CreateVm};
 use super::vm::{Ended, OpRequest, RunOp, Ticket};
-use crate::model::{Code, EventKind, Failure, Name, OpId, Outcome, Verb, VmView, admits};
+use crate::model::{Code, EventKind, Failure, Name, OpId, OpKind, Outcome, Verb, VmView, admits};
 use crate::ports::{ImageRecipe, KernelRecipe};
 use crate::wire::codec;
 use crate::wire::frame::{FrameError, Frames};
@@ -171,6 +171,10 @@ impl Session<'_> {
         request: OpRequest,
         request_hash: u64,
     ) -> Result<Response, Refusal> {
+        if matches!(request, OpRequest::Start | OpRequest::Restart { .. }) {
+            let check = CheckStart(vm.to_owned());
+            self.house.supervisor.call(self.house.ctx(self.op_id), check).await?;
+        }
         let found = self.house.find(self.op_id, vm).await?;
         let command = RunOp { request, request_hash };
         let ticket = found.handle?.call(self.house.ctx(self.op_id), command).await?;
@@ -293,6 +297,14 @@ fn failed(ended: &Ended) -> Option<Failure> {
         failure.hints.clone_from(&known.hints);
         failure.detail.clone_from(&known.detail);
         failure.retryable = known.retryable;
+    }
+    if let (OpKind::CreateVm, Some(view)) = (ended.op.kind, &ended.view) {
+        let name = &view.record.spec.name;
+        let kept = format!(
+            "{name} is kept, stopped: try again with `banger vm start {name}`, \
+             or remove it with `banger vm delete {name}`"
+        );
+        failure.hints.push(kept);
     }
     if code == Code::Stuck {
         failure.hints.push(format!("`banger ops show {}` shows where it stands", ended.op.id));

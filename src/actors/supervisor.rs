@@ -101,6 +101,15 @@ pub struct Found {
     pub view: VmView,
 }
 
+/// Whether the host has memory for this VM to run beside those that do.
+#[derive(Clone, Debug)]
+pub struct CheckStart(pub String);
+
+impl Command for CheckStart {
+    type Reply = ();
+    const NAME: &'static str = "supervisor.check-start";
+}
+
 /// Every VM, oldest first.
 #[derive(Clone, Copy, Debug)]
 pub struct ListVms;
@@ -191,9 +200,7 @@ impl SupervisorActor {
     fn budget(&self, disk_free: Size, addresses_left: usize) -> HostBudget {
         let takes_memory = |child: &Child| {
             let record = &child.scope.view.borrow().record;
-            let on =
-                matches!(record.state, VmState::Starting | VmState::Running | VmState::Stopping);
-            if on { u64::from(record.spec.memory_mib) } else { 0 }
+            if is_on(record.state) { u64::from(record.spec.memory_mib) } else { 0 }
         };
         HostBudget {
             memory_mib: self.host.memory_mib,
@@ -227,6 +234,11 @@ impl SupervisorActor {
     }
 }
 
+/// Whether a VM in this state takes memory.
+fn is_on(state: VmState) -> bool {
+    matches!(state, VmState::Starting | VmState::Running | VmState::Stopping)
+}
+
 fn unknown(text: &str) -> Failure {
     Failure::new(Code::NotFound, format!("no VM is named {text:?}"))
         .hint("`banger vm list` shows what exists")
@@ -252,6 +264,9 @@ async fn reserve(
         let message = format!("create {}: {refusal}", create.spec.name);
         return Err(Failure::new(Code::NoSpace, message));
     }
+    // A VMM that cannot be had is refused before anything is made.
+    let vmm = ports.hypervisor.describe(create.spec.vmm).await;
+    vmm.map_err(|error| Failure::from(&error))?;
     let now = ports.clock.unix_ms();
     let vm = deps.mint.vm();
     let intent = OpRecord {
@@ -350,6 +365,26 @@ impl Handler<Req<FindVm>> for SupervisorActor {
             }
         };
         Ok(Found { handle, view: child.scope.view.borrow().clone() })
+    }
+}
+
+impl Handler<Req<CheckStart>> for SupervisorActor {
+    type Result = Result<(), CallError>;
+
+    fn handle(&mut self, req: Req<CheckStart>, _: &mut Self::Context) -> Self::Result {
+        let OpCtx { op_id, .. } = req.ctx;
+        let vm = self.resolve(&req.cmd.0).map_err(|failure| failure.of(op_id))?;
+        let Some(child) = self.children.get(&vm) else { return Ok(()) };
+        let record = child.scope.view.borrow().record.clone();
+        if is_on(record.state) {
+            return Ok(()); // it is counted already
+        }
+        // The VM exists, so neither its address nor its place in the count is asked for again.
+        let budget = HostBudget { vms: 0, ..self.budget(Size::from_bytes(u64::MAX), 1) };
+        admit(&record.spec, &budget, true).map_err(|refusal| {
+            let message = format!("start {}: {refusal}", record.spec.name);
+            Failure::new(Code::Refused, message).of(op_id).into()
+        })
     }
 }
 

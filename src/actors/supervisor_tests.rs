@@ -436,3 +436,24 @@ async fn vms_are_found_by_name_id_and_unique_prefix() {
         assert!(matches!(found, Err(CallError::Refused(f)) if f.code == Code::NotFound), "{text}");
     }
 }
+
+#[actix::test]
+async fn starts_are_refused_when_memory_runs_out() {
+    let house = House::open(vec![], Duration::ZERO).await;
+    let big = |name| {
+        let mut create = create(name, false);
+        create.spec.memory_mib = (1 << 20) - 512;
+        create
+    };
+    for (n, name) in [(1, "a"), (2, "b")] {
+        let mut ticket = house.supervisor.call(ctx(n), big(name)).await.unwrap();
+        ticket.end().await.unwrap();
+    }
+    let check = |name: &str| house.supervisor.call(ctx(9), CheckStart(name.to_owned()));
+    check("a").await.unwrap();
+    house.done(3, "a", OpRequest::Start).await;
+    house.settles("a", VmState::Running).await;
+    check("a").await.unwrap(); // it is counted already
+    let refused = check("b").await;
+    assert!(matches!(refused, Err(CallError::Refused(f)) if f.message.contains("memory")));
+}

@@ -109,7 +109,11 @@ impl Client {
     ) -> Result<(), FrameError> {
         let deadline_ms = limit.map_or(0, |limit| u64::try_from(limit.as_millis()).unwrap_or(0));
         let envelope = Envelope { op_id: op.0, deadline_ms, request: request.clone() };
-        self.frames.send(&envelope).await
+        // A daemon that turns us away says why and closes; the write may fail, the reason is there.
+        match self.frames.send(&envelope).await {
+            Err(FrameError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+            sent => sent,
+        }
     }
 
     /// Cancel-safe. The end of the connection is an error here: every request has a last reply.

@@ -7,6 +7,7 @@ mod files;
 pub mod guest;
 pub mod helper_client;
 pub mod image;
+pub mod memory;
 pub mod names;
 pub mod process;
 pub mod vmm;

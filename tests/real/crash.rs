@@ -18,10 +18,23 @@ fn a_vmm_killed_is_noticed_told_and_cleaned_up() {
     host.banger(&["vm", "run", "-d", "--name", "web", "--nat"]).ok();
     let say = "echo last-words > /dev/console";
     host.banger(&["vm", "exec", "web", "--", "sh", "-c", say]).ok();
+    let mut attached = host.banger_command(&["vm", "exec", "web", "--", "sleep", "1000"]);
+    let mut attached = attached.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    until("the command runs", Duration::from_secs(30), || {
+        let ps = host.banger(&["vm", "exec", "web", "--", "ps"]).stdout;
+        ps.contains("sleep 1000")
+    });
     kill_hard(host.show("web")["pid"].as_u64().unwrap());
     let noticed = Instant::now();
     until("crashed", Duration::from_secs(5), || host.show("web")["state"] == "crashed");
     assert!(noticed.elapsed() < Duration::from_secs(2), "{:?}", noticed.elapsed());
+    // Whoever was in the guest learns it as fast.
+    let mut ended = None;
+    until("the attached command ends", Duration::from_secs(5), || {
+        ended = attached.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|status| status.code()), Some(125));
     let shown = host.show("web");
     assert!(shown["last_failure"]["detail"].to_string().contains("last-words"), "{shown:#}");
     assert_eq!(shown["last_exit"]["how"], "killed by SIGKILL");

@@ -1,11 +1,12 @@
 //! A command or a shell in a guest: this process's terminal, signals and streams on one side, an SSH
-//! session with the guest's agent on the other. The daemon is not involved once it has said how the
-//! guest is dialled, so its restart cuts nothing.
+//! session with the guest's agent on the other. The daemon is not needed once it has said how the
+//! guest is dialled, so its restart cuts nothing; it is only listened to for the VM's end.
 
 mod escape;
 mod input;
 mod session;
 mod terminal;
+mod vigil;
 
 pub(crate) use session::{Guest, Task, What};
 pub(crate) use terminal::TtyChoice;

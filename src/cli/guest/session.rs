@@ -10,6 +10,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::input;
 use super::terminal::{self, RawMode};
+use super::vigil;
+use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::operation::Interrupts;
@@ -50,14 +52,14 @@ pub(crate) enum What {
 #[derive(Debug)]
 pub(crate) struct Guest {
     ssh: GuestSsh,
+    vm_id: String,
     name: String,
     env: Vec<(String, String)>,
 }
 
 impl Guest {
     pub(crate) async fn connect(endpoint: EndpointInfo) -> Result<Self, CliError> {
-        let EndpointInfo { vm_id: _, name, address, port, host_key, client_private, env } =
-            endpoint;
+        let EndpointInfo { vm_id, name, address, port, host_key, client_private, env } = endpoint;
         let target = match address.parse::<IpAddr>() {
             Ok(address) => SshTarget::Tcp(SocketAddr::new(address, port)),
             Err(_) if address.starts_with('/') => SshTarget::Unix(PathBuf::from(address)),
@@ -65,13 +67,14 @@ impl Guest {
         };
         let endpoint = SshEndpoint { target, host_key, client_private, user: "root".to_owned() };
         match GuestSsh::connect(&endpoint, CONNECT_LIMIT).await {
-            Ok(ssh) => Ok(Self { ssh, name, env }),
+            Ok(ssh) => Ok(Self { ssh, vm_id, name, env }),
             Err(error) => Err(explain(&name, &error)),
         }
     }
 
-    /// The status is the guest's; an error is banger's own.
-    pub(crate) async fn run(&self, task: Task) -> Result<Exit, CliError> {
+    /// The status is the guest's; an error is banger's own. `daemon` is a connection to learn from
+    /// that the VM has ended.
+    pub(crate) async fn run(&self, task: Task, daemon: Option<Client>) -> Result<Exit, CliError> {
         let (controls, theirs) = mpsc::channel(CONTROLS);
         let failed =
             |what: &'static str| move |error: std::io::Error| CliError::from_error(what, &error);
@@ -84,6 +87,7 @@ impl Guest {
         let (stdout, stderr) = (tokio::io::stdout(), tokio::io::stderr());
         let mut clock = Clock::new(task.timeout);
         let mut interrupted = false;
+        let mut vigil = Box::pin(vigil::ended(daemon, task.op, self.vm_id.clone()));
 
         let exec = self.ssh.exec(self.spec(task), GuestIo { stdin, stdout, stderr }, theirs);
         let mut exec = Box::pin(exec);
@@ -107,6 +111,11 @@ impl Guest {
                     interrupted = true;
                     let name = if number == SIGINT { "INT" } else { "TERM" };
                     tell(Control::Signal(name.to_owned()));
+                }
+                how = &mut vigil => {
+                    let name = &self.name;
+                    let failure = CliError::failed(format!("{name}: the VM ended: {how}"));
+                    return Err(failure.hint(format!("why? banger vm show {name}")));
                 }
                 () = clock.ran_out() => match clock.next() {
                     Some(signal) => tell(Control::Signal(signal.to_owned())),

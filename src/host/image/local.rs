@@ -17,6 +17,7 @@ use super::shelf::Shelf;
 use super::workdir::WorkDir;
 use super::{debian, kernel};
 use crate::host::files::blocking;
+use crate::host::memory::give_back;
 use crate::model::{Code, Digest, OpId, Size};
 use crate::ports::{
     BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, PortFuture,
@@ -210,7 +211,11 @@ impl ImageHost for LocalImages {
         progress: ProgressSink,
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, ImageFile> {
-        Box::pin(self.image(op, recipe, progress, cancel))
+        Box::pin(async move {
+            let made = self.image(op, recipe, progress, cancel).await;
+            give_back();
+            made
+        })
     }
 
     fn make_kernel<'a>(
@@ -221,7 +226,11 @@ impl ImageHost for LocalImages {
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, KernelFile> {
         tracing::info!(op_id = %op, ?recipe, "importing a kernel");
-        Box::pin(self.kernel(recipe, progress, cancel))
+        Box::pin(async move {
+            let made = self.kernel(recipe, progress, cancel).await;
+            give_back();
+            made
+        })
     }
 
     fn remove_image(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()> {

@@ -61,5 +61,5 @@ async fn exec(app: &App, args: Args) -> Result<Exit, CliError> {
     let tty = args.tty.choice().wanted();
     let what = What::Command(args.command);
     let task = Task { op, what, tty, env, workdir: args.workdir, timeout: args.timeout };
-    Guest::connect(endpoint).await?.run(task).await
+    Guest::connect(endpoint).await?.run(task, Some(client)).await
 }

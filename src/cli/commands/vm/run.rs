@@ -90,7 +90,7 @@ async fn create_and_enter(app: &App, args: Args) -> Result<Exit, CliError> {
         }
         Err(error) => return Err(error),
     };
-    let ended = guest.run(task).await;
+    let ended = guest.run(task, app.client().await.ok()).await;
     if args.rm {
         // Whatever it is that ended the command, Ctrl-C and a lost guest included.
         drop(guest);

@@ -47,7 +47,8 @@ async fn enter(app: &App, args: Args) -> Result<Exit, CliError> {
     let shell = args.command.is_empty();
     let what = if shell { What::Shell } else { What::Command(args.command) };
     let task = Task { op, what, tty, env: vec![], workdir: None, timeout: None };
-    let ended = Guest::connect(endpoint).await?.run(task).await;
+    let vigil = app.client().await.ok();
+    let ended = Guest::connect(endpoint).await?.run(task, vigil).await;
     if shell && tty {
         super::guest_args::note_if_running(app, client, &vm_id).await;
     }
