@@ -8,7 +8,7 @@
 //! ```
 //!
 //! It owns no state. It never opens the store, starts a VMM or touches the network of the host;
-//! whatever it shows was told by the daemon. Every write to a terminal goes through [`output`].
+//! whatever it shows was told by the daemon. Every write to a terminal goes through `output`.
 
 mod app;
 mod args;

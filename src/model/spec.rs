@@ -3,7 +3,7 @@
 use super::name::Name;
 use super::size::Size;
 
-/// A complete, checked specification; [`SpecDefaults::fill`] makes it from what was asked.
+/// A complete, checked specification; the daemon makes it from what was asked and its defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmSpec {
     pub name: Name,
