@@ -27,7 +27,11 @@ fn greeted(daemon: &Simulated) -> UnixStream {
 /// Whatever it says, it ends; it never hangs and never answers with success.
 fn ends(mut stream: UnixStream) -> Vec<u8> {
     let mut said = vec![];
-    stream.read_to_end(&mut said).unwrap_or_else(|error| panic!("still open: {error}"));
+    match stream.read_to_end(&mut said) {
+        // Closed with bytes of ours unread: as much of an end as any.
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+        other => drop(other.unwrap_or_else(|error| panic!("still open: {error}"))),
+    }
     said
 }
 
@@ -77,7 +81,7 @@ fn strangers_oversized_truncated_and_random_bytes_harm_nobody() {
         let mut frame = length.to_le_bytes().to_vec();
         frame.extend((0..length).map(|_| random()));
         stream.write_all(&frame).unwrap();
-        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        drop(stream.shutdown(std::net::Shutdown::Write)); // it may have been turned away
         ends(stream);
     }
     served(&daemon);
