@@ -36,6 +36,8 @@ pub(crate) async fn measure(table: &mut Table) {
         .arg(dir.path().join("state"))
         .arg("--run-dir")
         .arg(dir.path().join("run"))
+        .env_remove("BANGER_SOCKET") // that is the real daemon's
+        .env_remove("BANGER_CONFIG")
         .env("BANGER_LOG_LEVEL", "warn")
         .stderr(Stdio::null())
         .spawn()
