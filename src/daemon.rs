@@ -271,9 +271,13 @@ fn make_dir(path: &Path) -> Result<(), DaemonError> {
     made.map_err(|source| DaemonError::Directory { path: path.to_owned(), source })
 }
 
-/// The lock is held, so a socket that is there already is a dead daemon's.
+/// A socket that is there already is a dead daemon's, unless somebody answers: the lock is the state
+/// directory's, and another daemon may have been told the same socket.
 fn listen(path: &Path) -> Result<UnixListener, DaemonError> {
     let failed = |source| DaemonError::Listen { path: path.to_owned(), source };
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        return Err(failed(std::io::Error::from(std::io::ErrorKind::AddrInUse)));
+    }
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}

@@ -65,7 +65,9 @@ fn execs(table: &mut Table, endpoint: &EndpointInfo) {
     std::fs::write(&key, &endpoint.client_private).unwrap();
     std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let EndpointInfo { address, port, host_key, .. } = endpoint;
-    std::fs::write(&known, format!("[{address}]:{port} {host_key}\n")).unwrap();
+    // OpenSSH writes the usual port without brackets.
+    let place = if *port == 22 { address.clone() } else { format!("[{address}]:{port}") };
+    std::fs::write(&known, format!("{place} {host_key}\n")).unwrap();
     let ssh = || {
         let began = Instant::now();
         let ended = Command::new("ssh")

@@ -100,3 +100,24 @@ fn a_client_that_stops_in_the_middle_does_not_hold_others_up() {
     served(&daemon);
     drop(stuck);
 }
+
+#[test]
+fn a_second_daemon_does_not_take_the_socket_away() {
+    let daemon = Simulated::start("");
+    let other = tempfile::tempdir().unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a test plays the service manager")]
+    let second = std::process::Command::new(env!("CARGO_BIN_EXE_bangerd"))
+        .arg("--sim")
+        .arg("--state-dir")
+        .arg(other.path().join("state"))
+        .arg("--run-dir")
+        .arg(other.path().join("run"))
+        .arg("--socket")
+        .arg(daemon.socket())
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let said = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(said.contains("in use"), "{said}");
+    served(&daemon);
+}
