@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
 
@@ -141,24 +141,20 @@ impl Handler<Req<Bound>> for DnsActor {
 
 impl DnsHandle {
     pub async fn bound(&self, op: OpId) -> Option<SocketAddr> {
-        self.0.call(ctx(op), Bound).await.ok().flatten()
+        self.0.call(OpCtx::within(op, CALL_LIMIT), Bound).await.ok().flatten()
     }
 }
 
 impl NameSink for DnsHandle {
     fn publish<'a>(&'a self, op: OpId, name: &'a Name, address: Ipv4Addr) -> PortFuture<'a, ()> {
-        let call = self.0.call(ctx(op), Publish(name.clone(), address));
+        let call = self.0.call(OpCtx::within(op, CALL_LIMIT), Publish(name.clone(), address));
         Box::pin(async move { call.await.map_err(|error| failed("publish name", name, error)) })
     }
 
     fn withdraw<'a>(&'a self, op: OpId, name: &'a Name, address: Ipv4Addr) -> PortFuture<'a, ()> {
-        let call = self.0.call(ctx(op), Withdraw(name.clone(), address));
+        let call = self.0.call(OpCtx::within(op, CALL_LIMIT), Withdraw(name.clone(), address));
         Box::pin(async move { call.await.map_err(|error| failed("withdraw name", name, error)) })
     }
-}
-
-fn ctx(op_id: OpId) -> OpCtx {
-    OpCtx { op_id, deadline: Instant::now() + CALL_LIMIT, span: tracing::Span::current() }
 }
 
 fn failed(operation: &'static str, name: &Name, error: CallError) -> HostError {

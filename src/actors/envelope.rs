@@ -1,6 +1,6 @@
 //! What every request to an actor carries, and the ways a call can fail.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -12,6 +12,14 @@ pub struct OpCtx {
     /// How long the caller waits. The operation has its own life: see [`CallError::Deadline`].
     pub deadline: Instant,
     pub span: tracing::Span,
+}
+
+impl OpCtx {
+    /// For a caller that waits so long, in the span it is in.
+    #[must_use]
+    pub fn within(op_id: OpId, limit: Duration) -> Self {
+        Self { op_id, deadline: Instant::now() + limit, span: tracing::Span::current() }
+    }
 }
 
 /// A full queue must not be able to refuse the request that would empty it.

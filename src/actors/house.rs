@@ -1,8 +1,7 @@
 //! All the actors, as those see them who serve clients.
 
-use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 
@@ -52,17 +51,11 @@ impl std::fmt::Debug for House {
 impl House {
     #[must_use]
     pub fn ctx(&self, op_id: OpId) -> OpCtx {
-        let deadline = Instant::now() + CALL_LIMIT;
-        OpCtx { op_id, deadline, span: tracing::Span::current() }
+        OpCtx::within(op_id, CALL_LIMIT)
     }
 
     pub async fn find(&self, op_id: OpId, vm: &str) -> Result<Found, CallError> {
         self.supervisor.call(self.ctx(op_id), FindVm(vm.to_owned())).await
-    }
-
-    #[must_use]
-    pub fn gateway_address(&self) -> Ipv4Addr {
-        self.config.network.subnet.gateway()
     }
 
     /// Whether the store still knows the VM.

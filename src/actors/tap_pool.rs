@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
 
@@ -286,24 +286,20 @@ impl Handler<Req<Count>> for TapPoolActor {
 impl TapPoolHandle {
     /// Ready and leased.
     pub async fn count(&self, op: OpId) -> (usize, usize) {
-        self.0.call(ctx(op), Count).await.unwrap_or_default()
+        self.0.call(OpCtx::within(op, CALL_LIMIT), Count).await.unwrap_or_default()
     }
 }
 
 impl TapSource for TapPoolHandle {
     fn lease(&self, op: OpId, vm: VmId) -> PortFuture<'_, TapName> {
-        let call = self.0.call(ctx(op), Lease(vm));
+        let call = self.0.call(OpCtx::within(op, CALL_LIMIT), Lease(vm));
         Box::pin(async move { call.await.map_err(|error| failed("lease tap for", vm, error)) })
     }
 
     fn release(&self, op: OpId, vm: VmId) -> PortFuture<'_, ()> {
-        let call = self.0.call(ctx(op), Release(vm));
+        let call = self.0.call(OpCtx::within(op, CALL_LIMIT), Release(vm));
         Box::pin(async move { call.await.map_err(|error| failed("release tap of", vm, error)) })
     }
-}
-
-fn ctx(op_id: OpId) -> OpCtx {
-    OpCtx { op_id, deadline: Instant::now() + CALL_LIMIT, span: tracing::Span::current() }
 }
 
 fn failed(operation: &'static str, vm: VmId, error: CallError) -> HostError {
