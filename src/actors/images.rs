@@ -320,8 +320,8 @@ impl Work {
             return;
         }
         let deleted = match kind {
-            Kind::Image => self.deps.store.delete_image(self.name.clone()).await.map(drop),
-            Kind::Kernel => self.deps.store.delete_kernel(self.name.clone()).await.map(drop),
+            Kind::Image => self.deps.store.delete_image(self.name.clone()).await,
+            Kind::Kernel => self.deps.store.delete_kernel(self.name.clone()).await,
         };
         match deleted {
             Ok(()) => self.end(Outcome::Done, None, done).await,

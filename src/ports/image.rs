@@ -86,10 +86,6 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, KernelFile>;
 
-    fn remove_image(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()>;
-
-    fn remove_kernel(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()>;
-
     /// The files to boot from; puts the initramfs together if it is not there yet. A missing or
     /// damaged file is named.
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles>;

@@ -69,22 +69,6 @@ impl ImageHost for SimWorld {
         self.call("images.make_kernel", make).boxed()
     }
 
-    fn remove_image(&self, _op: OpId, digest: Digest) -> PortFuture<'_, ()> {
-        let remove = move |state: &mut State| {
-            state.world.images.remove(&digest);
-            Ok(())
-        };
-        self.call("images.remove_image", remove).boxed()
-    }
-
-    fn remove_kernel(&self, _op: OpId, digest: Digest) -> PortFuture<'_, ()> {
-        let remove = move |state: &mut State| {
-            state.world.kernels.remove(&digest);
-            Ok(())
-        };
-        self.call("images.remove_kernel", remove).boxed()
-    }
-
     fn boot_files(&self, _op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {
         let look = move |state: &mut State| {
             let missing =

@@ -1,5 +1,5 @@
-//! Names of images and kernels. Their files are named by digest and several names may share one,
-//! so removing a name tells whether the file may go too.
+//! Names of images and kernels. Their files are named by digest and several names may share one;
+//! a file goes when no name is left for it.
 
 use super::table::{BadValue, Row, Table};
 use super::{Store, StoreError};
@@ -31,14 +31,6 @@ pub(super) enum StoredKernel {
         source: String,
         created_unix_ms: u64,
     },
-}
-
-/// What was deleted, and whether its file has become useless.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Deleted<R> {
-    pub record: R,
-    /// No other name has the same contents: the file may go.
-    pub last_name: bool,
 }
 
 /// What images and kernels have in common.
@@ -110,12 +102,12 @@ impl Store {
     }
 
     /// Refused while a VM boots from the same contents.
-    pub async fn delete_image(&self, name: Name) -> Result<Deleted<ImageRecord>, StoreError> {
-        self.delete_artefact(name).await
+    pub async fn delete_image(&self, name: Name) -> Result<(), StoreError> {
+        self.delete_artefact::<ImageRecord>(name).await
     }
 
-    pub async fn delete_kernel(&self, name: Name) -> Result<Deleted<KernelRecord>, StoreError> {
-        self.delete_artefact(name).await
+    pub async fn delete_kernel(&self, name: Name) -> Result<(), StoreError> {
+        self.delete_artefact::<KernelRecord>(name).await
     }
 
     async fn put_artefact<R: Artefact>(&self, record: R) -> Result<R, StoreError> {
@@ -133,7 +125,7 @@ impl Store {
         .await
     }
 
-    async fn delete_artefact<R: Artefact>(&self, name: Name) -> Result<Deleted<R>, StoreError> {
+    async fn delete_artefact<R: Artefact>(&self, name: Name) -> Result<(), StoreError> {
         self.write(move |txn, dbs| {
             let (table, name) = (R::table(dbs), name.to_string());
             let Some(record) = table.get(txn, name.as_bytes())? else {
@@ -145,8 +137,7 @@ impl Store {
                 return Err(StoreError::InUse { what: R::WHAT, name, by });
             }
             table.delete(txn, name.as_bytes())?;
-            let last_name = table.all(txn)?.iter().all(|other| other.digest() != record.digest());
-            Ok(Deleted { record, last_name })
+            Ok(())
         })
         .await
     }

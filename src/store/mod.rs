@@ -40,7 +40,6 @@ mod reserve_tests;
 mod store_tests;
 
 pub use error::StoreError;
-pub use images::Deleted;
 pub use ops::Intent;
 pub use reserve::{Reserved, VmDraft};
 pub use store::Store;

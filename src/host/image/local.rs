@@ -233,18 +233,6 @@ impl ImageHost for LocalImages {
         })
     }
 
-    fn remove_image(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()> {
-        let shelf = self.shelf.clone();
-        tracing::info!(op_id = %op, %digest, "removing an image");
-        Box::pin(blocking("remove image", move || shelf.remove_image(digest)))
-    }
-
-    fn remove_kernel(&self, op: OpId, digest: Digest) -> PortFuture<'_, ()> {
-        let shelf = self.shelf.clone();
-        tracing::info!(op_id = %op, %digest, "removing a kernel");
-        Box::pin(blocking("remove kernel", move || shelf.remove_kernel(digest)))
-    }
-
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {
         let shelf = self.shelf.clone();
         tracing::debug!(op_id = %op, %image, %kernel, "checking boot files");

@@ -142,25 +142,6 @@ impl Shelf {
         Ok(result)
     }
 
-    pub(super) fn remove_image(&self, digest: Digest) -> Result<(), HostError> {
-        let path = self.image(digest);
-        gone(fs::remove_file(&path))
-            .map_err(|error| HostError::io("remove image", path.display().to_string(), error))
-    }
-
-    pub(super) fn remove_kernel(&self, digest: Digest) -> Result<(), HostError> {
-        let path = self.kernel(digest);
-        let remove = || -> Result<(), HostError> {
-            let work = WorkDir::new(&self.tmp)?;
-            let failed = |error| HostError::io("remove kernel", path.display().to_string(), error);
-            // Out of sight at once; what is left of it goes with the work directory.
-            gone(fs::rename(&path, work.file("kernel"))).map_err(failed)?;
-            let short = format!("{}-", digest.short());
-            self.remove_initrds(|name| name.starts_with(&short)).map(drop).map_err(failed)
-        };
-        remove()
-    }
-
     fn remove_initrds(&self, which: impl Fn(&str) -> bool) -> io::Result<u32> {
         let mut removed = 0;
         for entry in fs::read_dir(&self.initrds)? {
