@@ -13,7 +13,7 @@ use super::envelope::CallError;
 use super::events::Subscribe;
 use super::house::House;
 use super::images::{Delete, Kind, Make, Recipe};
-use super::supervisor::{CheckStart, CreateVm};
+use super::supervisor::{BringUp, CreateVm};
 use super::vm::{Ended, OpRequest, RunOp, Ticket};
 use crate::model::{Code, EventKind, Failure, Name, OpId, OpKind, Outcome, Verb, VmView, admits};
 use crate::ports::{ImageRecipe, KernelRecipe};
@@ -171,13 +171,14 @@ impl Session<'_> {
         request: OpRequest,
         request_hash: u64,
     ) -> Result<Response, Refusal> {
-        if matches!(request, OpRequest::Start | OpRequest::Restart { .. }) {
-            let check = CheckStart(vm.to_owned());
-            self.house.supervisor.call(self.house.ctx(self.op_id), check).await?;
-        }
-        let found = self.house.find(self.op_id, vm).await?;
-        let command = RunOp { request, request_hash };
-        let ticket = found.handle?.call(self.house.ctx(self.op_id), command).await?;
+        let (ctx, cmd) = (self.house.ctx(self.op_id), RunOp { request, request_hash });
+        let ticket = if matches!(request, OpRequest::Start | OpRequest::Restart { .. }) {
+            let bring_up = BringUp { vm: vm.to_owned(), cmd };
+            self.house.supervisor.call(ctx, bring_up).await?
+        } else {
+            let found = self.house.find(self.op_id, vm).await?;
+            found.handle?.call(ctx, cmd).await?
+        };
         Ok(Response::Follow(ticket))
     }
 

@@ -21,7 +21,7 @@ use crate::model::{
     Code, EventKind, Failure, HostBudget, Incarnation, Name, OpId, OpKind, OpRecord, Size,
     VmHandles, VmId, VmRecord, VmSpec, VmState, VmView, admit,
 };
-use crate::store::{Reserved, VmDraft};
+use crate::store::{Reserved, Store, VmDraft};
 
 const VM_SLOTS: usize = 8;
 pub(super) const SLOTS: usize = 4096;
@@ -54,7 +54,12 @@ struct Child {
     incarnation: Incarnation,
     budget: RestartBudget,
     scope: VmScope,
+    /// Operations that were admitted to bring it up and are not in its view yet.
+    admitted: usize,
 }
+
+/// Only waits, so dropping it harms nothing.
+type Answering<T> = ResponseActFuture<SupervisorActor, Result<T, CallError>>;
 
 #[derive(Debug)]
 enum ChildState {
@@ -101,13 +106,17 @@ pub struct Found {
     pub view: VmView,
 }
 
-/// Whether the host has memory for this VM to run beside those that do.
+/// An operation that leaves the VM running, if the host has memory for it beside those that run.
+/// Its memory counts from the moment it is admitted.
 #[derive(Clone, Debug)]
-pub struct CheckStart(pub String);
+pub struct BringUp {
+    pub vm: String,
+    pub cmd: RunOp,
+}
 
-impl Command for CheckStart {
-    type Reply = ();
-    const NAME: &'static str = "supervisor.check-start";
+impl Command for BringUp {
+    type Reply = Ticket;
+    const NAME: &'static str = "supervisor.bring-up";
 }
 
 /// Every VM, oldest first.
@@ -133,12 +142,7 @@ impl SupervisorActor {
         Handle::new(actor.start(), SLOTS)
     }
 
-    fn add(
-        &mut self,
-        record: VmRecord,
-        handles: VmHandles,
-        ctx: &Context<Self>,
-    ) -> Handle<VmActor> {
+    fn add(&mut self, record: VmRecord, handles: VmHandles, ctx: &Context<Self>) {
         let (vm, name) = (record.id, record.spec.name.clone());
         let view = VmView { record, handles, generation: 0, busy: None };
         let scope = VmScope {
@@ -150,12 +154,11 @@ impl SupervisorActor {
             deps: Arc::clone(&self.deps),
         };
         let incarnation = Incarnation(1);
-        let handle = build(&scope, incarnation);
-        let state = ChildState::Up(handle.clone());
-        let child = Child { state, incarnation, budget: RestartBudget::default(), scope };
+        let state = ChildState::Up(build(&scope, incarnation));
+        let budget = RestartBudget::default();
+        let child = Child { state, incarnation, budget, scope, admitted: 0 };
         self.names.insert(name, vm);
         self.children.insert(vm, child);
-        handle
     }
 
     /// After a death the store decides whether there is anything to rebuild.
@@ -197,10 +200,28 @@ impl SupervisorActor {
         }
     }
 
+    fn find(&self, text: &str) -> Result<Found, CallError> {
+        let vm = self.resolve(text)?;
+        // A delete that has ended is the truth, though its actor may not have heard of it yet.
+        let known = self.deps.store.has_vm(vm);
+        let child = self.children.get(&vm).filter(|_| known).ok_or_else(|| unknown(text))?;
+        let handle = match &child.state {
+            ChildState::Up(handle) => Ok(handle.clone()),
+            ChildState::Rebuilding => Err(CallError::Gone),
+            ChildState::Quarantined => {
+                let message = format!("the actor of {text} died too often and stays down");
+                let failure = Failure::new(Code::Internal, message);
+                Err(failure.hint("restart bangerd; the VM itself runs on").into())
+            }
+        };
+        Ok(Found { handle, view: child.scope.view.borrow().clone() })
+    }
+
     fn budget(&self, disk_free: Size, addresses_left: usize) -> HostBudget {
         let takes_memory = |child: &Child| {
             let record = &child.scope.view.borrow().record;
-            if is_on(record.state) { u64::from(record.spec.memory_mib) } else { 0 }
+            let counts = child.admitted > 0 || is_on(record.state);
+            if counts { u64::from(record.spec.memory_mib) } else { 0 }
         };
         HostBudget {
             memory_mib: self.host.memory_mib,
@@ -216,8 +237,12 @@ impl SupervisorActor {
     }
 
     /// Checks what can be checked at once and counts the VM in, so that others admitted at the same
-    /// time see it.
-    fn admit(&mut self, spec: &VmSpec, start: bool) -> Result<u64, Failure> {
+    /// time see it. Answers with the memory it counted.
+    fn admit(&mut self, op: OpId, spec: &VmSpec, start: bool) -> Result<u64, Failure> {
+        if is_known(&self.deps.store, op) {
+            self.admitting += 1;
+            return Ok(0);
+        }
         spec.check().map_err(|error| Failure::from_error(Code::Invalid, &error))?;
         let mut budget = self.budget(Size::from_bytes(u64::MAX), 1);
         // A sum over all VMs is needed only if this one adds to it.
@@ -232,6 +257,57 @@ impl SupervisorActor {
         self.admitting += 1;
         Ok(counted)
     }
+
+    fn admit_start(&self, op: OpId, view: &VmView) -> Result<(), Failure> {
+        let VmRecord { id, spec, state, .. } = &view.record;
+        let counted = is_on(*state) || self.children.get(id).is_some_and(|vm| vm.admitted > 0);
+        if counted || is_known(&self.deps.store, op) {
+            return Ok(());
+        }
+        // The VM exists: neither its address nor its place in the count is asked for again.
+        let budget = HostBudget { vms: 0, ..self.budget(Size::from_bytes(u64::MAX), 1) };
+        admit(spec, &budget, true).map_err(|refusal| {
+            Failure::new(Code::Refused, format!("start {}: {refusal}", spec.name))
+        })
+    }
+
+    /// Hands an admitted operation to the VM, whose memory counts here until its view tells that it
+    /// starts.
+    fn bring_up(&mut self, vm: VmId, call: OpCtx, cmd: RunOp) -> Answering<Ticket> {
+        let Some(Child { state: ChildState::Up(handle), admitted, .. }) =
+            self.children.get_mut(&vm)
+        else {
+            return Box::pin(fut::ready(Err(CallError::Gone)));
+        };
+        *admitted += 1;
+        let handle = handle.clone();
+        let asking = async move { handle.call(call, cmd).await };
+        Box::pin(asking.into_actor(self).map(move |answer, act, _| {
+            if let Some(child) = act.children.get_mut(&vm) {
+                child.admitted -= 1;
+            }
+            answer
+        }))
+    }
+
+    /// The VM that a creation goes on with, or what became of one that was asked for before.
+    fn take_charge(&mut self, reserved: Reserved, ctx: &Context<Self>) -> Result<VmId, Ticket> {
+        let op = match reserved {
+            Reserved::New(record) => {
+                let vm = record.id;
+                self.add(*record, VmHandles::default(), ctx);
+                return Ok(vm);
+            }
+            Reserved::Known(op) => op,
+        };
+        match op.vm.and_then(|vm| self.children.get(&vm)) {
+            Some(child) if op.outcome.is_none() => Ok(child.scope.vm),
+            child => {
+                let view = child.map(|child| child.scope.view.borrow().clone());
+                Err(Ticket::settled(Ended { op, failure: None, view }))
+            }
+        }
+    }
 }
 
 /// Whether a VM in this state takes memory.
@@ -242,6 +318,12 @@ fn is_on(state: VmState) -> bool {
 fn unknown(text: &str) -> Failure {
     Failure::new(Code::NotFound, format!("no VM is named {text:?}"))
         .hint("`banger vm list` shows what exists")
+}
+
+/// Whether this operation has begun before. Then there is room for it: it may be what fills the
+/// host, and a retry is answered with what is known.
+fn is_known(store: &Store, op: OpId) -> bool {
+    matches!(store.op(op), Ok(Some(_)))
 }
 
 /// Builds a fresh actor. Everything it starts from is passed in or read from the store.
@@ -258,15 +340,17 @@ async fn reserve(
 ) -> Result<Reserved, Failure> {
     let ports = &deps.ports;
     let keys = ports.guest.make_keys().await.map_err(|error| Failure::from(&error))?;
-    let free = ports.disk.free().await.map_err(|error| Failure::from(&error))?;
-    if free < reserve_bytes {
-        let refusal = crate::model::Refusal::Disk { free, reserve: reserve_bytes };
-        let message = format!("create {}: {refusal}", create.spec.name);
-        return Err(Failure::new(Code::NoSpace, message));
+    if !is_known(&deps.store, op_id) {
+        let free = ports.disk.free().await.map_err(|error| Failure::from(&error))?;
+        if free < reserve_bytes {
+            let refusal = crate::model::Refusal::Disk { free, reserve: reserve_bytes };
+            let message = format!("create {}: {refusal}", create.spec.name);
+            return Err(Failure::new(Code::NoSpace, message));
+        }
+        // A VMM that cannot be had is refused before anything is made.
+        let vmm = ports.hypervisor.describe(create.spec.vmm).await;
+        vmm.map_err(|error| Failure::from(&error))?;
     }
-    // A VMM that cannot be had is refused before anything is made.
-    let vmm = ports.hypervisor.describe(create.spec.vmm).await;
-    vmm.map_err(|error| Failure::from(&error))?;
     let now = ports.clock.unix_ms();
     let vm = deps.mint.vm();
     let intent = OpRecord {
@@ -300,11 +384,11 @@ impl Handler<Req<Adopt>> for SupervisorActor {
 }
 
 impl Handler<Req<CreateVm>> for SupervisorActor {
-    type Result = ResponseActFuture<Self, Result<Ticket, CallError>>;
+    type Result = Answering<Ticket>;
 
     fn handle(&mut self, req: Req<CreateVm>, _: &mut Self::Context) -> Self::Result {
         let Req { ctx: call, cmd: create, .. } = req;
-        let counted = match self.admit(&create.spec, create.start) {
+        let counted = match self.admit(call.op_id, &create.spec, create.start) {
             Ok(counted) => counted,
             Err(failure) => return Box::pin(fut::ready(Err(failure.of(call.op_id).into()))),
         };
@@ -320,26 +404,14 @@ impl Handler<Req<CreateVm>> for SupervisorActor {
                 Err(Failure::new(Code::Internal, format!("reserve the VM: {error}")))
             });
             match reserved {
-                Ok(Reserved::New(record)) => Ok(Some(act.add(*record, VmHandles::default(), ctx))),
-                Ok(Reserved::Known(op)) => match op.vm.and_then(|vm| act.children.get(&vm)) {
-                    Some(Child { state: ChildState::Up(vm), .. }) if op.outcome.is_none() => {
-                        Ok(Some(vm.clone()))
-                    }
-                    _ => Err(Ok(Ticket::settled(Ended { op, failure: None, view: None }))),
-                },
+                Ok(reserved) => act.take_charge(reserved, ctx).map_err(Ok),
                 Err(failure) => Err(Err(CallError::from(failure.of(call.op_id)))),
             }
             .map(|vm| (vm, call))
         });
-        Box::pin(handed_over.then(move |reserved, act, _| {
-            let asking = async move {
-                match reserved {
-                    Ok((Some(vm), call)) => vm.call(call, cmd).await,
-                    Ok((None, _)) => Err(CallError::Gone),
-                    Err(answer) => answer,
-                }
-            };
-            asking.into_actor(act)
+        Box::pin(handed_over.then(move |reserved, act, _| match reserved {
+            Ok((vm, call)) => act.bring_up(vm, call, cmd),
+            Err(answer) => Box::pin(fut::ready(answer)),
         }))
     }
 }
@@ -348,43 +420,24 @@ impl Handler<Req<FindVm>> for SupervisorActor {
     type Result = Result<Found, CallError>;
 
     fn handle(&mut self, req: Req<FindVm>, _: &mut Self::Context) -> Self::Result {
-        let OpCtx { op_id, .. } = req.ctx;
-        let vm = self.resolve(&req.cmd.0).map_err(|failure| failure.of(op_id))?;
-        // A delete that has ended is the truth, though its actor may not have heard of it yet.
-        let known = self.deps.store.has_vm(vm);
-        let Some(child) = self.children.get(&vm).filter(|_| known) else {
-            return Err(unknown(&req.cmd.0).of(op_id).into());
-        };
-        let handle = match &child.state {
-            ChildState::Up(handle) => Ok(handle.clone()),
-            ChildState::Rebuilding => Err(CallError::Gone),
-            ChildState::Quarantined => {
-                let message = format!("the actor of {} died too often and stays down", req.cmd.0);
-                let failure = Failure::new(Code::Internal, message);
-                Err(failure.hint("restart bangerd; the VM itself runs on").of(op_id).into())
-            }
-        };
-        Ok(Found { handle, view: child.scope.view.borrow().clone() })
+        self.find(&req.cmd.0)
     }
 }
 
-impl Handler<Req<CheckStart>> for SupervisorActor {
-    type Result = Result<(), CallError>;
+impl Handler<Req<BringUp>> for SupervisorActor {
+    type Result = Answering<Ticket>;
 
-    fn handle(&mut self, req: Req<CheckStart>, _: &mut Self::Context) -> Self::Result {
-        let OpCtx { op_id, .. } = req.ctx;
-        let vm = self.resolve(&req.cmd.0).map_err(|failure| failure.of(op_id))?;
-        let Some(child) = self.children.get(&vm) else { return Ok(()) };
-        let record = child.scope.view.borrow().record.clone();
-        if is_on(record.state) {
-            return Ok(()); // it is counted already
+    fn handle(&mut self, req: Req<BringUp>, _: &mut Self::Context) -> Self::Result {
+        let Req { ctx: call, cmd: BringUp { vm, cmd }, .. } = req;
+        let found = self.find(&vm).and_then(|found| {
+            found.handle.map(drop)?; // why it has none is worth knowing first
+            self.admit_start(call.op_id, &found.view)?;
+            Ok(found.view.record.id)
+        });
+        match found {
+            Ok(vm) => self.bring_up(vm, call, cmd),
+            Err(error) => Box::pin(fut::ready(Err(error))),
         }
-        // The VM exists, so neither its address nor its place in the count is asked for again.
-        let budget = HostBudget { vms: 0, ..self.budget(Size::from_bytes(u64::MAX), 1) };
-        admit(&record.spec, &budget, true).map_err(|refusal| {
-            let message = format!("start {}: {refusal}", record.spec.name);
-            Failure::new(Code::Refused, message).of(op_id).into()
-        })
     }
 }
 

@@ -106,6 +106,11 @@ impl House {
         found.handle?.call(ctx(n), RunOp { request, request_hash: 1 }).await
     }
 
+    async fn bring_up(&self, n: u8, vm: &str, request: OpRequest) -> Result<Ticket, CallError> {
+        let cmd = RunOp { request, request_hash: 1 };
+        self.supervisor.call(ctx(n), BringUp { vm: vm.to_owned(), cmd }).await
+    }
+
     async fn done(&self, n: u8, vm: &str, request: OpRequest) -> Ended {
         self.run(n, vm, request).await.unwrap().end().await.unwrap()
     }
@@ -449,11 +454,45 @@ async fn starts_are_refused_when_memory_runs_out() {
         let mut ticket = house.supervisor.call(ctx(n), big(name)).await.unwrap();
         ticket.end().await.unwrap();
     }
-    let check = |name: &str| house.supervisor.call(ctx(9), CheckStart(name.to_owned()));
-    check("a").await.unwrap();
-    house.done(3, "a", OpRequest::Start).await;
+    // At once: only one of them fits, and the other does not slip in before it counts.
+    let (first, second) = tokio::join!(
+        house.bring_up(3, "a", OpRequest::Start),
+        house.bring_up(4, "b", OpRequest::Start)
+    );
+    assert!(matches!(second, Err(CallError::Refused(f)) if f.message.contains("memory")));
+    let ended = first.unwrap().end().await.unwrap();
+    assert_eq!(ended.op.outcome, Some(Outcome::Done));
     house.settles("a", VmState::Running).await;
-    check("a").await.unwrap(); // it is counted already
-    let refused = check("b").await;
+    let restart = OpRequest::Restart { grace: Duration::ZERO };
+    let counted = house.bring_up(5, "a", restart).await.unwrap().end().await.unwrap();
+    assert_eq!(counted.op.outcome, Some(Outcome::Done), "it is counted already");
+    let refused = house.bring_up(6, "b", restart).await;
     assert!(matches!(refused, Err(CallError::Refused(f)) if f.message.contains("memory")));
+    // What was admitted and then failed is not counted any longer.
+    house.done(7, "a", OpRequest::Stop { grace: Duration::ZERO }).await;
+    house.sim.plan(At::Every("net.ensure_nat".to_owned()), Fault::Refuse);
+    let undone = house.bring_up(8, "a", OpRequest::Start).await.unwrap().end().await.unwrap();
+    assert!(matches!(undone.op.outcome, Some(Outcome::RolledBack { .. })));
+    house.sim.forget_faults();
+    let ended = house.bring_up(9, "b", OpRequest::Start).await.unwrap().end().await.unwrap();
+    assert_eq!(ended.op.outcome, Some(Outcome::Done));
+}
+
+#[actix::test]
+async fn a_retry_is_answered_by_a_host_that_it_fills() {
+    let house = House::open(vec![], Duration::from_secs(60)).await;
+    let whole = || {
+        let mut create = create("web", true);
+        create.spec.memory_mib = 1 << 20;
+        create
+    };
+    let first = house.supervisor.call(ctx(1), whole()).await.unwrap();
+    let again = house.supervisor.call(ctx(1), whole()).await.unwrap();
+    assert_eq!((first.op_id, again.op_id), (op(1), op(1)));
+    let other = house.create(2, "other", true).await;
+    assert!(matches!(other, Err(CallError::Refused(f)) if f.message.contains("memory")));
+    house.done(3, "web", OpRequest::Stop { grace: Duration::ZERO }).await;
+    let late = house.supervisor.call(ctx(1), whole()).await.unwrap().end().await.unwrap();
+    assert!(matches!(late.op.outcome, Some(Outcome::RolledBack { .. })), "{late:?}");
+    assert_eq!(late.view.map(|view| view.record.state), Some(VmState::Stopped));
 }

@@ -68,8 +68,13 @@ impl Op {
     /// answered with what is known of it.
     async fn begin(&mut self) -> Result<Option<OpRecord>, Failure> {
         self.record.state = self.request.state_when_begun(self.record.state);
-        // A creation's intent was written with the reservation.
-        if !matches!(self.request, OpRequest::Create { .. }) {
+        // A creation's intent was written with the reservation; a retry of it may come after its end.
+        if matches!(self.request, OpRequest::Create { .. }) {
+            let known = self.deps.store.op(self.op_id).map_err(|error| Failure::from(&error))?;
+            if let Some(ended) = known.filter(|op| op.outcome.is_some()) {
+                return Ok(Some(ended));
+            }
+        } else {
             let intent = self.deps.store.begin_vm(self.intent(), self.record.clone()).await;
             match intent.map_err(|error| Failure::from(&error).of(self.op_id))? {
                 Intent::Recorded => {}
