@@ -57,4 +57,8 @@ pub enum EventKind {
     Progress {
         text: String,
     },
+    /// What users should know of an operation that goes well: `the guest is ended by force`.
+    Note {
+        text: String,
+    },
 }

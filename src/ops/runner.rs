@@ -46,16 +46,6 @@ pub struct Finished {
     pub outcome: Outcome,
     /// For users; there is one unless the outcome is `Done`.
     pub failure: Option<Failure>,
-    /// What each step said when it was done, in order.
-    pub outputs: Vec<(String, String)>,
-}
-
-impl Finished {
-    /// What the step said, if it was done.
-    #[must_use]
-    pub fn output(&self, step: &str) -> Option<&str> {
-        self.outputs.iter().find(|(name, _)| name == step).map(|(_, output)| output.as_str())
-    }
 }
 
 pub async fn run(
@@ -241,11 +231,7 @@ impl<'a> Run<'a> {
 
     pub(super) fn finished(&self, outcome: Outcome, failure: Option<Failure>) -> Finished {
         let failure = failure.map(|failure| failure.of(self.cx.op));
-        let done = self.steps.iter().zip(&self.progress).filter_map(|(step, progress)| {
-            let output = progress.output.as_ref().filter(|_| progress.status == StepStatus::Done);
-            output.map(|output| (step.name().to_owned(), output.clone()))
-        });
-        Finished { outcome, failure, outputs: done.collect() }
+        Finished { outcome, failure }
     }
 
     /// Makes the event durable, and with it what was pending.

@@ -16,6 +16,14 @@ fn every(name: &str) -> At {
     At::Every(name.to_owned())
 }
 
+/// What the step said when it was done.
+fn output<'a>(journal: &'a MemJournal, step: &str) -> Option<&'a str> {
+    journal.entries.iter().find_map(|entry| match &entry.event {
+        StepEvent::Succeeded(output) if entry.step == step => Some(output.as_str()),
+        _ => None,
+    })
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_step_costs_one_write() {
     let (cx, _host) = rig(created().await, Duration::ZERO);
@@ -33,12 +41,13 @@ async fn a_step_costs_one_write() {
 #[tokio::test(start_paused = true)]
 async fn handles_are_found_on_the_way() {
     let (cx, host) = rig(created().await, Duration::ZERO);
-    let end = run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap();
+    let mut journal = MemJournal::default();
+    run(&start_vm(&record()), &cx, &mut journal).await.unwrap();
     let handles = cx.observed.handles();
     let process = &host.world().processes[&record().id];
     assert_eq!(handles.process.as_ref(), Some(&process.identity));
     assert_eq!(handles.tap.as_ref(), host.world().leases.get(&record().id));
-    assert_eq!(handles.guest_boot_id.as_deref(), end.output("await-ready"));
+    assert_eq!(handles.guest_boot_id.as_deref(), output(&journal, "await-ready"));
     assert_eq!(handles.vmm.as_deref(), Some("sim 1 (none: the host is simulated)"));
 }
 
@@ -126,14 +135,26 @@ async fn a_step_that_hangs_is_given_up() {
 async fn a_stop_says_whether_it_was_graceful() {
     let stop = async |faults: &[(&str, Fault)]| {
         let (cx, host) = rig(running().await, Duration::ZERO);
+        let heard = Arc::new(Mutex::new(vec![]));
+        let ear = Arc::clone(&heard);
+        let watcher = Arc::new(move |event: EventKind| {
+            if let EventKind::Note { text } = event {
+                ear.lock().unwrap().push(text);
+            }
+        });
+        let cx = StepCx { watcher, ..cx };
         faults.iter().for_each(|(name, fault)| host.plan(every(name), fault.clone()));
         let began = Instant::now();
-        let end = run(&stop_vm(None), &cx, &mut MemJournal::default()).await.unwrap();
+        let mut journal = MemJournal::default();
+        let end = run(&stop_vm(None), &cx, &mut journal).await.unwrap();
         assert_eq!(end.outcome, Outcome::Done);
         assert_eq!(host.world(), created().await);
         let limit = cx.settings.grace + Duration::from_secs(5);
         assert!(began.elapsed() <= limit, "{:?}", began.elapsed());
-        end.output("shutdown-guest").unwrap().to_owned()
+        let how = output(&journal, "shutdown-guest").unwrap().to_owned();
+        let told = heard.lock().unwrap().clone();
+        assert_eq!(told, if how == "graceful" { vec![] } else { vec![how.clone()] });
+        how
     };
     assert_eq!(stop(&[]).await, "graceful");
     assert_eq!(stop(&[("guest.shutdown", Fault::Refuse)]).await, "graceful");
@@ -141,10 +162,10 @@ async fn a_stop_says_whether_it_was_graceful() {
         ("guest.shutdown", Fault::Delay(Duration::from_secs(3600))),
         ("hypervisor.power_button", Fault::Delay(Duration::from_secs(3600))),
     ];
-    let why = "forced: the agent did not answer; the VMM did not answer";
+    let why = "ended by force: the agent did not answer; the VMM did not answer";
     assert_eq!(stop(&wedged).await, why);
     let blind = stop(&[("process.find", Fault::Refuse)]).await;
-    assert!(blind.starts_with("forced: simulate process.find"), "{blind}");
+    assert!(blind.starts_with("ended by force: simulate process.find"), "{blind}");
 }
 
 #[tokio::test(start_paused = true)]

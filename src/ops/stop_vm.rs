@@ -10,10 +10,10 @@ use tokio::time::Instant;
 use super::step::no_undo;
 use super::teardown::{WithdrawName, end_steps};
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
-use crate::model::{ProcessIdentity, chain};
+use crate::model::{EventKind, ProcessIdentity, chain};
 
-/// `grace`: another one than the configured. The output of `shutdown-guest` is `graceful`,
-/// `not running` or `forced: …` with the reason.
+/// `grace`: another one than the configured. A guest that has to be ended by force is told to the
+/// watcher with the reason.
 #[must_use]
 pub fn stop_vm(grace: Option<Duration>) -> Plan {
     vec![Phase { direction: Direction::Forward, steps: stop_steps(grace) }]
@@ -104,7 +104,11 @@ impl Step for ShutdownGuest {
         async move {
             Ok(match self.shut_down(cx).await {
                 Ok(how) => how.to_owned(),
-                Err(why) => format!("forced: {why}"),
+                Err(why) => {
+                    let text = format!("ended by force: {why}");
+                    (cx.watcher)(EventKind::Note { text: text.clone() });
+                    text
+                }
             })
         }
         .boxed()

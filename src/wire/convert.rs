@@ -187,6 +187,7 @@ impl From<EventKind> for EventKindInfo {
             }
             EventKind::ActorQuarantined { actor } => Self::ActorQuarantined { actor },
             EventKind::Progress { text } => Self::Progress { text },
+            EventKind::Note { text } => Self::Note { text },
         }
     }
 }

@@ -248,4 +248,8 @@ pub enum EventKindInfo {
     Missed {
         count: u64,
     },
+    /// Worth a line of its own also where progress comes and goes.
+    Note {
+        text: String,
+    },
 }

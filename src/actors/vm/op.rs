@@ -152,7 +152,7 @@ impl Op {
 
     /// Outcome and the VM's new state become durable in one job.
     async fn settle(&mut self, finished: Finished, seen: VmHandles) -> Option<Ended> {
-        let Finished { outcome, failure, .. } = finished;
+        let Finished { outcome, failure } = finished;
         let (store, now) = (self.deps.store.clone(), self.deps.ports.clock.unix_ms());
         let failure = failure.map(|failure| failure.of(self.op_id));
         let gone = match self.request {

@@ -71,7 +71,7 @@ fn describe(kind: &EventKindInfo) -> String {
             format!("{actor} was rebuilt (incarnation {incarnation})")
         }
         E::ActorQuarantined { actor } => format!("{actor} fails too often and was set aside"),
-        E::Progress { text } => text.clone(),
+        E::Progress { text } | E::Note { text } => text.clone(),
         E::Missed { count } => format!("{count} events were missed"),
     }
 }

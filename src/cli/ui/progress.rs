@@ -82,6 +82,7 @@ impl Track<'_> {
                 self.finished('↩', step, "undone", |out, mark| out.err_paint(YELLOW, mark));
             }
             EventKindInfo::Progress { text } => self.say(text),
+            EventKindInfo::Note { text } => self.note(text),
             EventKindInfo::Missed { count } => self.note(format!("{count} events were missed")),
             EventKindInfo::OpStarted { .. }
             | EventKindInfo::OpEnded { .. }

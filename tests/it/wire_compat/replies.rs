@@ -11,7 +11,7 @@ every!(reply: Reply { Accepted Event Bytes Part Done Failed });
 every!(answer: Answer { Nothing Status Checks Vms Endpoint Images Kernels Ops Ended });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
-    ActorQuarantined Progress Missed
+    ActorQuarantined Progress Missed Note
 });
 
 fn s(text: &str) -> String {
@@ -184,6 +184,7 @@ fn events() {
         E::ActorQuarantined { actor: s("vm web") },
         E::Progress { text: s("unpacked 1200 files") },
         E::Missed { count: 3 },
+        E::Note { text: s("ended by force: the guest did not end in time") },
     ];
     check("event", event_kind::ALL, event_kind::name, &samples);
 }
