@@ -41,8 +41,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             drop(error.print()); // Where to would one complain?
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Ok };
-            let exit = if has_guest_command(&args) { exit.beside_guest() } else { exit };
-            return ExitCode::from(exit.code());
+            return ExitCode::from(exit.of_command(enters_guest(&args)).code());
         }
     };
     let app = App {
@@ -59,6 +58,7 @@ pub fn main() -> ExitCode {
             error.exit
         }
     };
+    let exit = exit.of_command(enters_guest(&args));
     app.write_log(command, exit, began);
     ExitCode::from(exit.code())
 }
@@ -84,13 +84,23 @@ fn command_name(matches: &ArgMatches) -> String {
     names.join(" ")
 }
 
-/// Whether the status of this command line was promised to a guest's command, as far as can be
-/// told from arguments that do not parse.
-fn has_guest_command(args: &[OsString]) -> bool {
-    let words = args.iter().skip(1).take_while(|arg| *arg != "--");
-    let before = words.clone().count() + 1;
-    before < args.len()
-        && words.into_iter().any(|arg| arg == "run" || arg == "exec" || arg == "ssh")
+/// Whether the command ends with the status of something in a guest. Looks at the words alone,
+/// because the question comes up for arguments that do not parse, too.
+fn enters_guest(args: &[OsString]) -> bool {
+    let mut words =
+        args.iter().skip(1).filter_map(|arg| arg.to_str()).take_while(|arg| *arg != "--");
+    let mut next = || loop {
+        match words.next()? {
+            "--socket" | "--color" => drop(words.next()),
+            option if option.starts_with('-') => {}
+            word => return Some(word),
+        }
+    };
+    let command = match next() {
+        Some("vm") => next(),
+        other => other,
+    };
+    matches!(command, Some("run" | "exec" | "ssh"))
 }
 
 impl App {
@@ -159,14 +169,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guests_command_is_seen_even_in_nonsense() {
-        let has = |line: &str| {
-            has_guest_command(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
-        };
-        assert!(has("banger vm exec web --bogus -- true"));
-        assert!(has("banger run --bogus -- true"));
-        assert!(!has("banger run --bogus"));
-        assert!(!has("banger ps -- exec"));
-        assert!(!has("banger"));
+    fn commands_that_enter_a_guest_are_seen_even_in_nonsense() {
+        let enters =
+            |line: &str| enters_guest(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        for line in [
+            "banger vm exec web --bogus -- true",
+            "banger run --bogus",
+            "banger --socket vm --color auto -q run",
+            "banger vm --socket=x ssh",
+        ] {
+            assert!(enters(line), "{line}");
+        }
+        for line in [
+            "banger",
+            "banger ps -- exec",
+            "banger vm stop run",
+            "banger --socket run ps",
+            "banger vm",
+            "banger -- run",
+        ] {
+            assert!(!enters(line), "{line}");
+        }
     }
 }

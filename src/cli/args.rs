@@ -17,8 +17,8 @@ Examples:
   banger doctor                      find out why something does not work
 
 Exit status: 0 ok, 1 refused or failed, 2 wrong usage, 3 daemon unreachable, 4 not found,
-5 busy. With a guest's command its own status, 128+N if signal N killed it, 125 if banger
-itself failed, 126 or 127 if the guest could not run or find the program.";
+5 busy. Of run, exec and ssh: the command's or the shell's, 128+N if signal N killed it, 126
+or 127 if the guest could not run or find it, 125 if banger itself failed.";
 
 /// Real virtual machines on this host, in seconds
 #[derive(Debug, Parser)]

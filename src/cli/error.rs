@@ -71,12 +71,6 @@ impl CliError {
         self
     }
 
-    /// For commands whose exit status is promised to a guest's.
-    pub(crate) fn beside_guest(mut self) -> Self {
-        self.exit = self.exit.beside_guest();
-        self
-    }
-
     /// Names the operation, unless the failure brought its own.
     pub(crate) fn of(mut self, op: OpId) -> Self {
         self.op.get_or_insert(op);

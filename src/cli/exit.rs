@@ -37,11 +37,13 @@ impl Exit {
         }
     }
 
-    /// The same failure when the status is promised to a guest's command: it must not be taken
-    /// for the command's.
-    pub(crate) fn beside_guest(self) -> Self {
+    /// What a command ends with. Where the status is promised to the guest's, no failure of ours
+    /// may be taken for one of its.
+    pub(crate) fn of_command(self, enters_guest: bool) -> Self {
         match self {
-            Self::Failed | Self::Usage | Self::Unreachable | Self::NotFound | Self::Busy => {
+            Self::Failed | Self::Usage | Self::Unreachable | Self::NotFound | Self::Busy
+                if enters_guest =>
+            {
                 Self::BesideGuest
             }
             other => other,
@@ -88,11 +90,12 @@ mod tests {
     #[test]
     fn failures_beside_a_guest_are_125_and_guests_keep_theirs() {
         for ours in [Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::NotFound, Exit::Busy] {
-            assert_eq!(ours.beside_guest().code(), 125, "{ours:?}");
+            assert_eq!(ours.of_command(true).code(), 125, "{ours:?}");
+            assert_eq!(ours.of_command(false), ours);
         }
-        assert_eq!(Exit::Guest(3).beside_guest().code(), 3);
-        assert_eq!(Exit::Interrupted(2).beside_guest().code(), 130);
-        assert_eq!(Exit::Ok.beside_guest().code(), 0);
+        assert_eq!(Exit::Guest(3).of_command(true).code(), 3);
+        assert_eq!(Exit::Interrupted(2).of_command(true).code(), 130);
+        assert_eq!(Exit::Ok.of_command(true).code(), 0);
     }
 
     #[test]

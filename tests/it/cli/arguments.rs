@@ -26,10 +26,6 @@ fn nonsense_is_refused_with_status_2() {
         ("vm stop", "required arguments were not provided"),
         ("vm stop web --grace soon", "is not a time"),
         ("vm kill web --signal BOGUS", "is not a signal"),
-        ("vm exec web", "required arguments were not provided"),
-        ("vm exec web true", "unexpected argument 'true'"),
-        ("run -d --rm", "cannot be used with"),
-        ("run ./repo", "./repo: a directory cannot be taken along yet"),
         ("image import Bad! x.tar", "letters a-z, digits and hyphens"),
         ("kernel import k", "required arguments were not provided"),
         ("kernel import k a.deb --kernel b", "cannot be used with"),
@@ -46,17 +42,30 @@ fn nonsense_is_refused_with_status_2() {
 }
 
 #[test]
-fn nonsense_beside_a_guests_command_is_125() {
+fn where_a_guests_status_is_promised_nonsense_is_125() {
     let here = Surroundings::new();
     let none = here.path().join("none.sock");
-    for line in [
-        "run --bogus -- true",
-        "run -d -- true",
-        "vm exec --bogus web -- true",
-        "exec -- true",
-        "run ./repo -- true",
-    ] {
-        assert_eq!(here.banger(&none, line).said().code, 125, "{line}");
+    let table = [
+        ("run --bogus -- true", "unexpected argument '--bogus'"),
+        ("vm run --memory x", "is not a size"),
+        ("run -d -- true", "cannot be used with"),
+        ("run -d --rm", "cannot be used with"),
+        ("run ./repo", "./repo: a directory cannot be taken along yet"),
+        ("vm exec --bogus web -- true", "unexpected argument '--bogus'"),
+        ("vm exec web", "required arguments were not provided"),
+        ("exec web true", "unexpected argument 'true'"),
+        ("exec -- true", "required arguments were not provided"),
+        ("ssh", "required arguments were not provided"),
+    ];
+    for (line, why) in table {
+        let said = here.banger(&none, line).said();
+        assert_eq!(said.code, 125, "{line}: {}", said.err);
+        assert!(said.err.contains(why), "{line}: {}", said.err);
+    }
+    for line in ["run --help", "vm exec --help"] {
+        let said = here.banger(&none, line).said();
+        assert_eq!(said.code, 0, "{line}");
+        assert!(said.out.contains("125 if banger itself failed"), "{line}: {}", said.out);
     }
 }
 

@@ -70,7 +70,7 @@ web is running at 172.16.0.5 after ";
     assert_eq!(asked, CreateVm::default());
 
     let said = here.banger(&daemon.socket(), "run -d --json").said();
-    assert_eq!(said.code, 2, "run has no --json: {}", said.err);
+    assert_eq!(said.code, 125, "run has no --json: {}", said.err);
     let said = here.banger(&daemon.socket(), "run -d").said();
     assert_eq!((said.code, said.out.as_str()), (0, "web\n"));
 }

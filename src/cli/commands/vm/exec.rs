@@ -19,10 +19,11 @@ Examples:
   tar -c . | banger vm exec web -- tar -x -C /srv    streams pass through
   banger vm exec -e TERM --workdir /srv web -- ./run --fast
 
-The words after -- reach the guest as they are, without a shell. The command's exit status
-becomes banger's; 128+N if signal N killed it, 125 if banger itself failed. Standard input is
-passed on: in a shell loop say </dev/null. Ctrl-C interrupts the command, a second one ends
-the wait for it.";
+The words after -- reach the guest as they are, without a shell. Standard input is passed on:
+in a shell loop say </dev/null. Ctrl-C interrupts the command, a second one ends the wait.
+
+Exit status: the command's; 128+N if signal N killed it, 126 or 127 if the guest could not run
+or find it, 125 if banger itself failed, wrong usage included.";
 
 /// Run a command in a running VM
 #[derive(Debug, clap::Args)]
@@ -50,10 +51,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    exec(app, args).await.map_err(CliError::beside_guest)
-}
-
-async fn exec(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(Some(&args.vm))?;
     let env = parse::environment(args.env)?;
     let mut client = app.client().await?;

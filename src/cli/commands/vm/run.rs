@@ -29,9 +29,12 @@ Examples:
   banger run -d --name web --nat         start it and leave it alone
   banger run --rm -e TOKEN --memory 2G -- sh -c 'make test'
 
-The words after -- reach the guest as they are, without a shell. The command's exit status
-becomes banger's; 128+N if signal N killed it, 125 if banger itself failed. Without --rm the VM
-runs on. Ctrl-C while it boots takes it back.";
+The words after -- reach the guest as they are, without a shell. Without --rm the VM runs on.
+Ctrl-C while it boots takes it back.
+
+Exit status: the command's or the shell's; 128+N if signal N killed it, 126 or 127 if the guest
+could not run or find it, 125 if banger itself failed, wrong usage included. With -d 0 once the
+VM runs, else 125.";
 
 /// Create a VM and enter it or run a command in it
 #[derive(Debug, clap::Args)]
@@ -56,12 +59,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    let command_mode = !args.command.is_empty();
-    let result = create_and_enter(app, args).await;
-    if command_mode { result.map_err(CliError::beside_guest) } else { result }
-}
-
-async fn create_and_enter(app: &App, args: Args) -> Result<Exit, CliError> {
     if let Some(path) = args.path {
         return Err(no_workspaces(&path));
     }

@@ -16,7 +16,9 @@ Examples:
   banger vm ssh web < setup.sh        without a terminal the shell reads stdin
 
 Everything typed goes to the guest, Ctrl-C too. If the guest hangs, ~. at the start of a line
-leaves. The shell's exit status becomes banger's.";
+leaves.
+
+Exit status: the shell's or the command's, as with `banger vm exec`; 125 if banger itself failed.";
 
 /// Open a shell in a running VM
 #[derive(Debug, clap::Args)]
@@ -33,12 +35,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    let shell = args.command.is_empty();
-    let result = enter(app, args).await;
-    if shell { result } else { result.map_err(CliError::beside_guest) }
-}
-
-async fn enter(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(Some(&args.vm))?;
     let mut client = app.client().await?;
     let endpoint = client.endpoint(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
