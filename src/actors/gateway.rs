@@ -57,7 +57,7 @@ pub async fn serve(
             let frames = match Frames::accept(stream, DAEMON, GREETING_LIMIT).await {
                 Ok(frames) => frames,
                 // Not worth more: port scanners, old clients (told both versions), the doctor.
-                Err(error @ (FrameError::Hello(_) | FrameError::Closed)) => {
+                Err(error @ (FrameError::Hello(_) | FrameError::Closed | FrameError::Silent)) => {
                     tracing::debug!(%error, "greeting refused");
                     return;
                 }

@@ -33,7 +33,9 @@ use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe};
 use crate::store::{Intent, Store};
 
 const SLOTS: usize = 64;
-const STEP: &str = "make-files";
+/// Steps; their names are in the journal.
+const MAKE_FILES: &str = "make-files";
+const REMOVE_NAME: &str = "remove-name";
 
 #[derive(Clone, Debug)]
 pub struct ImagesDeps {
@@ -250,22 +252,14 @@ impl Work {
         if !self.begin(recipe.op_kind(), done).await {
             return;
         }
-        let started = std::time::Instant::now();
-        self.journal(0, StepEvent::Started).await;
-        self.publish(EventKind::StepStarted { step: STEP.to_owned() });
-        let made = match recipe {
-            Recipe::Image(recipe) => self.make_image(recipe, cancel).await,
-            Recipe::Kernel(recipe) => self.make_kernel(recipe, cancel).await,
+        let making = async {
+            let digest = match recipe {
+                Recipe::Image(recipe) => self.make_image(recipe, cancel).await,
+                Recipe::Kernel(recipe) => self.make_kernel(recipe, cancel).await,
+            };
+            digest.map(|digest| digest.to_string())
         };
-        match made {
-            Ok(digest) => {
-                self.journal(1, StepEvent::Succeeded(digest.to_string())).await;
-                let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                self.publish(EventKind::StepDone { step: STEP.to_owned(), elapsed_us });
-                self.end(Outcome::Done, None, done).await;
-            }
-            Err(failure) => self.fail(1, failure, done).await,
-        }
+        self.only_step(MAKE_FILES, making, done).await;
     }
 
     async fn make_image(
@@ -319,13 +313,41 @@ impl Work {
         if !self.begin(op_kind, done).await {
             return;
         }
-        let deleted = match kind {
-            Kind::Image => self.deps.store.delete_image(self.name.clone()).await,
-            Kind::Kernel => self.deps.store.delete_kernel(self.name.clone()).await,
+        let removing = async {
+            let removed = match kind {
+                Kind::Image => self.deps.store.delete_image(self.name.clone()).await,
+                Kind::Kernel => self.deps.store.delete_kernel(self.name.clone()).await,
+            };
+            removed.map(|()| String::new()).map_err(|error| Failure::from(&error))
         };
-        match deleted {
-            Ok(()) => self.end(Outcome::Done, None, done).await,
-            Err(error) => self.fail(0, Failure::from(&error), done).await,
+        self.only_step(REMOVE_NAME, removing, done).await;
+    }
+
+    /// Does the work as the operation's one step, and ends the operation with it.
+    async fn only_step(
+        &self,
+        step: &'static str,
+        work: impl Future<Output = Result<String, Failure>>,
+        done: &Done,
+    ) {
+        let started = std::time::Instant::now();
+        self.journal(0, step, StepEvent::Started).await;
+        let name = step.to_owned();
+        self.publish(EventKind::StepStarted { step: name.clone() });
+        match work.await {
+            Ok(output) => {
+                self.journal(1, step, StepEvent::Succeeded(output)).await;
+                let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
+                self.publish(EventKind::StepDone { step: name, elapsed_us });
+                self.end(Outcome::Done, None, done).await;
+            }
+            Err(failure) => {
+                let cause = failure.message.clone();
+                self.journal(1, step, StepEvent::Failed(cause.clone())).await;
+                self.publish(EventKind::StepFailed { step: name.clone(), cause: cause.clone() });
+                let outcome = Outcome::RolledBack { step: name, cause };
+                self.end(outcome, Some(failure.of(self.op_id)), done).await;
+            }
         }
     }
 
@@ -361,13 +383,6 @@ impl Work {
         }
     }
 
-    async fn fail(&self, n: u32, failure: Failure, done: &Done) {
-        self.journal(n, StepEvent::Failed(failure.message.clone())).await;
-        let (step, cause) = (STEP.to_owned(), failure.message.clone());
-        self.publish(EventKind::StepFailed { step: step.clone(), cause: cause.clone() });
-        self.end(Outcome::RolledBack { step, cause }, Some(failure.of(self.op_id)), done).await;
-    }
-
     async fn end(&self, outcome: Outcome, failure: Option<Failure>, done: &Done) {
         let (store, now) = (&self.deps.store, self.deps.clock.unix_ms());
         if let Err(error) = store.settle(self.op_id, outcome.clone(), now).await {
@@ -379,8 +394,8 @@ impl Work {
         }
     }
 
-    async fn journal(&self, n: u32, event: StepEvent) {
-        let entry = Entry { step: STEP.to_owned(), event, unix_ms: self.deps.clock.unix_ms() };
+    async fn journal(&self, n: u32, step: &str, event: StepEvent) {
+        let entry = Entry { step: step.to_owned(), event, unix_ms: self.deps.clock.unix_ms() };
         if let Err(error) = self.deps.store.append(self.op_id, n, vec![entry]).await {
             tracing::error!(error = %crate::model::chain(&error), "journal not written");
         }

@@ -34,7 +34,7 @@ pub struct Line {
     pub request: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     pub object: String,
-    /// `ok`, `denied`, `failed`, `malformed`.
+    /// `ok`, `denied`, `failed`, `malformed`; `silent` if nothing was asked.
     pub verdict: &'static str,
     pub elapsed_us: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -64,6 +64,7 @@ impl Audit {
         let error = error.as_deref().unwrap_or_default();
         match *verdict {
             "ok" => tracing::info!(%op_id, request, %object, elapsed_us, "done"),
+            "silent" => tracing::debug!(peer_uid, elapsed_us, %error, "nothing was asked"),
             verdict => {
                 tracing::warn!(%op_id, peer_uid, request, %object, elapsed_us, verdict, %error);
             }

@@ -173,7 +173,7 @@ impl Service {
     async fn answer(&self, stream: UnixStream, peer_uid: u32, line: &mut Line) {
         let mut frames = match Frames::accept(stream, HELPER, READ_LIMIT).await {
             Ok(frames) => frames.limited(MAX_FRAME_BYTES),
-            Err(error) => return malformed(line, &error),
+            Err(error) => return unheard(line, &error),
         };
         if let Err(refused) = policy::admit(&self.config, peer_uid) {
             line.verdict = "denied";
@@ -183,15 +183,15 @@ impl Service {
         }
         let request = match tokio::time::timeout(READ_LIMIT, frames.receive()).await {
             Ok(Ok(Some(request))) => request,
-            Ok(Ok(None)) => return malformed(line, &FrameError::Closed),
+            Ok(Ok(None)) => return unheard(line, &FrameError::Silent),
             Ok(Err(error)) => {
-                malformed(line, &error);
+                unheard(line, &error);
                 let message = line.error.clone().unwrap_or_default();
                 let code = Code::Protocol.to_string();
                 return reply(&mut frames, &HelperReply::Failed { code, message }).await;
             }
             Err(_) => {
-                return malformed(line, &FrameError::Late { what: "request", limit: READ_LIMIT });
+                return unheard(line, &FrameError::Late { what: "request", limit: READ_LIMIT });
             }
         };
         let answer = self.decide(peer_uid, &request, line).await;
@@ -225,8 +225,12 @@ impl Service {
     }
 }
 
-fn malformed(line: &mut Line, error: &FrameError) {
-    line.verdict = "malformed";
+/// A peer that asked for nothing did nothing wrong: it may have looked whether somebody listens.
+fn unheard(line: &mut Line, error: &FrameError) {
+    line.verdict = match error {
+        FrameError::Silent | FrameError::Late { .. } => "silent",
+        _ => "malformed",
+    };
     line.error = Some(crate::model::chain(error));
 }
 

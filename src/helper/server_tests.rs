@@ -79,6 +79,10 @@ impl World {
         frames.receive().await.unwrap().unwrap()
     }
 
+    fn audited(&self) -> usize {
+        std::fs::read_to_string(self.dir.path().join("audit")).unwrap().lines().count()
+    }
+
     async fn stop(self) -> Vec<serde_json::Value> {
         self.stop.cancel();
         self.server.await.unwrap();
@@ -153,8 +157,16 @@ async fn silence_is_given_up() {
     let mut rest = vec![];
     silent.read_to_end(&mut rest).await.unwrap();
     assert!(rest.is_empty());
+    // Two that only looked whether somebody listens.
+    for leaver in [world.connect().await, world.greeted().await] {
+        drop(leaver);
+    }
+    while world.audited() < 3 {
+        tokio::task::yield_now().await;
+    }
     let lines = world.stop().await;
     assert_eq!(lines[0]["error"], "no request within 5s");
+    assert!(lines.iter().all(|line| line["verdict"] == "silent"), "{lines:?}");
 }
 
 #[tokio::test]

@@ -63,10 +63,17 @@ pub enum Verb {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Not a failure: what was asked for is so already.
-    #[error("already {0}")]
+    #[error("{}", already(*.0))]
     Already(VmState),
     #[error("the VM is {state}, not running")]
     NotRunning { state: VmState },
+}
+
+fn already(state: VmState) -> String {
+    match state {
+        VmState::Created => "never started".to_owned(), // it was to be stopped
+        other => format!("already {other}"),
+    }
 }
 
 /// Whether `verb` may be carried out in `state`. Whether the VM is busy is not asked here.
@@ -124,6 +131,14 @@ mod tests {
                 assert_eq!(admits(state, verb), Ok(()), "{state} {verb:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_so_already_is_said_in_words_that_fit() {
+        let said = |state, verb| admits(state, verb).unwrap_err().to_string();
+        assert_eq!(said(S::Running, Verb::Start), "already running");
+        assert_eq!(said(S::Stopped, Verb::Stop), "already stopped");
+        assert_eq!(said(S::Created, Verb::Stop), "never started");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use super::hello::{self, Hello, HelloError, Protocol};
 pub enum FrameError {
     #[error("the connection ended")]
     Closed,
+    #[error("the connection ended before anything was said")]
+    Silent,
     #[error("no {what} within {limit:?}")]
     Late { what: &'static str, limit: Duration },
     #[error("read or write a frame")]
@@ -51,7 +53,8 @@ impl Frames {
         Ok(Self { inner: framed(stream), version })
     }
 
-    /// The server's half. A refused client is told both versions before the connection ends.
+    /// The server's half. A refused client is told both versions before the connection ends; one
+    /// that leaves without a word is [`FrameError::Silent`].
     pub async fn accept(
         mut stream: UnixStream,
         protocol: Protocol,
@@ -59,7 +62,11 @@ impl Frames {
     ) -> Result<Self, FrameError> {
         let greet = async {
             let mut bytes = [0; hello::BYTES];
-            stream.read_exact(&mut bytes).await.map_err(closed)?;
+            let first = stream.read(&mut bytes).await.map_err(FrameError::Io)?;
+            if first == 0 {
+                return Err(FrameError::Silent);
+            }
+            stream.read_exact(&mut bytes[first..]).await.map_err(closed)?;
             let (answer, chosen) = protocol.answer(&Hello::decode(&bytes));
             stream.write_all(&answer.encode()).await.map_err(FrameError::Io)?;
             chosen.map_err(FrameError::Hello)

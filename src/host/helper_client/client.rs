@@ -109,7 +109,7 @@ impl HelperClient {
     fn lost(&self, error: FrameError) -> Attempt {
         let object = self.socket.display().to_string();
         match error {
-            FrameError::Closed | FrameError::Io(_) => {
+            FrameError::Closed | FrameError::Silent | FrameError::Io(_) => {
                 let lost = HostError::new(Code::HelperUnreachable, "talk to helper", object);
                 let hint = "is banger-helper running? see `banger doctor`";
                 Attempt::Again(lost.because(error).hint(hint))

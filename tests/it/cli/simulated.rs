@@ -53,7 +53,13 @@ fn a_vms_life() {
     }
     assert_eq!(json(&run("vm list --json")), serde_json::json!([]));
     assert_eq!(run("vm delete web").code, 4);
-    assert_eq!(run("image rm debian-bookworm").code, 0);
+    assert_eq!(run("vm create --no-start --name idle -q").code, 0);
+    let said = run("vm stop idle");
+    assert_eq!((said.code, said.err.as_str()), (0, "idle: never started\n"));
+    assert_eq!(run("vm delete idle").code, 0);
+    let said = run("image rm debian-bookworm");
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.starts_with("remove-name  "), "{}", said.err);
     assert_eq!(run("kernel rm k").code, 0);
 
     let ops = json(&run("ops list --json"));
@@ -61,6 +67,19 @@ fn a_vms_life() {
     assert!(kinds.contains(&&"vm-restart".into()), "{kinds:?}");
     let status = json(&run("daemon status --json"));
     assert_eq!((&status["simulated"], &status["vms"]), (&true.into(), &0.into()));
+}
+
+#[test]
+fn a_stop_by_force_says_why() {
+    let (daemon, here) = place(
+        "--sim-fault guest.shutdown=refuse --sim-fault hypervisor.power_button=refuse",
+    );
+    let run = |line: &str| here.banger(&daemon.socket(), line).said();
+    assert_eq!(run("vm create --name web -q").code, 0);
+    let said = run("vm stop web");
+    assert_eq!((said.code, said.out.as_str()), (0, "web\n"), "{}", said.err);
+    let note = said.err.lines().find(|line| line.starts_with("ended by force: "));
+    assert!(note.is_some_and(|note| note.contains("guest.shutdown")), "{}", said.err);
 }
 
 #[test]
