@@ -412,6 +412,32 @@ async fn a_new_daemon_adopts_what_runs_and_cleans_what_died() {
 }
 
 #[actix::test]
+async fn losing_the_handles_leaks_nothing() {
+    for dies in [false, true] {
+        let house = House::open(vec![], Duration::ZERO).await;
+        let vm = house.create(1, "web", true).await.unwrap().end().await.unwrap().op.vm.unwrap();
+        let before = house.settles("web", VmState::Running).await.handles;
+        let (store, sim, dir) =
+            (house.deps.store.clone(), Arc::clone(&house.sim), Arc::clone(&house._dir));
+        store.put_handles(vm, VmHandles::default()).await.unwrap();
+        if dies {
+            sim.edit(|world| drop(world.processes.remove(&vm)));
+        }
+        let next = House::on(store, sim, dir).await;
+        if dies {
+            next.settles("web", VmState::Crashed).await;
+        } else {
+            let found = next.settles("web", VmState::Running).await.handles;
+            assert_eq!((found.process, found.tap), (before.process, before.tap));
+        }
+        next.done(2, "web", OpRequest::Delete).await;
+        let sim = Arc::clone(&next.sim);
+        let empty = house.empty.clone();
+        until("the host as before the first VM", || sim.world().shape() == empty).await;
+    }
+}
+
+#[actix::test]
 async fn a_hundred_creations_at_once_share_nothing() {
     let house = House::open(vec![], Duration::ZERO).await;
     let creations = (0..100_u8).map(|n| {

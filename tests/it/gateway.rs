@@ -5,6 +5,11 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use banger::wire::frame::Frames;
+use banger::wire::hello::DAEMON;
+use banger::wire::reply::Reply;
+use banger::wire::request::{CreateVm, Envelope, ImageSource, Request};
+
 use crate::support::simulated::Simulated;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -85,6 +90,61 @@ fn strangers_oversized_truncated_and_random_bytes_harm_nobody() {
         ends(stream);
     }
     served(&daemon);
+}
+
+/// Whatever a client says of itself, the daemon looks for itself.
+#[tokio::test]
+async fn names_are_checked_whoever_sends_them() {
+    let daemon = Simulated::start("");
+    let vm = |change: fn(&mut CreateVm)| {
+        let mut create = CreateVm { name: Some("web".to_owned()), ..CreateVm::default() };
+        change(&mut create);
+        Request::CreateVm(create)
+    };
+    let archive = || ImageSource::Directory { path: "/".to_owned() };
+    let out = || "../../x".to_owned();
+    let invalid = [
+        vm(|create| create.name = Some("../web".to_owned())),
+        vm(|create| create.name = Some("Web".to_owned())),
+        vm(|create| create.name = Some("-web".to_owned())),
+        vm(|create| create.name = Some("x".repeat(64))),
+        vm(|create| create.name = Some(String::new())),
+        vm(|create| create.image = Some("../../etc".to_owned())),
+        vm(|create| create.kernel = Some("/boot/vmlinuz".to_owned())),
+        vm(|create| create.vcpu = Some(0)),
+        vm(|create| create.memory_mib = Some(0)),
+        vm(|create| create.disk_bytes = Some(u64::MAX)),
+        vm(|create| create.env = vec![("A=B".to_owned(), String::new())]),
+        Request::ImportImage { name: out(), source: archive() },
+        Request::ImportImage { name: "..".to_owned(), source: archive() },
+        Request::DeleteImage { name: out() },
+        Request::DeleteKernel { name: "a/b".to_owned() },
+    ];
+    for request in invalid {
+        assert_eq!(refused(&daemon, request.clone()).await, "invalid", "{request:?}");
+    }
+    for request in [
+        Request::ShowVm { vm: out() },
+        Request::DeleteVm { vm: out() },
+        Request::Endpoint { vm: String::new() },
+        Request::ShowImage { name: out() },
+    ] {
+        assert_eq!(refused(&daemon, request.clone()).await, "not-found", "{request:?}");
+    }
+}
+
+/// The code of the failure that the request is answered with.
+async fn refused(daemon: &Simulated, request: Request) -> String {
+    let stream = tokio::net::UnixStream::connect(daemon.socket()).await.unwrap();
+    let mut frames = Frames::connect(stream, DAEMON, LIMIT).await.unwrap();
+    frames.send(&Envelope { op_id: [7; 16], deadline_ms: 0, request }).await.unwrap();
+    loop {
+        match frames.receive::<Reply>().await.unwrap() {
+            Some(Reply::Accepted { .. } | Reply::Event(_)) => {}
+            Some(Reply::Failed(failure)) => return failure.code,
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 #[test]

@@ -6,5 +6,6 @@ mod errors;
 mod guests;
 mod operations;
 mod output;
+mod refusals;
 mod samples;
 mod simulated;

@@ -6,7 +6,7 @@ use crate::support::banger::{Finish, Said, Surroundings};
 use crate::support::simulated::Simulated;
 
 /// A daemon with an image and a kernel.
-fn place(options: &str) -> (Simulated, Surroundings) {
+pub(super) fn place(options: &str) -> (Simulated, Surroundings) {
     let (daemon, here) = (Simulated::start(options), Surroundings::new());
     std::fs::write(here.path().join("k.deb"), "").unwrap();
     for line in ["image build debian -q", "kernel import k k.deb -q"] {
@@ -16,7 +16,7 @@ fn place(options: &str) -> (Simulated, Surroundings) {
     (daemon, here)
 }
 
-fn json(said: &Said) -> serde_json::Value {
+pub(super) fn json(said: &Said) -> serde_json::Value {
     serde_json::from_str(&said.out).unwrap_or_else(|_| panic!("{} {}", said.out, said.err))
 }
 
@@ -71,9 +71,8 @@ fn a_vms_life() {
 
 #[test]
 fn a_stop_by_force_says_why() {
-    let (daemon, here) = place(
-        "--sim-fault guest.shutdown=refuse --sim-fault hypervisor.power_button=refuse",
-    );
+    let (daemon, here) =
+        place("--sim-fault guest.shutdown=refuse --sim-fault hypervisor.power_button=refuse");
     let run = |line: &str| here.banger(&daemon.socket(), line).said();
     assert_eq!(run("vm create --name web -q").code, 0);
     let said = run("vm stop web");
