@@ -157,7 +157,9 @@ async fn a_stop_says_whether_it_was_graceful() {
         how
     };
     assert_eq!(stop(&[]).await, "graceful");
-    assert_eq!(stop(&[("guest.shutdown", Fault::Refuse)]).await, "graceful");
+    let pressed = stop(&[("guest.shutdown", Fault::Refuse)]).await;
+    let expected = "ended when its power button was pressed: simulate guest.shutdown: refused";
+    assert_eq!(pressed, expected);
     let wedged = [
         ("guest.shutdown", Fault::Delay(Duration::from_secs(3600))),
         ("hypervisor.power_button", Fault::Delay(Duration::from_secs(3600))),

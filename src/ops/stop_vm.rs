@@ -12,8 +12,8 @@ use super::teardown::{WithdrawName, end_steps};
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
 use crate::model::{EventKind, ProcessIdentity, chain};
 
-/// `grace`: another one than the configured. A guest that has to be ended by force is told to the
-/// watcher with the reason.
+/// `grace`: another one than the configured. A guest that does not end when asked is told to the watcher
+/// with how it ended then, and why.
 #[must_use]
 pub fn stop_vm(grace: Option<Duration>) -> Plan {
     vec![Phase { direction: Direction::Forward, steps: stop_steps(grace) }]
@@ -40,23 +40,33 @@ impl ShutdownGuest {
         self.grace.unwrap_or(settings.grace)
     }
 
-    async fn shut_down(&self, cx: &StepCx) -> Result<&'static str, String> {
+    /// The error is why it takes force.
+    async fn shut_down(&self, cx: &StepCx) -> Result<End, String> {
         let find = cx.ports.process.find(cx.op, cx.vm.id);
         let found = tokio::time::timeout(ASK_LIMIT, find).await;
         let found = found.map_err(|_| "looking for the VMM took too long")?;
         let Some(process) = found.map_err(|error| chain(&error))? else {
-            return Ok("not running");
+            return Ok(End::NotRunning);
         };
         let deadline = Instant::now() + self.grace(&cx.settings);
         let refused = match ask(cx, &process, deadline).await {
-            Ok(()) => return Ok("graceful"),
+            Ok(()) => return Ok(End::Graceful),
             Err(why) => why,
         };
         match press(cx, &process).await {
-            Ok(()) => Ok("graceful"),
+            Ok(()) => {
+                Ok(End::Unasked(format!("ended when its power button was pressed: {refused}")))
+            }
             Err(why) => Err(format!("{refused}; {why}")),
         }
     }
+}
+
+enum End {
+    NotRunning,
+    Graceful,
+    /// Not as it should; users are told, for what the guest had not written yet may be lost.
+    Unasked(String),
 }
 
 /// Asks the agent and waits until the process has ended, up to the deadline.
@@ -102,12 +112,14 @@ impl Step for ShutdownGuest {
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
-            Ok(match self.shut_down(cx).await {
-                Ok(how) => how.to_owned(),
-                Err(why) => {
-                    let text = format!("ended by force: {why}");
-                    (cx.watcher)(EventKind::Note { text: text.clone() });
-                    text
+            let end = self.shut_down(cx).await;
+            let end = end.unwrap_or_else(|why| End::Unasked(format!("ended by force: {why}")));
+            Ok(match end {
+                End::NotRunning => "not running".to_owned(),
+                End::Graceful => "graceful".to_owned(),
+                End::Unasked(how) => {
+                    (cx.watcher)(EventKind::Note { text: how.clone() });
+                    how
                 }
             })
         }
