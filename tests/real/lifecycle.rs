@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{new_host, until};
+use crate::support::{busybox_with, new_host, until};
 
 #[test]
 fn run_brings_back_output_and_exit_code_and_leaves_nothing() {
@@ -56,5 +56,40 @@ fn several_names_in_one_command_and_one_that_is_wrong() {
     host.banger(&["vm", "kill", "a", "b"]).ok();
     assert!(host.guests().is_empty());
     host.banger(&["vm", "delete", "a", "b"]).ok();
+    until("nothing is left", Duration::from_secs(20), || host.world() == before);
+}
+
+/// An init that ends the machine when it is asked to, unless it has been told to be deaf.
+const INIT: &str = "#!/bin/sh
+trap '[ -e /root/deaf ] || { echo asked > /root/asked; sync; /bin/busybox reboot -f; }' TERM
+while :; do sleep 1000 & wait $!; done
+";
+
+#[test]
+fn an_image_with_an_init_of_its_own_runs_it_and_is_stopped_by_it() {
+    let host = new_host!();
+    let before = host.world();
+    let tar = host.dir.join("own.tar");
+    busybox_with(&[("sbin/init", INIT)], &tar);
+    host.banger(&["image", "import", "own", &tar.display().to_string()]).ok();
+    host.banger(&["vm", "run", "-d", "--name", "web", "--image", "own"]).ok();
+    let exec = |line: &str| host.banger(&["vm", "exec", "web", "--", "sh", "-c", line]).ok();
+    assert_eq!(exec("cat /proc/1/comm"), "init\n");
+    // The work disk has the size that was asked for (1 GiB), but for what ext4 needs itself.
+    let blocks: u64 = exec("df -k /root | tail -n 1 | awk '{print $2}'").trim().parse().unwrap();
+    assert!((900 << 10..=1 << 20).contains(&blocks), "{blocks} KiB");
+
+    let stopped = host.banger(&["vm", "stop", "web"]).expect(0);
+    assert!(!stopped.stderr.contains("ended "), "{}", stopped.stderr);
+    host.banger(&["vm", "start", "web"]).ok();
+    assert_eq!(exec("cat /root/asked"), "asked\n");
+    // One that does not listen is ended all the same, by the agent or from outside, and it is said.
+    exec("touch /root/deaf");
+    let stopped = host.banger(&["vm", "stop", "--grace", "1s", "web"]).expect(0);
+    let note = stopped.stderr.lines().find(|line| line.starts_with("ended "));
+    assert!(note.is_some_and(|note| note.contains("did not end in time")), "{}", stopped.stderr);
+    assert_eq!(host.show("web")["state"], "stopped");
+    host.banger(&["vm", "delete", "web"]).ok();
+    host.banger(&["image", "delete", "own"]).ok();
     until("nothing is left", Duration::from_secs(20), || host.world() == before);
 }

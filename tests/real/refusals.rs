@@ -1,8 +1,9 @@
 //! What goes wrong is said clearly, by its op id, and loses nothing.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::support::{Settings, new_host, until};
+use crate::support::{Host, Settings, new_host, until};
 
 /// The id in `banger: …: … (op-…)`.
 fn op_id(stderr: &str) -> String {
@@ -11,7 +12,7 @@ fn op_id(stderr: &str) -> String {
 }
 
 #[test]
-fn a_guest_that_never_comes_up_says_so_with_its_last_words() {
+fn a_guest_that_never_comes_up_says_so_and_its_story_is_in_every_log() {
     let host = new_host!(Settings {
         config: "boot_timeout = \"300ms\"".to_owned(),
         ..Settings::default()
@@ -66,19 +67,51 @@ fn a_subnet_that_is_in_use_is_refused_by_name() {
 }
 
 #[test]
-fn a_damaged_image_or_kernel_is_named() {
+fn a_missing_or_damaged_image_or_kernel_is_named() {
     let host = new_host!();
-    let find = |folder: &str, name: &str| {
-        let dir = std::fs::read_dir(host.dir.join("s").join(folder)).unwrap();
-        let mut paths = dir.filter_map(Result::ok).map(|entry| entry.path());
-        paths.find(|path| path.display().to_string().contains(name)).unwrap()
+    let refused = |path: &Path| {
+        let failed = host.banger(&["vm", "run", "--name", "a", "--", "true"]).expect(125);
+        assert!(failed.stderr.contains(&path.display().to_string()), "{}", failed.stderr);
+        assert!(failed.stderr.contains("hint: "), "{}", failed.stderr);
+        assert!(host.guests().is_empty());
+        assert!(failed.stderr.contains("a is kept, stopped"), "{}", failed.stderr);
+        host.banger(&["vm", "delete", "a"]).ok();
     };
-    let image = find("images", ".ext4");
-    std::fs::remove_file(&image).unwrap();
-    let failed = host.banger(&["vm", "run", "--name", "a", "--", "true"]).expect(125);
-    let digest = image.file_stem().unwrap().to_string_lossy()[..12].to_owned();
-    assert!(failed.stderr.contains(&digest), "{}", failed.stderr);
+    for path in [stored(&host, "images", ".ext4"), stored(&host, "kernels", "").join("vmlinux")] {
+        let aside = host.dir.join("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        refused(&path);
+        std::fs::copy(&aside, &path).unwrap();
+        let short = std::fs::File::options().write(true).open(&path).unwrap();
+        short.set_len(std::fs::metadata(&aside).unwrap().len() / 2).unwrap();
+        refused(&path);
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    // Nothing of what was right is lost by it.
+    host.banger(&["vm", "run", "--rm", "--name", "a", "--", "true"]).ok();
+}
+
+/// The path of what is stored there.
+fn stored(host: &Host, folder: &str, ending: &str) -> PathBuf {
+    let dir = std::fs::read_dir(host.dir.join("s").join(folder)).unwrap();
+    let mut paths = dir.filter_map(Result::ok).map(|entry| entry.path());
+    paths.find(|path| path.display().to_string().ends_with(ending)).unwrap()
+}
+
+/// Damage that only a guest can find: the superblock is sound, what it leads to is not.
+#[test]
+fn a_guest_that_cannot_boot_is_explained_by_its_consoles_last_lines() {
+    let host = new_host!();
+    let image = std::fs::File::options().write(true).open(stored(&host, "images", ".ext4"));
+    std::os::unix::fs::FileExt::write_all_at(&image.unwrap(), &vec![0xff; 1 << 20], 4096).unwrap();
+    let failed = host.banger(&["vm", "run", "--name", "web", "--", "true"]).expect(125);
+    let console: Vec<_> = failed.stderr.lines().filter(|line| line.starts_with("    ")).collect();
+    assert!(console.iter().any(|line| line.contains("boot failed at root")), "{}", failed.stderr);
+    assert!(failed.stderr.contains("banger vm logs web"), "{}", failed.stderr);
+    assert_eq!(host.show("web")["state"], "stopped");
     assert!(host.guests().is_empty());
+    assert!(host.banger(&["vm", "logs", "web"]).ok().contains("boot failed at root"));
+    host.banger(&["vm", "delete", "web"]).ok();
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod stock;
 
 pub(crate) use host::{Host, Settings};
 pub(crate) use process::{Outcome, until};
+pub(crate) use stock::busybox_with;
 
 /// A host for this test, or the end of the test where there can be none.
 macro_rules! new_host {

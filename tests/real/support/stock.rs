@@ -28,7 +28,8 @@ pub(crate) fn kernel_package() -> Option<PathBuf> {
 /// The static agent, as `scripts/test.sh` builds it.
 pub(crate) fn agent() -> Option<PathBuf> {
     let built = Path::new(env!("CARGO_BIN_EXE_bangerd")).parent().unwrap();
-    let beside = [built.join("banger-agent"), built.join("../release/banger-agent")];
+    // Not the one beside the tests' own programs: that is not static.
+    let beside = [built.join("../release/banger-agent")];
     let named = std::env::var_os("BANGER_TEST_AGENT").map(PathBuf::from);
     named.into_iter().chain(beside).find(|path| path.is_file())
 }
@@ -45,6 +46,24 @@ pub(crate) fn busybox_tar() -> PathBuf {
         fs::rename(&temporary, &path).unwrap();
     }
     path
+}
+
+/// The same with programs of one's own: path in the image and text.
+pub(crate) fn busybox_with(programs: &[(&str, &str)], path: &Path) {
+    let mut base = tar::Archive::new(File::open(busybox_tar()).unwrap());
+    let mut tar = tar::Builder::new(File::create(path).unwrap());
+    for entry in base.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        tar.append(&entry.header().clone(), &mut entry).unwrap();
+    }
+    for (name, text) in programs {
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(0o755);
+        header.set_size(text.len() as u64);
+        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
 }
 
 fn write_busybox(path: &Path) {
