@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use banger::model::{Code, TapName, chain};
 use banger::ports::NetHost;
+use banger::wire::helper::HelperBody;
 
 use crate::support::{Host, OP, OWNER, is_root, new_vm};
 
@@ -174,14 +175,17 @@ async fn a_subnet_in_use_is_refused_by_name() {
 }
 
 #[tokio::test]
-async fn a_tap_without_its_bridge_is_refused() {
+async fn a_tap_without_its_bridge_is_refused_and_the_daemon_makes_both() {
     if !is_root() {
         return;
     }
     let host = Host::new();
-    let error = host.net().ensure_tap(OP, &tap(0)).await.unwrap_err();
+    let body = HelperBody::EnsureTap { bridge: "bgbr0".into(), tap: tap(0).0 };
+    let error = host.client().call(OP, body).await.unwrap_err();
     assert_eq!(error.code, Code::NotFound);
     assert!(chain(&error).contains("bgbr0"), "{error:?}");
+    host.net().ensure_tap(OP, &tap(0)).await.unwrap();
+    assert_eq!(host.net().list_taps(OP).await.unwrap(), [tap(0)]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ fn a_missing_vmm_is_named() {
 
 #[test]
 fn a_subnet_that_is_in_use_is_refused_by_name() {
-    let mut host = new_host!(Settings { helper: false, stocked: false, ..Settings::default() });
+    let mut host = new_host!(Settings { helper: false, ..Settings::default() });
     host.inside("ip", &["link", "add", "other0", "type", "bridge"]).ok();
     host.inside("ip", &["addr", "add", "10.77.0.9/24", "dev", "other0"]).ok();
     host.inside("ip", &["link", "set", "other0", "up"]).ok();
@@ -64,6 +64,11 @@ fn a_subnet_that_is_in_use_is_refused_by_name() {
         let report = host.banger(&["doctor"]).stdout;
         report.contains("other0")
     });
+    let failed = host.banger(&["vm", "run", "--name", "web", "--", "true"]).expect(125);
+    assert!(failed.stderr.contains("other0"), "{}", failed.stderr);
+    // Once it is out of the way nothing stands in the way.
+    host.inside("ip", &["link", "delete", "other0"]).ok();
+    host.banger(&["vm", "start", "web"]).ok();
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::client::{HelperClient, unexpected};
-use crate::model::{OpId, Subnet, TapName, VmId};
+use crate::model::{Code, OpId, Subnet, TapName, VmId};
 use crate::ports::{HostError, NetHost, PortFuture};
 use crate::wire::helper::{HelperBody, HelperOk};
 
@@ -52,9 +52,19 @@ impl NetHost for HelperNet {
         Box::pin(self.done(op, HelperBody::RemoveBridge { bridge: self.bridge.clone() }))
     }
 
+    /// Without the bridge it is made first: somebody may have removed it, and if it cannot be made
+    /// that is the reason to tell.
     fn ensure_tap<'a>(&'a self, op: OpId, tap: &'a TapName) -> PortFuture<'a, ()> {
-        let (bridge, tap) = (self.bridge.clone(), tap.0.clone());
-        Box::pin(self.done(op, HelperBody::EnsureTap { bridge, tap }))
+        let body = HelperBody::EnsureTap { bridge: self.bridge.clone(), tap: tap.0.clone() };
+        Box::pin(async move {
+            match self.done(op, body.clone()).await {
+                Err(error) if error.code == Code::NotFound => {
+                    self.ensure_bridge(op).await?;
+                    self.done(op, body).await
+                }
+                done => done,
+            }
+        })
     }
 
     fn remove_tap<'a>(&'a self, op: OpId, tap: &'a TapName) -> PortFuture<'a, ()> {
