@@ -11,7 +11,7 @@ use super::ports::Raw;
 use crate::actors::Checks;
 use crate::config::Config;
 use crate::host::facts::HostFacts;
-use crate::model::{OpId, Size, chain};
+use crate::model::{Code, OpId, Size, chain};
 use crate::store::Store;
 use crate::wire::reply::CheckInfo;
 
@@ -156,7 +156,10 @@ async fn helper(
     let socket = config.helper_socket.display();
     let hint = "start banger-helper as root (see README); bangerd finds it by itself";
     match raw.net.list_taps(op).await {
-        Err(error) => check("root helper", "fail", chain(&error), Some(hint)),
+        Err(error) => {
+            let own = error.hints.first().filter(|_| error.code == Code::Denied);
+            check("root helper", "fail", chain(&error), Some(own.map_or(hint, String::as_str)))
+        }
         Ok(taps) => match &*bridge.borrow() {
             Some(problem) => check("root helper", "fail", format!("bridge: {problem}"), None),
             None => {

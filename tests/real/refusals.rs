@@ -135,14 +135,31 @@ fn an_image_in_use_stays() {
 fn another_user_is_refused_by_daemon_and_helper() {
     let host = new_host!(Settings { stocked: false, ..Settings::default() });
     let cli = host.dir.join("bin/banger").display().to_string();
+    let other =
+        ["--reuid", "1", "--regid", "1", "--clear-groups", "env", "HOME=/", &cli, "vm", "list"];
+    let refused = host.inside("setpriv", &other).expect(3);
+    assert!(refused.stderr.contains("Permission denied"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("the user who runs the daemon"), "{}", refused.stderr);
     // The sockets' modes keep others out; with those out of the way it is the peer's uid.
     for socket in ["r", "r/bangerd.sock"] {
         let path = host.dir.join(socket);
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap();
     }
-    let other =
-        ["--reuid", "1", "--regid", "1", "--clear-groups", "env", "HOME=/", &cli, "vm", "list"];
     let refused = host.inside("setpriv", &other).expect(1);
     assert!(refused.stderr.contains("uid 1 may not use this daemon"), "{}", refused.stderr);
+    // A helper that serves somebody else is told from one that is not there.
+    std::os::unix::fs::chown(host.dir.join("h/helper.sock"), Some(1), Some(1)).unwrap();
+    let report = host.banger(&["doctor"]).expect(1);
+    assert!(report.stdout.contains("Permission denied"), "{}", report.stdout);
+    assert!(report.stdout.contains("the helper serves another user"), "{}", report.stdout);
+}
+
+#[test]
+fn the_daemon_is_never_root() {
+    let host = new_host!(Settings { stocked: false, ..Settings::default() });
+    let config = host.dir.join("config.toml").display().to_string();
+    let bangerd = host.dir.join("bin/bangerd").display().to_string();
+    let refused = host.inside(&bangerd, &["--config", &config]).expect(1);
+    assert!(refused.stderr.contains("bangerd never runs as root"), "{}", refused.stderr);
 }

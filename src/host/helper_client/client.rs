@@ -97,10 +97,10 @@ impl HelperClient {
     fn unreachable(&self, error: io::Error) -> Attempt {
         let refused = error.kind() == io::ErrorKind::PermissionDenied;
         let object = self.socket.display().to_string();
-        let failed = HostError::new(Code::HelperUnreachable, "connect to helper", object);
-        let failed = failed.because(error);
+        let code = if refused { Code::Denied } else { Code::HelperUnreachable };
+        let failed = HostError::new(code, "connect to helper", object).because(error);
         if refused {
-            let hint = "the helper serves another user: see its --owner and `banger doctor`";
+            let hint = "the helper serves another user: see its --owner";
             return Attempt::Final(failed.hint(hint));
         }
         Attempt::Again(failed.hint("is banger-helper running? see `banger doctor`"))
