@@ -75,6 +75,13 @@ struct Making {
     cancel: CancellationToken,
 }
 
+impl Making {
+    /// The notice of its end comes after the sweep that follows it.
+    fn goes_on(&self) -> bool {
+        self.ticket.ended.borrow().is_none()
+    }
+}
+
 /// Makes an image or kernel under a name.
 #[derive(Clone, Debug)]
 pub struct Make {
@@ -162,7 +169,7 @@ impl Handler<Req<Make>> for ImagesActor {
             ctx: OpCtx { op_id, span, .. }, cmd: Make { name, recipe, request_hash }, ..
         } = req;
         let key = (recipe.kind(), name.clone());
-        match self.making.get(&key) {
+        match self.making.get(&key).filter(|making| making.goes_on()) {
             Some(making) if making.recipe == recipe => return Ok(making.ticket.clone()),
             Some(making) => {
                 let holder = making.ticket.op_id;
@@ -221,7 +228,8 @@ impl Handler<Req<CancelMaking>> for ImagesActor {
     type Result = Result<bool, CallError>;
 
     fn handle(&mut self, req: Req<CancelMaking>, _: &mut Self::Context) -> Self::Result {
-        let making = self.making.values().find(|making| making.ticket.op_id == req.cmd.0);
+        let is_it = |making: &&Making| making.ticket.op_id == req.cmd.0 && making.goes_on();
+        let making = self.making.values().find(is_it);
         Ok(making.map(|making| making.cancel.cancel()).is_some())
     }
 }
@@ -428,3 +436,7 @@ pub async fn sweep(store: &Store, images: &dyn ImageHost, op: OpId) {
         Err(error) => tracing::warn!(error = %crate::model::chain(&error), "files not swept"),
     }
 }
+
+#[cfg(test)]
+#[path = "images_tests.rs"]
+mod tests;

@@ -10,6 +10,7 @@ use banger::wire::hello::DAEMON;
 use banger::wire::reply::Reply;
 use banger::wire::request::{CreateVm, Envelope, ImageSource, Request};
 
+use crate::support::banger::{Finish, Surroundings};
 use crate::support::simulated::Simulated;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -159,6 +160,23 @@ fn a_client_that_stops_in_the_middle_does_not_hold_others_up() {
         .collect();
     served(&daemon);
     drop(stuck);
+}
+
+#[test]
+fn one_connection_too_many_is_told_so_and_the_next_is_served() {
+    let daemon = Simulated::start("");
+    let crowd: Vec<_> = (0..256).map(|_| greeted(&daemon)).collect();
+    let mut late = greeted(&daemon);
+    let mut said = vec![];
+    late.read_to_end(&mut said).unwrap();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(said.contains("overloaded") && said.contains("as many connections"), "{said}");
+    drop(crowd);
+    let here = Surroundings::new();
+    let until = std::time::Instant::now() + LIMIT;
+    while here.banger(&daemon.socket(), "ps -q").said().code != 0 {
+        assert!(std::time::Instant::now() < until, "nobody is served any more");
+    }
 }
 
 #[test]

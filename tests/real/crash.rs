@@ -70,6 +70,9 @@ fn daemon_and_helper_may_be_killed_under_a_running_guest() {
     let id = ["vm", "exec", "web", "--", "cat", "/proc/sys/kernel/random/boot_id"];
     let now = host.banger(&id).ok();
     assert_eq!(boot.as_str().unwrap().replace('-', ""), now.trim().replace('-', ""));
+    let dig = ["@127.0.0.1", "-p", "42069", "+short", "+time=2", "web.vm", "A"];
+    let address = shown["address"].as_str().unwrap();
+    assert_eq!(host.inside("dig", &dig).ok().trim(), address, "its name is answered again");
     host.banger(&["vm", "stop", "web"]).ok();
     host.banger(&["vm", "delete", "web"]).ok();
     until("nothing is left", Duration::from_secs(20), || host.world() == before);
