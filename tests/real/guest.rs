@@ -102,6 +102,12 @@ fn logs_tell_the_guests_story_while_it_runs_and_after() {
     let say = "echo the-guest-said-this > /dev/console";
     host.banger(&["vm", "exec", "g", "--", "sh", "-c", say]).ok();
     let has = |outcome: Outcome| outcome.ok().contains("the-guest-said-this");
+    // The agent tells what it did under the operation's id.
+    let told = host.banger(&["--verbose", "vm", "exec", "g", "--", "false"]).expect(1).stderr;
+    let op = told.lines().find_map(|line| line.strip_prefix("operation ")).unwrap().to_owned();
+    crate::support::until("the operation's end", std::time::Duration::from_secs(10), || {
+        host.banger(&["vm", "logs", "g"]).ok().contains(&op)
+    });
     crate::support::until(
         "the console reaches the log",
         std::time::Duration::from_secs(10),
