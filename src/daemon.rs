@@ -152,6 +152,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let facts = host_facts();
     let limits = HostLimits {
         memory_mib: if config.sim.is_some() { u64::from(u32::MAX) } else { facts.memory_mib },
+        overhead_mib: raw.hypervisor.overhead().mib(),
         cpus: facts.cpus,
         disk_reserve: config.limits.disk_reserve,
         max_vms: config.limits.max_vms,

@@ -30,6 +30,8 @@ pub(super) const SLOTS: usize = 4096;
 #[derive(Clone, Copy, Debug)]
 pub struct HostLimits {
     pub memory_mib: u64,
+    /// What a VMM needs besides its guest's memory.
+    pub overhead_mib: u64,
     pub cpus: u32,
     pub disk_reserve: Size,
     pub max_vms: usize,
@@ -217,23 +219,25 @@ impl SupervisorActor {
         Ok(Found { handle, view: child.scope.view.borrow().clone() })
     }
 
-    fn budget(&self, disk_free: Size, addresses_left: usize) -> HostBudget {
+    fn budget(&self) -> HostBudget {
         let takes_memory = |child: &Child| {
             let record = &child.scope.view.borrow().record;
             let counts = child.admitted > 0 || is_on(record.state);
-            if counts { u64::from(record.spec.memory_mib) } else { 0 }
+            if counts { self.memory_of(&record.spec) } else { 0 }
         };
         HostBudget {
             memory_mib: self.host.memory_mib,
             memory_committed_mib: self.children.values().map(takes_memory).sum::<u64>()
                 + self.admitting_mib,
+            overhead_mib: self.host.overhead_mib,
             cpus: self.host.cpus,
-            disk_free,
-            disk_reserve: self.host.disk_reserve,
-            addresses_left,
             vms: self.children.len() + self.admitting,
             max_vms: self.host.max_vms,
         }
+    }
+
+    fn memory_of(&self, spec: &VmSpec) -> u64 {
+        u64::from(spec.memory_mib) + self.host.overhead_mib
     }
 
     /// Checks what can be checked at once and counts the VM in, so that others admitted at the same
@@ -244,7 +248,7 @@ impl SupervisorActor {
             return Ok(0);
         }
         spec.check().map_err(|error| Failure::from_error(Code::Invalid, &error))?;
-        let mut budget = self.budget(Size::from_bytes(u64::MAX), 1);
+        let mut budget = self.budget();
         // A sum over all VMs is needed only if this one adds to it.
         if !start {
             budget.memory_committed_mib = 0;
@@ -252,7 +256,7 @@ impl SupervisorActor {
         admit(spec, &budget, start).map_err(|refusal| {
             Failure::new(Code::Refused, format!("create {}: {refusal}", spec.name))
         })?;
-        let counted = if start { u64::from(spec.memory_mib) } else { 0 };
+        let counted = if start { self.memory_of(spec) } else { 0 };
         self.admitting_mib += counted;
         self.admitting += 1;
         Ok(counted)
@@ -264,8 +268,8 @@ impl SupervisorActor {
         if counted || is_known(&self.deps.store, op) {
             return Ok(());
         }
-        // The VM exists: neither its address nor its place in the count is asked for again.
-        let budget = HostBudget { vms: 0, ..self.budget(Size::from_bytes(u64::MAX), 1) };
+        // The VM exists: its place in the count is not asked for again.
+        let budget = HostBudget { vms: 0, ..self.budget() };
         admit(spec, &budget, true).map_err(|refusal| {
             Failure::new(Code::Refused, format!("start {}: {refusal}", spec.name))
         })

@@ -86,6 +86,7 @@ impl House {
         let known = recover(&deps).await.unwrap();
         let host = HostLimits {
             memory_mib: 1 << 20,
+            overhead_mib: 0,
             cpus: 8,
             disk_reserve: Size::from_bytes(0),
             max_vms: 300,

@@ -8,13 +8,11 @@ use super::spec::VmSpec;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostBudget {
     pub memory_mib: u64,
-    /// Sum over VMs that run or start.
+    /// Sum over VMs that run or start, with what their VMMs need.
     pub memory_committed_mib: u64,
+    /// What the VMM of one more VM needs besides the guest's memory.
+    pub overhead_mib: u64,
     pub cpus: u32,
-    pub disk_free: Size,
-    /// Disks are sparse, so sizes are not added up; this much must stay free.
-    pub disk_reserve: Size,
-    pub addresses_left: usize,
     pub vms: usize,
     pub max_vms: usize,
 }
@@ -22,15 +20,14 @@ pub struct HostBudget {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error(
-        "{asked} MiB of memory asked for, the host has {total} MiB of which {committed} MiB are taken"
+        "{asked} MiB of memory asked for ({overhead} MiB more for the VMM), \
+         the host has {total} MiB of which {committed} MiB are taken"
     )]
-    Memory { asked: u32, total: u64, committed: u64 },
+    Memory { asked: u32, overhead: u64, total: u64, committed: u64 },
     #[error("{asked} vcpu asked for, the host has {cpus}")]
     Cpus { asked: u32, cpus: u32 },
     #[error("{free} free on the state directory's disk, {reserve} must stay free")]
     Disk { free: Size, reserve: Size },
-    #[error("no address is left in the subnet")]
-    Addresses,
     #[error("{max} VMs exist, which is the limit")]
     Count { max: usize },
 }
@@ -40,19 +37,14 @@ pub fn admit(spec: &VmSpec, host: &HostBudget, starts: bool) -> Result<(), Refus
     if host.vms >= host.max_vms {
         return Err(Refusal::Count { max: host.max_vms });
     }
-    if host.addresses_left == 0 {
-        return Err(Refusal::Addresses);
-    }
-    if host.disk_free < host.disk_reserve {
-        return Err(Refusal::Disk { free: host.disk_free, reserve: host.disk_reserve });
-    }
     // CPUs are shared in time, so one VM may not have more than there are, but all together may.
     if spec.vcpu > host.cpus {
         return Err(Refusal::Cpus { asked: spec.vcpu, cpus: host.cpus });
     }
     let committed = if starts { host.memory_committed_mib } else { 0 };
-    if u64::from(spec.memory_mib) + committed > host.memory_mib {
-        return Err(Refusal::Memory { asked: spec.memory_mib, total: host.memory_mib, committed });
+    let HostBudget { memory_mib: total, overhead_mib: overhead, .. } = *host;
+    if u64::from(spec.memory_mib) + overhead + committed > total {
+        return Err(Refusal::Memory { asked: spec.memory_mib, overhead, total, committed });
     }
     Ok(())
 }
@@ -64,11 +56,9 @@ mod tests {
 
     const HOST: HostBudget = HostBudget {
         memory_mib: 1024,
-        memory_committed_mib: 512,
+        memory_committed_mib: 480,
+        overhead_mib: 32,
         cpus: 2,
-        disk_free: Size::from_mib(4096),
-        disk_reserve: Size::from_mib(1024),
-        addresses_left: 1,
         vms: 0,
         max_vms: 10,
     };
@@ -82,11 +72,7 @@ mod tests {
         assert_eq!(admit(&big, &HOST, false), Ok(()));
         let wide = VmSpec { vcpu: 3, ..spec("a") };
         assert!(matches!(admit(&wide, &HOST, true), Err(Refusal::Cpus { .. })));
-        let cases = [
-            HostBudget { addresses_left: 0, ..HOST },
-            HostBudget { vms: 10, ..HOST },
-            HostBudget { disk_free: Size::from_mib(1), ..HOST },
-        ];
-        assert!(cases.iter().all(|host| admit(&vm, host, true).is_err()));
+        let full = HostBudget { vms: 10, ..HOST };
+        assert_eq!(admit(&vm, &full, true), Err(Refusal::Count { max: 10 }));
     }
 }

@@ -62,17 +62,6 @@ impl Store {
         })
         .await
     }
-
-    /// How many guest addresses of the subnet are free.
-    pub fn addresses_left(&self, subnet: Subnet) -> Result<usize, StoreError> {
-        self.read(|txn, dbs| {
-            let taken = dbs.vm_addresses.iter(txn)?.filter(|row| {
-                let address = row.as_ref().ok().and_then(|(key, _)| <[u8; 4]>::try_from(*key).ok());
-                address.is_some_and(|address| subnet.contains(address.into()))
-            });
-            Ok(subnet.guests().count().saturating_sub(taken.count()))
-        })
-    }
 }
 
 fn not_found(what: &'static str, name: &str) -> StoreError {

@@ -18,7 +18,7 @@ fn what_a_vm_cannot_be_is_refused_and_leaves_no_trace() {
         ("--name first --no-start", 1, "first"),
         ("--vcpu 33", 1, "33 vcpu asked for, at most 32"),
         ("--memory 64M", 1, "below the least that boots, 96 MiB"),
-        ("--memory 1G", 1, "1024 MiB of memory asked for, the host has"),
+        ("--memory 1G", 1, "1024 MiB of memory asked for (1 MiB more for the VMM), the host has"),
         ("--disk-size 1M", 1, "disk size of 1M is below the least possible, 16M"),
         ("--disk-size 129G", 1, "disk size of 129G is above the ceiling of 128G"),
         ("--work-disk-size 1T", 1, "work disk size of 1T is above the ceiling"),
