@@ -26,6 +26,10 @@ impl Step for AwaitRunning {
         "await-running"
     }
 
+    fn has_effect(&self) -> bool {
+        false
+    }
+
     fn limit(&self, settings: &Settings) -> Duration {
         settings.step_limit + MARGIN
     }
@@ -59,6 +63,10 @@ pub(super) struct AwaitReady;
 impl Step for AwaitReady {
     fn name(&self) -> &'static str {
         "await-ready"
+    }
+
+    fn has_effect(&self) -> bool {
+        false
     }
 
     fn limit(&self, settings: &Settings) -> Duration {

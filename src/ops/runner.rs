@@ -1,8 +1,9 @@
 //! Carries a plan out, or takes it back.
 //!
 //! The order is the whole point: an event is durable before the side effect it announces, so
-//! after a crash the journal names every step that may have left something on the host. That a
-//! step has succeeded is written together with the start of the next, which costs one commit per
+//! after a crash the journal names every step that may have left something on the host. Where
+//! there is nothing to be named (see `attempt`) the write and the step go side by side. That
+//! a step has succeeded is written together with the start of the next, which costs one commit per
 //! step; a crash in between finds the step running, and both its halves bear being repeated.
 //! When the journal cannot be written the runner stops dead, because nothing may happen unrecorded.
 
@@ -103,8 +104,7 @@ impl<'a> Run<'a> {
             let result = if self.cx.cancel.is_cancelled() {
                 Err(StepError::Cancelled)
             } else {
-                self.record(at, StepEvent::Started).await?;
-                self.attempt(at, Direction::Back).await?
+                self.attempt(at, Direction::Back, self.steps[at].has_effect()).await?
             };
             if let Err(error) = result {
                 let failure = Failure::from(&error);
@@ -115,6 +115,7 @@ impl<'a> Run<'a> {
     }
 
     async fn tear_down(&mut self, range: Range<usize>) -> Result<Option<Finished>, RunError> {
+        let first = range.start;
         for at in range {
             let mut tries = 0;
             while self.progress[at].status != StepStatus::Done {
@@ -122,9 +123,8 @@ impl<'a> Run<'a> {
                     self.flush().await?; // the failure is worth knowing during the pause
                     tokio::time::sleep(self.cx.settings.retry_pause).await;
                 }
-                self.record(at, StepEvent::Started).await?;
                 tries += 1;
-                match self.attempt(at, Direction::Forward).await? {
+                match self.attempt(at, Direction::Forward, at == first).await? {
                     Err(error) if tries == TRIES => {
                         self.flush().await?;
                         let undo = format!("none: {TRIES} tries failed");
@@ -160,28 +160,28 @@ impl<'a> Run<'a> {
     }
 
     /// The outer error is the journal's, the inner one the step's.
+    ///
+    /// `intent_first`: the step must not begin before the journal names it. What only looks or
+    /// waits leaves nothing that a recovery would have to know of, and a teardown that has begun
+    /// is done again from there whatever it got to; their writes go beside them.
     async fn attempt(
         &mut self,
         at: usize,
         direction: Direction,
+        intent_first: bool,
     ) -> Result<Result<(), StepError>, RunError> {
-        let (step, cx) = (self.steps[at], self.cx);
-        (cx.watcher)(EventKind::StepStarted { step: step.name().to_owned() });
-        let began = Instant::now();
-        let work = bounded(step.run(cx), step.limit(&cx.settings));
-        let work = async {
-            if direction == Direction::Back && step.interruptible() {
-                tokio::select! {
-                    biased;
-                    done = work => done,
-                    () = cx.cancel.cancelled() => Err(StepError::Cancelled),
-                }
-            } else {
-                work.await
-            }
+        let (step, cx, span) = (self.steps[at], self.cx, self.span(at));
+        self.push(at, StepEvent::Started)?;
+        let intent = self.journal.record(std::mem::take(&mut self.pending));
+        let work = || work(step, cx, direction).instrument(span);
+        let (result, elapsed) = if intent_first {
+            intent.await?;
+            work().await
+        } else {
+            let (written, done) = tokio::join!(intent, work());
+            written?;
+            done
         };
-        let result = work.instrument(self.span(at)).await;
-        let elapsed = began.elapsed();
         match result {
             Ok(output) => {
                 step.recall(cx, &output);
@@ -282,6 +282,27 @@ impl<'a> Run<'a> {
 
 fn millis(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// One try of a step, and the time it took.
+async fn work(
+    step: &dyn Step,
+    cx: &StepCx,
+    direction: Direction,
+) -> (Result<String, StepError>, Duration) {
+    (cx.watcher)(EventKind::StepStarted { step: step.name().to_owned() });
+    let began = Instant::now();
+    let work = bounded(step.run(cx), step.limit(&cx.settings));
+    let result = if direction == Direction::Back && step.interruptible() {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = cx.cancel.cancelled() => Err(StepError::Cancelled),
+        }
+    } else {
+        work.await
+    };
+    (result, began.elapsed())
 }
 
 /// Makes a panic and an overrun of its time ordinary failures of a step.

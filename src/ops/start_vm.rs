@@ -47,6 +47,10 @@ impl Step for ResolveBoot {
         "resolve-boot"
     }
 
+    fn has_effect(&self) -> bool {
+        false
+    }
+
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
             let files = cx.ports.images.boot_files(cx.op, cx.vm.image, cx.vm.kernel).await?;
@@ -99,6 +103,10 @@ struct EnsureTap;
 impl Step for EnsureTap {
     fn name(&self) -> &'static str {
         "ensure-tap"
+    }
+
+    fn has_effect(&self) -> bool {
+        false // on the tap that the lease, which is durable, names
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {

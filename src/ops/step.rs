@@ -130,6 +130,11 @@ pub trait Step: Send + Sync + std::fmt::Debug {
         false
     }
 
+    /// Whether `run` may leave something on the host; `false` for what only looks or waits.
+    fn has_effect(&self) -> bool {
+        true
+    }
+
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>>;
 
     /// Takes from the output what [`Observed`] holds; called after `run`, and in recovery.
