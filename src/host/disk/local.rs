@@ -13,10 +13,8 @@ use std::sync::Arc;
 
 use super::logs;
 use super::superblock::Superblock;
-use super::template::Templates;
-use crate::host::files::{
-    TempFile, blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp,
-};
+use super::template::{self, Templates};
+use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
 use crate::model::{Code, OpId, Size, VmId};
 use crate::ports::{DiskHost, DiskPlan, HostError, LogKind, PortFuture, VmPaths};
 
@@ -50,15 +48,16 @@ impl LocalDisks {
         ensure_private_dir(&paths.dir)?;
         remove_stale(&paths.dir)
             .map_err(|error| HostError::io("clean", paths.dir.display().to_string(), error))?;
+        let mut drafts = vec![];
         for (path, size, uuid) in [
             (paths.overlay(), plan.overlay, plan.overlay_uuid),
             (paths.work(), plan.work, plan.work_uuid),
         ] {
             if !is_sound(&path, uuid)? {
-                self.templates.make_disk(&path, size, uuid)?;
+                drafts.push(self.templates.draft(&path, size, uuid)?);
             }
         }
-        Ok(())
+        template::publish(&drafts)
     }
 
     fn put_config(&self, vm: VmId, image: &[u8]) -> Result<(), HostError> {
@@ -67,16 +66,15 @@ impl LocalDisks {
         let failed =
             |error| HostError::io("write configuration drive", target.display().to_string(), error);
         ensure_private_dir(&paths.dir)?;
-        let temp = TempFile::beside(&target);
-        // It holds the VM's private keys.
+        gone(fs::remove_file(&target)).map_err(failed)?;
+        // It holds the VM's private keys. It is not synced: each start writes it anew.
         let mut file = File::options()
             .write(true)
             .create_new(true)
             .mode(0o600)
-            .open(temp.path())
+            .open(&target)
             .map_err(failed)?;
-        file.write_all(image).and_then(|()| file.sync_all()).map_err(failed)?;
-        temp.publish(&target).map_err(failed)
+        file.write_all(image).map_err(failed)
     }
 
     fn make_run_dir(&self, vm: VmId) -> Result<(), HostError> {
