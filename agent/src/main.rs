@@ -15,6 +15,7 @@ mod control;
 mod error;
 mod init;
 mod log;
+mod port;
 mod serve;
 mod ssh;
 

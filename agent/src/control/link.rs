@@ -5,29 +5,28 @@
 //! a hang-up that never ends, which an async reactor takes for final, and what is asked for here
 //! (sync, shutdown) blocks.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, IntoRawFd as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use banger_agent::contract::config::{Control, GuestConfig};
 use banger_agent::contract::control::{FrameReader, GuestEvent, HostRequest, encode_frame};
-use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, VsockAddr, connect, socket};
 
 use super::requests::Desk;
 use crate::init::{InitKind, Storage};
-use crate::log;
+use crate::{log, port};
 
 const HOST_CID: u32 = 2;
 /// Between two tries to dial a host that does not listen.
 const REDIAL: Duration = Duration::from_millis(200);
 /// How long a host may leave its end unread before an event is dropped. It will say `Hello`.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
+/// What a host says may be heard a moment before the port shows that it is there.
+const ARRIVAL: Duration = Duration::from_millis(100);
 
 /// Called when the server listens: from here on the guest is ready.
 pub(crate) fn start(config: &GuestConfig, kind: InitKind, storage: Storage) {
@@ -46,7 +45,7 @@ pub(crate) fn start(config: &GuestConfig, kind: InitKind, storage: Storage) {
 pub(crate) fn report_failure(control: &Control, stage: &str, error: &str) {
     let event = GuestEvent::NotReady { stage: stage.to_owned(), error: Some(error.to_owned()) };
     let opened = match control {
-        Control::VirtioSerial { name } => open_port(name),
+        Control::VirtioSerial { name } => port::open(name),
         Control::Vsock { port } => dial(*port),
     };
     if let Ok(mut wire) = opened {
@@ -57,17 +56,11 @@ pub(crate) fn report_failure(control: &Control, stage: &str, error: &str) {
 }
 
 fn serve_port(name: &str, desk: &Desk) {
-    let mut wire = match open_port(name) {
+    let mut wire = match port::open(name) {
         Ok(wire) => wire,
         Err(error) => return log::line(format_args!("control port {name}: {error}")),
     };
-    // Edge-triggered: a host that is away is one event, not a stream of them.
-    let watch = || -> nix::Result<Epoll> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        epoll.add(&wire, EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLET, 0))?;
-        Ok(epoll)
-    };
-    let epoll = match watch() {
+    let epoll = match port::watch(&wire) {
         Ok(epoll) => epoll,
         Err(errno) => return log::line(format_args!("control port {name}: {}", errno.desc())),
     };
@@ -128,15 +121,18 @@ fn send(wire: &mut File, event: &GuestEvent) {
         return;
     };
     let mut left = frame.as_slice();
-    let end = Instant::now() + WRITE_LIMIT;
-    while !left.is_empty() && Instant::now() < end {
+    let begun = Instant::now();
+    while !left.is_empty() && begun.elapsed() < WRITE_LIMIT {
         match wire.write(left) {
             Ok(0) => return,
             Ok(written) => left = left.get(written..).unwrap_or_default(),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 if !wait_for(wire, PollFlags::POLLOUT, WRITE_LIMIT) {
-                    return;
+                    if begun.elapsed() > ARRIVAL {
+                        return;
+                    }
+                    pause(Duration::from_millis(1));
                 }
             }
             Err(_) => return,
@@ -157,23 +153,6 @@ fn wait_for(wire: &File, what: PollFlags, limit: Duration) -> bool {
 
 fn pause(time: Duration) {
     let _ = poll(&mut [], PollTimeout::try_from(time).unwrap_or(PollTimeout::ZERO));
-}
-
-fn open_port(name: &str) -> io::Result<File> {
-    let device = port_device(name).ok_or(io::ErrorKind::NotFound)?;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(device)
-}
-
-/// By the kernel's own list: `/dev/virtio-ports` is made by udev, which few guests have.
-fn port_device(name: &str) -> Option<PathBuf> {
-    fs::read_dir("/sys/class/virtio-ports").ok()?.filter_map(Result::ok).find_map(|entry| {
-        let found = fs::read_to_string(entry.path().join("name")).ok()?;
-        (found.trim() == name).then(|| PathBuf::from("/dev").join(entry.file_name()))
-    })
 }
 
 /// Blocking: the connection's end is the only event besides its data.
