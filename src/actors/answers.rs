@@ -112,6 +112,11 @@ pub(super) fn endpoint(house: &House, view: &VmView) -> Answer {
     }))
 }
 
+pub(super) fn lane(house: &House, view: &VmView) -> Answer {
+    let socket = house.ports.disk.paths(view.record.id).lane_socket();
+    Answer::Lane { socket: socket.display().to_string() }
+}
+
 pub(super) fn images(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
     let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
     let mut rows = house.store.images().map_err(|error| Failure::from(&error))?;

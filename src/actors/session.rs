@@ -125,6 +125,10 @@ impl Session<'_> {
                 let view = self.entered(&vm).await?;
                 Ok(Response::Now(answers::endpoint(house, &view)))
             }
+            Request::Lane { vm } => {
+                let view = self.entered(&vm).await?;
+                Ok(Response::Now(answers::lane(house, &view)))
+            }
             Request::Logs(logs) => answers::logs(self, logs).await,
             Request::BuildDebian { name, suite, include, mirror } => {
                 let recipe = ImageRecipe::Debian { suite, include, mirror };

@@ -187,6 +187,13 @@ impl Client {
         }
     }
 
+    pub(crate) async fn lane(&mut self, op: OpId, vm: &str) -> Result<PathBuf, CliError> {
+        match self.ask(op, Request::Lane { vm: vm.to_owned() }).await? {
+            Answer::Lane { socket } => Ok(socket.into()),
+            other => Err(CliError::unexpected("a lane", &other).of(op)),
+        }
+    }
+
     pub(crate) async fn images(
         &mut self,
         op: OpId,

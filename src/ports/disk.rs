@@ -60,6 +60,12 @@ impl VmPaths {
     pub fn control_socket(&self) -> PathBuf {
         self.run.join("control.sock")
     }
+
+    /// The guest's lane, for one client at a time, who holds a lock on the directory.
+    #[must_use]
+    pub fn lane_socket(&self) -> PathBuf {
+        self.run.join("lane.sock")
+    }
 }
 
 /// What disks a VM gets. The UUIDs are those of the ext4 file systems; they are derived from the

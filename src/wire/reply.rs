@@ -38,6 +38,9 @@ pub enum Answer {
         op: Box<OpInfo>,
         vm: Option<Box<VmInfo>>,
     },
+    Lane {
+        socket: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]

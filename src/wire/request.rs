@@ -93,6 +93,11 @@ pub enum Request {
         since: u64,
         follow: bool,
     },
+    /// Where the guest's lane is, the VM owner's short way to run a command in it: refused unless
+    /// the VM runs. The socket may be missing.
+    Lane {
+        vm: String,
+    },
 }
 
 /// Whatever is not given comes from the daemon's configuration.

@@ -9,6 +9,7 @@
 
 mod crash;
 mod guest;
+mod lane;
 mod lifecycle;
 mod network;
 mod refusals;

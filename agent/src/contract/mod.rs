@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod drive;
 pub mod exec;
+pub mod lane;
 
 #[cfg(test)]
 mod golden_tests;

@@ -19,11 +19,18 @@ pub(super) const CAP: usize = 32 << 20;
 /// The smallest target for which russh still grants anything.
 pub(super) const TRICKLE: u32 = 2;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Backlog(Arc<Inner>);
 
-#[derive(Debug, Default)]
+impl Default for Backlog {
+    fn default() -> Self {
+        Self::new(HIGH)
+    }
+}
+
+#[derive(Debug)]
 struct Inner {
+    high: usize,
     state: Mutex<State>,
     filled: Notify,
     drained: Notify,
@@ -39,6 +46,12 @@ struct State {
 }
 
 impl Backlog {
+    /// [`Backlog::drained`] tells when it falls back to `high` bytes.
+    pub(super) fn new(high: usize) -> Self {
+        let (state, filled, drained) = Default::default();
+        Self(Arc::new(Inner { high, state, filled, drained }))
+    }
+
     pub(super) fn push(&self, data: &[u8]) {
         let mut state = self.state();
         if state.unread || data.is_empty() {
@@ -73,9 +86,9 @@ impl Backlog {
         let Some(chunk) = state.chunks.pop_front() else {
             return state.ended.then_some(None);
         };
-        let was_high = state.bytes > HIGH;
+        let was_high = state.bytes > self.0.high;
         state.bytes -= chunk.len();
-        if was_high && state.bytes <= HIGH {
+        if was_high && state.bytes <= self.0.high {
             self.0.drained.notify_one();
         }
         Some(Some(chunk))

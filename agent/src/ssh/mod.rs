@@ -2,6 +2,8 @@
 //!
 //! ```text
 //! server   listens, one session per connection
+//! lane     one program at a time on a port of the VMM's, without SSH
+//! sink     where a program's output goes: SSH or the lane
 //! session  russh's callbacks: what a client asks for, by channel
 //! backlog  what a client sent and a program has not read yet; flow control
 //! process  a command's life: output, exit, hang-up
@@ -15,11 +17,13 @@ mod backlog;
 mod environment;
 mod exec;
 mod forward;
+mod lane;
 mod process;
 mod pty;
 mod resolve;
 mod server;
 mod session;
 mod signals;
+mod sink;
 
 pub(crate) use server::serve;

@@ -13,8 +13,6 @@ use bytes::{Bytes, BytesMut};
 use nix::pty::Winsize;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use russh::ChannelWriteHalf;
-use russh::server::{Handle, Msg};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
 use tokio::sync::{Notify, watch};
@@ -22,12 +20,11 @@ use tokio::sync::{Notify, watch};
 use super::backlog::Backlog;
 use super::exec::Failure;
 use super::pty::Master;
-use super::signals;
+use super::sink::{Sink, Stream};
 use crate::log::{self, Op};
 
 /// One packet of the default size.
 const CHUNK: usize = 32 * 1024;
-const STDERR: u32 = 1;
 /// Between the hang-up and the kill.
 const HANG_UP_GRACE: Duration = Duration::from_secs(5);
 /// How long a terminal is watched for output after its shell has exited.
@@ -56,8 +53,7 @@ pub(super) struct Control {
 
 /// The client's end of a channel.
 pub(super) struct Outlet {
-    pub(super) writer: ChannelWriteHalf<Msg>,
-    pub(super) handle: Handle,
+    pub(super) sink: Sink,
     pub(super) activity: Arc<Notify>,
     /// Closed when the client is gone.
     pub(super) open: watch::Receiver<()>,
@@ -126,9 +122,9 @@ impl Control {
 /// the command or after it, and the client may leave at any time.
 pub(super) async fn supervise(running: Running, input: Backlog, outlet: Outlet) {
     let Running { mut child, control, pipes: (stdin, stdout, stderr), story } = running;
-    let Outlet { writer, handle, activity, mut open } = outlet;
+    let Outlet { sink, activity, mut open } = outlet;
     let tap = Tap {
-        writer: &writer,
+        sink: &sink,
         activity: &activity,
         sent: AtomicU64::new(0),
         sending: AtomicBool::new(false),
@@ -159,7 +155,7 @@ pub(super) async fn supervise(running: Running, input: Backlog, outlet: Outlet) 
     }
     input.abandon();
     match (exit, deadline) {
-        (Some(exit), None) => finish(exit, &writer, &handle, story.as_ref()).await,
+        (Some(exit), None) => finish(exit, &sink, story.as_ref()).await,
         _ => story.iter().for_each(|story| story.end("was hung up")),
     }
 }
@@ -174,10 +170,9 @@ async fn until(deadline: Option<tokio::time::Instant>) {
 pub(super) async fn refuse(failure: Failure, outlet: Outlet) {
     let message = format!("banger-agent: {}\n", failure.message);
     let tell = async {
-        drop(outlet.writer.extended_data_bytes(STDERR, Bytes::from(message)).await);
-        drop(outlet.writer.exit_status(failure.status).await);
-        drop(outlet.writer.eof().await);
-        drop(outlet.writer.close().await);
+        outlet.sink.data(Bytes::from(message), Stream::Err).await;
+        outlet.sink.exited(failure.status).await;
+        outlet.sink.close().await;
     };
     let mut open = outlet.open;
     tokio::select! {
@@ -186,32 +181,23 @@ pub(super) async fn refuse(failure: Failure, outlet: Outlet) {
     }
 }
 
-async fn finish(
-    exit: io::Result<ExitStatus>,
-    writer: &ChannelWriteHalf<Msg>,
-    handle: &Handle,
-    story: Option<&Story>,
-) {
+async fn finish(exit: io::Result<ExitStatus>, sink: &Sink, story: Option<&Story>) {
     let how = match exit.as_ref().map(|exit| (exit.code(), exit.signal())) {
         Ok((Some(code), _)) => {
-            drop(writer.exit_status(u32::from_ne_bytes(code.to_ne_bytes())).await);
+            sink.exited(u32::from_ne_bytes(code.to_ne_bytes())).await;
             format!("exited {code}")
         }
         Ok((None, Some(signal))) => {
             let core = exit.as_ref().is_ok_and(ExitStatusExt::core_dumped);
-            let name = signals::to_ssh(signal);
-            let _ = handle
-                .exit_signal_request(writer.id(), name, core, String::new(), String::new())
-                .await;
+            sink.died(signal, core).await;
             format!("died of signal {signal}")
         }
         Ok((None, None)) | Err(_) => {
-            drop(writer.exit_status(255).await);
+            sink.exited(255).await;
             "was lost".to_owned()
         }
     };
-    drop(writer.eof().await);
-    drop(writer.close().await);
+    sink.close().await;
     // After the client has its answer, for a line on a serial port takes time.
     if let Some(story) = story {
         story.end(&how);
@@ -220,7 +206,7 @@ async fn finish(
 
 /// Where output goes, and whether it flows.
 struct Tap<'a> {
-    writer: &'a ChannelWriteHalf<Msg>,
+    sink: &'a Sink,
     activity: &'a Notify,
     sent: AtomicU64,
     sending: AtomicBool,
@@ -228,17 +214,11 @@ struct Tap<'a> {
 
 impl Tap<'_> {
     /// Waits for as long as the client takes; false if it is gone.
-    async fn send(&self, data: Bytes, kind: Option<u32>, open: &mut watch::Receiver<()>) -> bool {
+    async fn send(&self, data: Bytes, stream: Stream, open: &mut watch::Receiver<()>) -> bool {
         self.activity.notify_one();
         self.sending.store(true, Ordering::Relaxed);
-        let send = async {
-            match kind {
-                None => self.writer.data_bytes(data).await,
-                Some(kind) => self.writer.extended_data_bytes(kind, data).await,
-            }
-        };
         let sent = tokio::select! {
-            sent = send => sent.is_ok(),
+            sent = self.sink.data(data, stream) => sent,
             _ = open.changed() => false,
         };
         self.sending.store(false, Ordering::Relaxed);
@@ -273,8 +253,8 @@ async fn copy_all(
         Some(master) => copy_terminal(master, tap, open).await,
         None => {
             tokio::join!(
-                copy_pipe(stdout, None, tap, open.clone()),
-                copy_pipe(stderr, Some(STDERR), tap, open)
+                copy_pipe(stdout, Stream::Out, tap, open.clone()),
+                copy_pipe(stderr, Stream::Err, tap, open)
             );
         }
     }
@@ -284,7 +264,7 @@ async fn copy_all(
 /// that handles the hang-up must not die of a closed pipe instead.
 async fn copy_pipe(
     from: Option<impl AsyncRead + Unpin>,
-    kind: Option<u32>,
+    stream: Stream,
     tap: &Tap<'_>,
     mut open: watch::Receiver<()>,
 ) {
@@ -297,7 +277,7 @@ async fn copy_pipe(
         buffer.reserve(CHUNK);
         match from.read_buf(&mut buffer).await {
             Ok(0) | Err(_) => return,
-            Ok(_) if taken => taken = tap.send(buffer.split().freeze(), kind, &mut open).await,
+            Ok(_) if taken => taken = tap.send(buffer.split().freeze(), stream, &mut open).await,
             Ok(_) => buffer.clear(),
         }
     }
@@ -310,7 +290,7 @@ async fn copy_terminal(master: &Master, tap: &Tap<'_>, mut open: watch::Receiver
     while let Ok(length @ 1..) = master.read(&mut buffer).await {
         if taken {
             let data = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
-            taken = tap.send(data, None, &mut open).await;
+            taken = tap.send(data, Stream::Out, &mut open).await;
         }
     }
 }

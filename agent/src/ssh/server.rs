@@ -1,4 +1,4 @@
-//! Listening and accepting, on TCP and on vsock.
+//! Listening and accepting: on TCP, on vsock, and on the lane.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -12,9 +12,11 @@ use russh::{Disconnect, MethodKind, MethodSet, Preferred, SshId, cipher, compres
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::Receiver;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use super::auth::Keys;
+use super::lane::{self, Greeted};
 use super::session::{Connection, Guest};
 use crate::error::{AgentError, Chain, Context as _, Result};
 use crate::log;
@@ -38,6 +40,9 @@ pub(crate) async fn serve(config: &GuestConfig, listening: impl FnOnce()) -> Res
     };
     let vsock = listen_vsock();
     outlive_signals()?;
+    if let Some(lane) = lane::open() {
+        tokio::spawn(accept_lane(lane, Arc::clone(&guest)));
+    }
     listening();
     if let Some(vsock) = vsock {
         tokio::spawn(accept_vsock(vsock, Arc::clone(&ssh), Arc::clone(&guest)));
@@ -146,6 +151,15 @@ async fn accept_vsock(listener: VsockListener, ssh: Arc<Config>, guest: Arc<Gues
                 log::line(format_args!("accept a vsock connection: {error}"));
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+async fn accept_lane(mut clients: Receiver<Greeted>, guest: Arc<Guest>) {
+    while let Some(client) = clients.recv().await {
+        match client.enter() {
+            Ok(stream) => lane::serve(stream, &guest).await,
+            Err(error) => log::line(format_args!("lane: {error}")),
         }
     }
 }

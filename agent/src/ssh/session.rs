@@ -25,6 +25,7 @@ use super::forward::{self, Target};
 use super::process::{self, Control, Outlet};
 use super::pty::Terminal;
 use super::signals;
+use super::sink::Sink;
 
 const FULL_WINDOW: u32 = 2 << 20;
 /// How long a braked channel may hold up its connection, per few bytes.
@@ -115,8 +116,7 @@ impl Connection {
         env.extend(&line.env);
         let launch = Launch { account, env, program, terminal: line.terminal.take() };
         let outlet = Outlet {
-            writer,
-            handle: session.handle(),
+            sink: Sink::Channel { writer, handle: session.handle() },
             activity: Arc::clone(&self.activity),
             open: line.open.subscribe(),
         };

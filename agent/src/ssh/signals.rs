@@ -44,6 +44,13 @@ pub(super) fn to_ssh(number: i32) -> Sig {
     }
 }
 
+pub(super) fn name(signal: &Sig) -> String {
+    match signal {
+        Sig::Custom(name) => name.clone(),
+        known => format!("{known:?}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -52,6 +59,8 @@ mod tests {
     fn names_go_both_ways() {
         for number in 1..32 {
             assert_eq!(from_ssh(&to_ssh(number)), Signal::try_from(number).ok(), "signal {number}");
+            let named = Sig::Custom(name(&to_ssh(number)));
+            assert_eq!(from_ssh(&named), Signal::try_from(number).ok(), "signal {number}");
         }
         assert_eq!(from_ssh(&Sig::Custom("WINCH".into())), Some(Signal::SIGWINCH));
         assert_eq!(from_ssh(&Sig::Custom("SIGUSR2".into())), Some(Signal::SIGUSR2));

@@ -1,5 +1,5 @@
-//! A command or a shell in a guest: this process's terminal, signals and streams on one side, an SSH
-//! session with the guest's agent on the other. The daemon is not needed once it has said how the
+//! A command or a shell in a guest: this process's terminal, signals and streams on one side, the
+//! guest's agent on the other, by its lane or by SSH. The daemon is not needed once it has said how the
 //! guest is dialled, so its restart cuts nothing; it is only listened to for the VM's end.
 
 mod escape;
@@ -7,6 +7,7 @@ mod input;
 mod session;
 mod terminal;
 mod vigil;
+mod way;
 
 pub(crate) use session::{Guest, Task, What};
 pub(crate) use terminal::TtyChoice;

@@ -1,30 +1,25 @@
 //! One command or shell in one guest, from the connection to the exit status.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::input;
 use super::terminal::{self, RawMode};
 use super::vigil;
+use super::way::{self, Way};
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::operation::Interrupts;
 use crate::cli::ui::text;
-use crate::host::guest::ssh::{
-    Control, ExecSpec, ExitKind, GuestError, GuestIo, GuestSsh, Program, Pty, SshEndpoint,
-    SshTarget,
-};
+use crate::host::guest::ssh::{Control, ExecSpec, ExitKind, GuestError, GuestIo, Program, Pty};
 use crate::model::OpId;
-use crate::wire::reply::EndpointInfo;
 
-/// The agent serves before the VM counts as running: what takes longer will not come.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long the daemon may take to notice what the lane has noticed.
+const NEWS_LIMIT: Duration = Duration::from_secs(2);
 /// What a command that ran out of time gets for its farewell.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Signals and sizes that wait for the connection.
@@ -51,30 +46,43 @@ pub(crate) enum What {
 /// A guest that answered.
 #[derive(Debug)]
 pub(crate) struct Guest {
-    ssh: GuestSsh,
+    way: Way,
     vm_id: String,
     name: String,
     env: Vec<(String, String)>,
 }
 
 impl Guest {
-    pub(crate) async fn connect(endpoint: EndpointInfo) -> Result<Self, CliError> {
-        let EndpointInfo { vm_id, name, address, port, host_key, client_private, env } = endpoint;
-        let target = match address.parse::<IpAddr>() {
-            Ok(address) => SshTarget::Tcp(SocketAddr::new(address, port)),
-            Err(_) if address.starts_with('/') => SshTarget::Unix(PathBuf::from(address)),
-            Err(_) => return Err(CliError::failed(format!("{name}: no address: {address:?}"))),
+    /// Asks the daemon for the way and goes it. The lane is for plain commands, without a
+    /// terminal; what may stay open for days leaves it to them.
+    pub(crate) async fn dial(
+        client: &mut Client,
+        op: OpId,
+        vm: &str,
+        plain: bool,
+    ) -> Result<Self, CliError> {
+        let endpoint = client.endpoint(op, vm).await?;
+        let lane = if plain { client.lane(op, &endpoint.vm_id).await.ok() } else { None };
+        let (vm_id, name) = (endpoint.vm_id.clone(), endpoint.name.clone());
+        let env = endpoint.env.clone();
+        let way = match lane {
+            Some(socket) => Way::by_lane(&socket, endpoint).await,
+            None => Way::by_ssh(endpoint).await,
         };
-        let endpoint = SshEndpoint { target, host_key, client_private, user: "root".to_owned() };
-        match GuestSsh::connect(&endpoint, CONNECT_LIMIT).await {
-            Ok(ssh) => Ok(Self { ssh, vm_id, name, env }),
-            Err(error) => Err(explain(&name, &error)),
-        }
+        Ok(Self { way: way?, vm_id, name, env })
+    }
+
+    pub(crate) fn vm_id(&self) -> &str {
+        &self.vm_id
     }
 
     /// The status is the guest's; an error is banger's own. `daemon` is a connection to learn from
     /// that the VM has ended.
-    pub(crate) async fn run(&self, task: Task, daemon: Option<Client>) -> Result<Exit, CliError> {
+    pub(crate) async fn run(
+        &mut self,
+        task: Task,
+        daemon: Option<Client>,
+    ) -> Result<Exit, CliError> {
         let (controls, theirs) = mpsc::channel(CONTROLS);
         let failed =
             |what: &'static str| move |error: std::io::Error| CliError::from_error(what, &error);
@@ -89,13 +97,23 @@ impl Guest {
         let mut interrupted = false;
         let mut vigil = Box::pin(vigil::ended(daemon, task.op, self.vm_id.clone()));
 
-        let exec = self.ssh.exec(self.spec(task), GuestIo { stdin, stdout, stderr }, theirs);
+        let spec = self.spec(task);
+        let exec = self.way.exec(spec, GuestIo { stdin, stdout, stderr }, theirs);
         let mut exec = Box::pin(exec);
         let ended = loop {
             // A full queue means that the guest does not even take signals; nothing is lost then.
             let tell = |control| drop(controls.try_send(control));
             tokio::select! {
-                ended = &mut exec => break ended,
+                // The lane ends with its VM, and what becomes of the VM is told a moment later.
+                ended = &mut exec => match ended {
+                    Err(GuestError::Lost { .. }) => {
+                        match timeout(NEWS_LIMIT, &mut vigil).await {
+                            Ok(how) => return Err(gone(&self.name, &how)),
+                            Err(_) => break ended,
+                        }
+                    }
+                    ended => break ended,
+                },
                 _ = sizes.recv(), if tty => {
                     let (cols, rows) = terminal::size();
                     tell(Control::Resize { cols, rows });
@@ -112,11 +130,7 @@ impl Guest {
                     let name = if number == SIGINT { "INT" } else { "TERM" };
                     tell(Control::Signal(name.to_owned()));
                 }
-                how = &mut vigil => {
-                    let name = &self.name;
-                    let failure = CliError::failed(format!("{name}: the VM ended: {how}"));
-                    return Err(failure.hint(format!("why? banger vm show {name}")));
-                }
+                how = &mut vigil => return Err(gone(&self.name, &how)),
                 () = clock.ran_out() => match clock.next() {
                     Some(signal) => tell(Control::Signal(signal.to_owned())),
                     None => return Err(clock.late(&self.name)),
@@ -131,7 +145,7 @@ impl Guest {
             Ok(ExitKind::Code(code)) => Ok(Exit::Guest(code)),
             Ok(signal @ ExitKind::Signal(_)) => Ok(Exit::GuestSignal(signal.status() - 128)),
             Err(GuestError::OutputClosed) => Err(CliError::stdout_closed()),
-            Err(error) => Err(explain(&self.name, &error)),
+            Err(error) => Err(way::explain(&self.name, &error)),
         }
     }
 
@@ -150,6 +164,11 @@ impl Guest {
     }
 }
 
+fn gone(name: &str, how: &str) -> CliError {
+    let failure = CliError::failed(format!("{name}: the VM ended: {how}"));
+    failure.hint(format!("why? banger vm show {name}"))
+}
+
 /// Ends when the user has typed the escape; never, if the input ends without it.
 async fn left(leave: &mut Option<tokio::sync::oneshot::Receiver<()>>) {
     if let Some(asked) = leave {
@@ -160,21 +179,6 @@ async fn left(leave: &mut Option<tokio::sync::oneshot::Receiver<()>>) {
         }
     }
     std::future::pending().await
-}
-
-fn explain(name: &str, error: &GuestError) -> CliError {
-    let failure = CliError::from_error(name, error);
-    match error {
-        GuestError::Unreachable { .. } | GuestError::Lost { .. } | GuestError::Handshake { .. } => {
-            failure
-                .hint(format!("does it still run? banger vm show {name}"))
-                .hint(format!("what does its console say? banger vm logs {name}"))
-        }
-        GuestError::HostKeyMismatch { .. } => {
-            failure.hint("another machine has the guest's address: banger doctor")
-        }
-        _ => failure,
-    }
 }
 
 /// The user's time limit: at its end TERM, a while later KILL, then nobody waits any longer.

@@ -26,7 +26,17 @@ async fn watch(client: Option<Client>, op: OpId, vm_id: &str) -> Option<String> 
             EventKindInfo::VmExited { how, .. } if event.vm_id.as_deref() == Some(vm_id) => {
                 return Some(how);
             }
+            // Ended on purpose.
+            EventKindInfo::VmChanged { state, .. }
+                if event.vm_id.as_deref() == Some(vm_id) && has_ended(&state) =>
+            {
+                return Some(state);
+            }
             _ => {}
         }
     }
+}
+
+fn has_ended(state: &str) -> bool {
+    matches!(state, "stopped" | "crashed" | "error")
 }

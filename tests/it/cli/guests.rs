@@ -68,6 +68,8 @@ pub(super) fn daemon_with(endpoint: EndpointInfo) -> Canned {
             Request::Endpoint { .. } => {
                 Reply::Done(Answer::Endpoint(Box::new((*endpoint).clone())))
             }
+            // A guest without a lane, as one that an earlier daemon started: SSH it is.
+            Request::Lane { .. } => Reply::Done(Answer::Lane { socket: "/none/lane.sock".into() }),
             Request::CreateVm(_) => end("vm-create", Some(vm("web", "running"))),
             Request::DeleteVm { .. } => end("vm-delete", None),
             Request::ShowVm { .. } => Reply::Done(Answer::Vms(vec![vm("web", "running")])),
@@ -76,10 +78,10 @@ pub(super) fn daemon_with(endpoint: EndpointInfo) -> Canned {
     })
 }
 
-/// What was asked for, without the listening for the VM's end.
+/// What was asked for, without the way to the guest's lane and the listening for the VM's end.
 fn asked(place: &Place) -> Vec<Request> {
     let mut requests = place.daemon.requests();
-    requests.retain(|request| !matches!(request, Request::Events { .. }));
+    requests.retain(|r| !matches!(r, Request::Events { .. } | Request::Lane { .. }));
     requests
 }
 

@@ -8,7 +8,7 @@ use banger::wire::reply::{
 use super::{check, every};
 
 every!(reply: Reply { Accepted Event Bytes Part Done Failed });
-every!(answer: Answer { Nothing Status Checks Vms Endpoint Images Kernels Ops Ended });
+every!(answer: Answer { Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
     ActorQuarantined Progress Missed Note
@@ -164,6 +164,7 @@ fn answers() {
         Answer::Kernels(vec![kernel]),
         Answer::Ops(vec![op()]),
         Answer::Ended { op: Box::new(op()), vm: Some(Box::new(vm())) },
+        Answer::Lane { socket: s("/run/b/lane.sock") },
     ];
     check("answer", answer::ALL, answer::name, &samples);
 }

@@ -5,7 +5,7 @@ mod process;
 mod stock;
 
 pub(crate) use host::{Host, Settings};
-pub(crate) use process::{Outcome, until};
+pub(crate) use process::{Outcome, Running, until};
 pub(crate) use stock::busybox_with;
 
 /// A host for this test, or the end of the test where there can be none.

@@ -54,9 +54,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(Some(&args.vm))?;
     let env = parse::environment(args.env)?;
     let mut client = app.client().await?;
-    let endpoint = client.endpoint(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
     let tty = args.tty.choice().wanted();
+    let guest = Guest::dial(&mut client, op, &args.vm, !tty).await;
+    let mut guest = guest.map_err(|error| error.about(&args.vm))?;
     let what = What::Command(args.command);
     let task = Task { op, what, tty, env, workdir: args.workdir, timeout: args.timeout };
-    Guest::connect(endpoint).await?.run(task, Some(client)).await
+    guest.run(task, Some(client)).await
 }

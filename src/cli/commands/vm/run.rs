@@ -77,7 +77,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let tty = args.tty.choice().wanted();
     let task = Task { op, what, tty, env: vec![], workdir: None, timeout: None };
     // A guest that cannot be entered stays, with --rm too: its console tells why.
-    let guest = match enter(app, &mut client, &vm).await {
+    let mut guest = match enter(app, &mut client, &vm, !shell && !tty).await {
         Ok(guest) => guest,
         Err(error) if args.rm && error.exit == Exit::Failed => {
             let name = &vm.name;
@@ -136,10 +136,15 @@ async fn boot(
     }
 }
 
-async fn enter(app: &App, client: &mut Client, vm: &VmInfo) -> Result<Guest, CliError> {
-    let endpoint = client.endpoint(app.op(Some(&vm.name))?, &vm.id).await;
-    let endpoint = endpoint.map_err(|error| error.about(&vm.name))?;
-    Guest::connect(endpoint).await
+async fn enter(
+    app: &App,
+    client: &mut Client,
+    vm: &VmInfo,
+    plain: bool,
+) -> Result<Guest, CliError> {
+    let op = app.op(Some(&vm.name))?;
+    let guest = Guest::dial(client, op, &vm.id, plain).await;
+    guest.map_err(|error| error.about(&vm.name))
 }
 
 /// By id: the name could be somebody else's by now.

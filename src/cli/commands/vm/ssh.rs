@@ -37,16 +37,16 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(Some(&args.vm))?;
     let mut client = app.client().await?;
-    let endpoint = client.endpoint(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
     let tty = args.tty.choice().wanted();
-    let vm_id = endpoint.vm_id.clone();
     let shell = args.command.is_empty();
+    let guest = Guest::dial(&mut client, op, &args.vm, !shell && !tty).await;
+    let mut guest = guest.map_err(|error| error.about(&args.vm))?;
     let what = if shell { What::Shell } else { What::Command(args.command) };
     let task = Task { op, what, tty, env: vec![], workdir: None, timeout: None };
     let vigil = app.client().await.ok();
-    let ended = Guest::connect(endpoint).await?.run(task, vigil).await;
+    let ended = guest.run(task, vigil).await;
     if shell && tty {
-        super::guest_args::note_if_running(app, client, &vm_id).await;
+        super::guest_args::note_if_running(app, client, guest.vm_id()).await;
     }
     ended
 }

@@ -54,3 +54,13 @@ pub enum GuestError {
     #[error("write output of the guest")]
     Output(#[source] io::Error),
 }
+
+impl GuestError {
+    /// Of the caller's stdout or stderr.
+    pub(in crate::host::guest) fn writing(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Output(error),
+        }
+    }
+}

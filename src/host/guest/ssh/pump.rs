@@ -148,10 +148,7 @@ where
 }
 
 fn written(result: io::Result<()>) -> Result<(), GuestError> {
-    result.map_err(|error| match error.kind() {
-        io::ErrorKind::BrokenPipe => GuestError::OutputClosed,
-        _ => GuestError::Output(error),
-    })
+    result.map_err(GuestError::writing)
 }
 
 fn signal(name: &str) -> Sig {

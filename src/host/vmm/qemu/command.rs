@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use banger_agent::contract::control::PORT_NAME;
+use banger_agent::contract::{control, lane};
 
 use super::Accelerator;
 use crate::model::{Code, VmId};
@@ -67,7 +67,9 @@ impl Line {
             }
             Accelerator::Tcg => {
                 self.option("-accel", format!("tcg,tb-size={TCG_CACHE_MIB}"));
-                self.option("-cpu", "max");
+                // Told that the processor is quick at it, the guest fills and copies memory byte
+                // by byte, and each byte is emulated.
+                self.option("-cpu", "max,erms=off");
             }
         }
         self.option("-smp", plan.vcpu.to_string());
@@ -95,10 +97,16 @@ impl Line {
         self.option("-serial", "chardev:con");
         let api = socket(&plan.paths.api_socket())?;
         self.option("-qmp", format!("unix:{api},server=on,wait=off"));
-        let control = socket(&plan.paths.control_socket())?;
         self.option("-device", "virtio-serial-device");
-        self.option("-chardev", format!("socket,id=agent,path={control},server=on,wait=off"));
-        self.option("-device", format!("virtserialport,chardev=agent,name={PORT_NAME}"));
+        self.port("agent", &plan.paths.control_socket(), control::PORT_NAME)?;
+        self.port("lane", &plan.paths.lane_socket(), lane::PORT_NAME)
+    }
+
+    /// A byte stream between the guest's port of that name and a Unix socket.
+    fn port(&mut self, id: &str, at: &Path, name: &str) -> Result<(), HostError> {
+        let path = socket(at)?;
+        self.option("-chardev", format!("socket,id={id},path={path},server=on,wait=off"));
+        self.option("-device", format!("virtserialport,chardev={id},name={name}"));
         Ok(())
     }
 
@@ -148,6 +156,9 @@ fn kernel_arguments(machine: Machine) -> String {
     if machine.accelerator == Accelerator::Tcg {
         // An emulated processor does not speculate.
         words.push("mitigations=off".to_owned());
+        // Emulated code is translated once per address it runs at: with addresses drawn anew for
+        // every process, its libraries are translated anew too, and it starts four times as slowly.
+        words.push("norandmaps".to_owned());
         if let Some(khz) = machine.tsc_khz {
             // See `super::tsc`: left to itself the guest measures, fails when the host is busy,
             // and hangs.

@@ -40,7 +40,7 @@ fn the_whole_line_under_tcg() {
     let dir = "/state/vms/abababababababababababababababab";
     let expected = format!(
         "-name banger-web,process=banger-web -uuid abababab-abab-abab-abab-abababababab \
-         -M microvm,acpi=on,pit=on,pic=on,rtc=on -accel tcg,tb-size=256 -cpu max -smp 2 -m 512M \
+         -M microvm,acpi=on,pit=on,pic=on,rtc=on -accel tcg,tb-size=256 -cpu max,erms=off -smp 2 -m 512M \
          -nodefaults -no-user-config -display none -no-reboot \
          -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny \
          -msg timestamp=on -global virtio-mmio.force-legacy=false -device virtio-rng-device \
@@ -49,6 +49,8 @@ fn the_whole_line_under_tcg() {
          -device virtio-serial-device \
          -chardev socket,id=agent,path=/run/b/abababababab/control.sock,server=on,wait=off \
          -device virtserialport,chardev=agent,name=banger.agent.0 \
+         -chardev socket,id=lane,path=/run/b/abababababab/lane.sock,server=on,wait=off \
+         -device virtserialport,chardev=lane,name=banger.lane.0 \
          -drive file=/images/base.ext4,format=raw,if=none,id=d0,cache=writeback,readonly=on \
          -device virtio-blk-device,drive=d0 \
          -drive file=/vms/a,,b/overlay.ext4,format=raw,if=none,id=d1,cache=writeback,discard=unmap \
@@ -62,7 +64,7 @@ fn the_whole_line_under_tcg() {
     assert_eq!(
         append,
         "console=ttyS0 quiet reboot=t panic=-1 no_timer_check random.trust_cpu=on \
-         cryptomgr.notests 8250.nr_uarts=1 mitigations=off tsc_early_khz=2445404 tsc=reliable"
+         cryptomgr.notests 8250.nr_uarts=1 mitigations=off norandmaps tsc_early_khz=2445404 tsc=reliable"
     );
 }
 
@@ -72,7 +74,9 @@ fn under_kvm_the_processor_is_the_hosts_and_its_clock_too() {
     assert_eq!(values(&args, "-accel"), ["kvm"]);
     assert_eq!(values(&args, "-cpu"), ["host"]);
     let append = args.last().unwrap();
-    assert!(!append.contains("tsc") && !append.contains("mitigations"), "{append}");
+    for word in ["tsc", "mitigations", "norandmaps"] {
+        assert!(!append.contains(word), "{append}");
+    }
 }
 
 #[test]

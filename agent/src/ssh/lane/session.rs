@@ -1,0 +1,161 @@
+//! One client's program: asked for, fed, signalled, and hung up when the client leaves.
+
+use std::sync::Arc;
+
+use banger_agent::contract::exec::{self, ExecRequest};
+use banger_agent::contract::lane::{self, GuestKind, HEADER_BYTES, HostKind, WINDOW};
+use bytes::BytesMut;
+use russh::Sig;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::log;
+use crate::ssh::account::Account;
+use crate::ssh::backlog::Backlog;
+use crate::ssh::environment::Environment;
+use crate::ssh::exec::{Launch, Program};
+use crate::ssh::process::{self, Control, Outlet};
+use crate::ssh::session::Guest;
+use crate::ssh::signals;
+use crate::ssh::sink::Sink;
+
+/// The user of every program; others are SSH's.
+const USER: &str = "root";
+/// Frames on their way to the client.
+const FRAMES: usize = 4;
+/// Input that the program has not read: above this no more is granted.
+const HIGH: usize = WINDOW as usize / 2;
+const READ: usize = 64 << 10;
+
+/// Ends when the program has and its client was told, or when the client leaves.
+pub(in crate::ssh) async fn serve<S>(stream: S, guest: &Guest)
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (from, to) = tokio::io::split(stream);
+    let (frames, queue) = mpsc::channel(FRAMES);
+    let writing = tokio::spawn(write(to, queue));
+    let mut client = Client { from, heard: BytesMut::new() };
+    let Some((HostKind::Request, request)) = client.frame().await else { return };
+    match exec::decode(&request) {
+        Ok(Some(request)) => run(request, client, frames, writing, guest).await,
+        Ok(None) => {}
+        Err(error) => log::line(format_args!("lane: {}", crate::error::Chain(&error))),
+    }
+}
+
+async fn run<S: AsyncRead>(
+    request: ExecRequest,
+    mut client: Client<S>,
+    frames: mpsc::Sender<Vec<u8>>,
+    mut writing: JoinHandle<()>,
+    guest: &Guest,
+) {
+    let Some(account) = Account::find(USER) else { return };
+    let mut env = Environment::of(&account);
+    env.extend(&guest.env);
+    let program = Program::Argv(request);
+    let launch = Launch { account: &account, env, program, terminal: None };
+    let (open, input) = (watch::channel(()).0, Backlog::new(HIGH));
+    let (sink, activity) = (Sink::Lane(frames.clone()), Arc::default());
+    let outlet = Outlet { sink, activity, open: open.subscribe() };
+    let control = match launch.spawn() {
+        Ok(running) => {
+            let control = running.control();
+            drop(tokio::spawn(process::supervise(running, input.clone(), outlet)));
+            Some(control)
+        }
+        Err(failure) => {
+            input.abandon();
+            drop(tokio::spawn(process::refuse(failure, outlet)));
+            None
+        }
+    };
+    // The queue ends when the program has let go of it, after its last word.
+    let grants = frames.downgrade();
+    drop(frames);
+    tokio::select! {
+        _ = &mut writing => {}
+        () = attend(&mut client, control.as_deref(), &input, &grants) => writing.abort(),
+    }
+    drop(open); // hangs the program up, if it still runs
+}
+
+/// Hears the client until it leaves.
+async fn attend<S: AsyncRead>(
+    client: &mut Client<S>,
+    control: Option<&Control>,
+    input: &Backlog,
+    grants: &mpsc::WeakSender<Vec<u8>>,
+) {
+    let mut taken = 0; // and not granted again yet
+    loop {
+        let due = taken > 0 && input.len() <= HIGH;
+        tokio::select! {
+            frame = client.frame() => match frame {
+                Some((HostKind::Data, data)) => {
+                    taken += u32::try_from(data.len()).unwrap_or(u32::MAX);
+                    input.push(&data);
+                }
+                Some((HostKind::End, _)) => input.end(),
+                Some((HostKind::Signal, name)) => signal(control, &name),
+                Some((HostKind::Request, _)) => {}
+                None => return,
+            },
+            () = input.drained(), if taken > 0 && !due => {}
+            () = grant(grants, taken), if due => taken = 0,
+        }
+    }
+}
+
+/// Waits for a place among the frames: a client that does not take its output gets no grants
+/// either, but its signals are heard.
+async fn grant(frames: &mpsc::WeakSender<Vec<u8>>, bytes: u32) {
+    let Some(frames) = frames.upgrade() else { return std::future::pending().await };
+    if let (Ok(place), Ok(frame)) =
+        (frames.reserve().await, lane::frame(GuestKind::Grant, &bytes.to_le_bytes()))
+    {
+        place.send(frame);
+    }
+}
+
+fn signal(control: Option<&Control>, name: &[u8]) {
+    let name = String::from_utf8_lossy(name).into_owned();
+    if let (Some(control), Some(signal)) = (control, signals::from_ssh(&Sig::Custom(name))) {
+        control.signal(signal);
+    }
+}
+
+struct Client<S> {
+    from: ReadHalf<S>,
+    heard: BytesMut,
+}
+
+impl<S: AsyncRead> Client<S> {
+    /// The next frame; `None` when the client has left or makes no sense. Cancel-safe.
+    async fn frame(&mut self) -> Option<(HostKind, BytesMut)> {
+        loop {
+            if let Some(length) = lane::first_frame(&self.heard).ok()?
+                && self.heard.len() >= length
+            {
+                let mut frame = self.heard.split_to(length);
+                let kind = HostKind::try_from(*frame.first()?).ok()?;
+                return Some((kind, frame.split_off(HEADER_BYTES)));
+            }
+            self.heard.reserve(READ);
+            match self.from.read_buf(&mut self.heard).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+async fn write<S: AsyncWrite>(mut to: WriteHalf<S>, mut frames: mpsc::Receiver<Vec<u8>>) {
+    while let Some(frame) = frames.recv().await {
+        if to.write_all(&frame).await.is_err() {
+            return;
+        }
+    }
+}
