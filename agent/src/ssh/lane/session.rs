@@ -96,6 +96,9 @@ async fn attend<S: AsyncRead>(
             frame = client.frame() => match frame {
                 Some((HostKind::Data, data)) => {
                     taken += u32::try_from(data.len()).unwrap_or(u32::MAX);
+                    if taken > WINDOW {
+                        return log::line("lane: a client sends more than it was granted");
+                    }
                     input.push(&data);
                 }
                 Some((HostKind::End, _)) => input.end(),
