@@ -46,7 +46,14 @@ impl Launch<'_> {
         let terminal = self.terminal.take().map(|terminal| self.open(&terminal)).transpose()?;
         let (master, slave) = terminal.unzip();
         let mut command = self.command()?;
-        self.become_user(&mut command, slave.is_some());
+        let plain = slave.is_none() && self.is_own_user();
+        if plain {
+            // Nothing has to be done between fork and exec, so none is needed: the standard
+            // library starts it by posix_spawn, without a copy of this process.
+            command.process_group(0);
+        } else {
+            self.become_user(&mut command, slave.is_some());
+        }
         let (stdin, stdout, stderr) = standard_streams(slave)?;
         command.stdin(stdin).stdout(stdout).stderr(stderr);
         let mut child = command.spawn().map_err(|error| self.failure(&error))?;
@@ -56,6 +63,10 @@ impl Launch<'_> {
             .id()
             .and_then(|id| i32::try_from(id).ok())
             .map_or(Pid::from_raw(0), Pid::from_raw);
+        if plain {
+            // The server's protection from the out-of-memory killer is not its commands'.
+            drop(std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0"));
+        }
         let streams = match master {
             Some(master) => Streams::Terminal(master),
             None => Streams::Pipes(child.stdin.take(), child.stdout.take(), child.stderr.take()),
@@ -94,13 +105,23 @@ impl Launch<'_> {
                     directory = enter(cwd)?;
                 }
                 let mut words = request.argv.iter();
-                let mut command = Command::new(words.next().map(OsStr::new).unwrap_or_default());
-                command.args(words);
+                let program = words.next().map(OsStr::new).unwrap_or_default();
+                let mut command = Command::new(self.env.find(program));
+                command.arg0(program).args(words);
                 command
             }
         };
         command.env_clear().envs(self.env.iter()).current_dir(directory);
         Ok(command)
+    }
+
+    /// The server's own user, with the server's own rights.
+    fn is_own_user(&self) -> bool {
+        let Account { uid, gid, ref groups, .. } = *self.account;
+        let (own_uid, own_gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+        uid == own_uid.as_raw()
+            && gid == own_gid.as_raw()
+            && groups.iter().all(|group| *group == gid)
     }
 
     /// Its own session, so that a hang-up reaches all of it and nothing else.
