@@ -55,7 +55,9 @@ pub enum RootLayout {
 pub enum Control {
     /// A virtio-serial port of this name.
     VirtioSerial { name: String },
-    /// The agent dials the host (CID 2) on this port.
+    /// The agent dials the host (CID 2) on this port, again and again until somebody takes its
+    /// `Ready` or `NotReady`. What the host wants of it later it asks by dialling the same port of
+    /// the guest, a connection a question.
     Vsock { port: u32 },
 }
 

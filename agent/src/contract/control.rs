@@ -10,6 +10,8 @@ use super::codec::{self, CodecError, Decode, Encode};
 
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "banger.agent.0";
+/// The vsock port, on both sides: see [`super::config::Control::Vsock`].
+pub const VSOCK_PORT: u32 = 1024;
 /// Payload of one frame.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Bytes of the length before each payload.
