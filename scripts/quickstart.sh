@@ -106,9 +106,11 @@ fi
 
 if ! alive "$home/helper.pid"; then
     say "Starting the root helper"
+    vmms=(--vmm "$(command -v qemu-system-x86_64)")
+    ! command -v firecracker >/dev/null || vmms+=(--vmm "$(command -v firecracker)")
     setsid "$home/bin/banger-helper" --socket "$helper_run/helper.sock" --owner "$(id -u "$owner")" \
         --state-dir "$home/state" --run-dir "$helper_run" --bridge "$bridge" --tap-prefix bgq --table banger_qs \
-        --subnet "$subnet" --vmm "$(command -v qemu-system-x86_64)" --audit-log "$home/log/audit.jsonl" \
+        --subnet "$subnet" "${vmms[@]}" --audit-log "$home/log/audit.jsonl" \
         >>"$home/log/helper.jsonl" 2>&1 </dev/null &
     echo $! > "$home/helper.pid"
 fi

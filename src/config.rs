@@ -24,6 +24,7 @@ pub struct Config {
     pub log_level: String,
     pub vmm: VmmChoice,
     pub qemu_bin: Option<PathBuf>,
+    pub firecracker_bin: Option<PathBuf>,
     pub agent_bin: Option<PathBuf>,
     /// Idle taps kept ready.
     pub tap_pool_size: u16,
@@ -109,6 +110,7 @@ struct File {
     log_level: Option<String>,
     vmm: Option<String>,
     qemu_bin: Option<PathBuf>,
+    firecracker_bin: Option<PathBuf>,
     agent_bin: Option<PathBuf>,
     tap_pool_size: Option<u16>,
     stop_grace: Option<String>,
@@ -217,6 +219,7 @@ impl Config {
             log_level: file.log_level.unwrap_or_else(|| "info".to_owned()),
             vmm,
             qemu_bin: file.qemu_bin,
+            firecracker_bin: file.firecracker_bin,
             agent_bin: file.agent_bin,
             tap_pool_size: file.tap_pool_size.unwrap_or(4),
             stop_grace: seconds("stop_grace", file.stop_grace.as_deref(), 20)?,

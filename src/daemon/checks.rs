@@ -11,6 +11,7 @@ use super::ports::Raw;
 use crate::actors::Checks;
 use crate::config::Config;
 use crate::host::facts::HostFacts;
+use crate::host::vmm::Accelerator;
 use crate::model::{Code, OpId, Size, chain};
 use crate::store::Store;
 use crate::wire::reply::CheckInfo;
@@ -69,9 +70,20 @@ fn cpu() -> CheckInfo {
     match HostFacts::read() {
         Err(error) => check("virtualisation", "warn", chain(&error), None),
         Ok(facts) => match (facts.cpu.virtualisation, kvm) {
-            (Some(flag), true) => {
-                check("virtualisation", "pass", format!("{} and /dev/kvm", flag.as_str()), None)
-            }
+            (Some(flag), true) => match Accelerator::probe() {
+                Ok((Accelerator::Tcg, why)) => {
+                    let hint = "add the daemon's user to the group kvm, then restart the daemon";
+                    check(
+                        "virtualisation",
+                        "warn",
+                        format!("{why}; guests are emulated"),
+                        Some(hint),
+                    )
+                }
+                _ => {
+                    check("virtualisation", "pass", format!("{} and /dev/kvm", flag.as_str()), None)
+                }
+            },
             (Some(flag), false) => {
                 let detail = format!("the CPU has {}, but there is no /dev/kvm", flag.as_str());
                 check(
@@ -110,10 +122,10 @@ async fn space(config: &Config, raw: &Raw) -> CheckInfo {
 
 async fn vmm(config: &Config, raw: &Raw) -> CheckInfo {
     match raw.hypervisor.describe(config.vmm).await {
-        Ok(vmm) => {
-            let detail = format!("{} {} ({}: {})", vmm.kind, vmm.version, vmm.accelerator, vmm.why);
-            check("vmm", "pass", detail, None)
-        }
+        Ok(vmm) => match &vmm.warning {
+            None => check("vmm", "pass", vmm.to_string(), None),
+            Some(warning) => check("vmm", "warn", format!("{vmm}; {warning}"), None),
+        },
         Err(error) => check("vmm", "fail", chain(&error), error.hints.first().map(String::as_str)),
     }
 }

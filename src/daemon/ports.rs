@@ -66,7 +66,10 @@ fn real(config: &Config) -> Result<Raw, DaemonError> {
     let helper = HelperClient::new(config.helper_socket.clone());
     let bridge = config.network.bridge.to_string();
     let subnet = config.network.subnet;
-    let vmms = VmmConfig { qemu_bin: config.qemu_bin.clone() };
+    let vmms = VmmConfig {
+        qemu_bin: config.qemu_bin.clone(),
+        firecracker_bin: config.firecracker_bin.clone(),
+    };
     Ok(Raw {
         hypervisor: Arc::new(Vmms::new(vmms)),
         process: Arc::new(HelperProcess::new(helper.clone())),

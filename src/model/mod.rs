@@ -30,5 +30,5 @@ pub use op::{
 };
 pub use proc_stat::ProcStat;
 pub use size::{ParseSizeError, Size};
-pub use spec::{SpecDefaults, SpecError, VmSpec, VmmChoice};
+pub use spec::{SpecDefaults, SpecError, VmSpec, VmmChoice, VmmKind};
 pub use vm::{ExitReport, ProcessIdentity, VmHandles, VmKeys, VmRecord, VmView};

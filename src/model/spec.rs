@@ -31,6 +31,35 @@ pub enum VmmChoice {
     Firecracker,
 }
 
+/// Which VMM runs a VM, once that is settled: a choice that is never left open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VmmKind {
+    Qemu,
+    Firecracker,
+    /// None: the host is simulated.
+    Sim,
+}
+
+impl VmmKind {
+    pub const ALL: [Self; 3] = [Self::Qemu, Self::Firecracker, Self::Sim];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Firecracker => "firecracker",
+            Self::Sim => "sim",
+        }
+    }
+
+    /// The kind that a VMM's description, as users see it and the store keeps it, begins with.
+    #[must_use]
+    pub fn described(text: &str) -> Option<Self> {
+        let word = text.split_ascii_whitespace().next()?;
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpecDefaults {
     pub image: String,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use super::start_vm::boot_plan;
 use super::step::no_undo;
 use super::{Settings, Step, StepCx, StepError};
 use crate::model::Code;
@@ -18,6 +19,8 @@ const CONSOLE_LIMIT: Duration = Duration::from_secs(2);
 const MARGIN: Duration = Duration::from_secs(5);
 const WHY_NO_UNDO: &str = "it waits; the VMM is taken back by the step that started it";
 
+/// A VMM that its command line did not tell what to run is told here. That leaves nothing but
+/// what is in the process itself, which the step before has in the journal.
 #[derive(Debug)]
 pub(super) struct AwaitRunning;
 
@@ -40,8 +43,8 @@ impl Step for AwaitRunning {
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
-            let paths = cx.ports.disk.paths(cx.vm.id);
-            let running = cx.ports.hypervisor.await_running(cx.op, &paths);
+            let (kind, plan) = (cx.observed.vmm()?, boot_plan(cx)?);
+            let running = cx.ports.hypervisor.boot(cx.op, kind, &plan);
             let limit = cx.settings.step_limit;
             let answer = while_alive(cx, "start the VMM of", limit, Code::Deadline, running).await;
             match answer {

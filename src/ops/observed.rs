@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::StepError;
-use crate::model::{ProcessIdentity, TapName, VmHandles};
+use crate::model::{ProcessIdentity, TapName, VmHandles, VmmKind};
 use crate::ports::BootFiles;
 
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,7 @@ pub struct Observed(Arc<Mutex<Seen>>);
 #[derive(Debug, Default)]
 struct Seen {
     boot: Option<BootFiles>,
+    vmm: Option<VmmKind>,
     handles: VmHandles,
 }
 
@@ -48,7 +49,15 @@ impl Observed {
     }
 
     pub(super) fn set_vmm(&self, vmm: String) {
-        self.with(|seen| seen.handles.vmm = Some(vmm));
+        self.with(|seen| {
+            seen.vmm = VmmKind::described(&vmm);
+            seen.handles.vmm = Some(vmm);
+        });
+    }
+
+    /// Which VMM the VM is started on.
+    pub(super) fn vmm(&self) -> Result<VmmKind, StepError> {
+        self.with(|seen| seen.vmm).ok_or(StepError::Missing("VMM"))
     }
 
     pub(super) fn set_guest_boot_id(&self, boot_id: String) {

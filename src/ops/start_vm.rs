@@ -56,7 +56,7 @@ impl Step for ResolveBoot {
             let files = cx.ports.images.boot_files(cx.op, cx.vm.image, cx.vm.kernel).await?;
             cx.observed.set_boot(files);
             let vmm = cx.ports.hypervisor.describe(cx.vm.spec.vmm).await?;
-            Ok(format!("{} {} ({}: {})", vmm.kind, vmm.version, vmm.accelerator, vmm.why))
+            Ok(vmm.to_string())
         }
         .boxed()
     }
@@ -181,6 +181,7 @@ impl Step for WriteConfig {
                 dns: cx.settings.dns.clone(),
                 base_uuid: cx.observed.boot()?.base_uuid,
                 disks: disk_plan(&cx.vm),
+                vmm: cx.observed.vmm()?,
             };
             let image = cx.ports.guest.config_drive(cx.op, &setup)?;
             let bytes = image.len();
@@ -195,33 +196,32 @@ impl Step for WriteConfig {
     }
 }
 
+/// From what the steps before found out.
+pub(super) fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
+    let (vm, files) = (&cx.vm, cx.observed.boot()?);
+    let paths = cx.ports.disk.paths(vm.id);
+    let disk = |path, read_only| DiskAttachment { path, read_only };
+    Ok(BootPlan {
+        vm: vm.id,
+        name: vm.spec.name.to_string(),
+        vcpu: vm.spec.vcpu,
+        memory_mib: vm.spec.memory_mib,
+        kernel: files.kernel,
+        initrd: files.initrd,
+        disks: vec![
+            disk(files.base, true),
+            disk(paths.overlay(), false),
+            disk(paths.work(), false),
+            disk(paths.config(), true),
+        ],
+        tap: cx.observed.tap()?,
+        mac: vm.mac(),
+        paths,
+    })
+}
+
 #[derive(Debug)]
 struct SpawnVmm;
-
-impl SpawnVmm {
-    fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
-        let (vm, files) = (&cx.vm, cx.observed.boot()?);
-        let paths = cx.ports.disk.paths(vm.id);
-        let disk = |path, read_only| DiskAttachment { path, read_only };
-        Ok(BootPlan {
-            vm: vm.id,
-            name: vm.spec.name.to_string(),
-            vcpu: vm.spec.vcpu,
-            memory_mib: vm.spec.memory_mib,
-            kernel: files.kernel,
-            initrd: files.initrd,
-            disks: vec![
-                disk(files.base, true),
-                disk(paths.overlay(), false),
-                disk(paths.work(), false),
-                disk(paths.config(), true),
-            ],
-            tap: cx.observed.tap()?,
-            mac: vm.mac(),
-            paths,
-        })
-    }
-}
 
 impl Step for SpawnVmm {
     fn name(&self) -> &'static str {
@@ -231,8 +231,8 @@ impl Step for SpawnVmm {
     /// The output is the process's identity: pid, start ticks, the host's boot id.
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
-            let plan = Self::boot_plan(cx)?;
-            let command = cx.ports.hypervisor.command(cx.vm.spec.vmm, &plan).await?;
+            let plan = boot_plan(cx)?;
+            let command = cx.ports.hypervisor.command(cx.observed.vmm()?, &plan).await?;
             let request = SpawnRequest { vm: cx.vm.id, command, log: plan.paths.vmm_log() };
             let process = cx.ports.process.ensure_spawned(cx.op, &request).await?;
             Ok(format!("{} {} {}", process.pid, process.start_ticks, process.host_boot_id))

@@ -49,13 +49,31 @@ impl VmPaths {
         self.dir.join("vmm.log")
     }
 
-    /// The VMM's API: QMP for QEMU.
+    /// QEMU's API, QMP.
     #[must_use]
     pub fn api_socket(&self) -> PathBuf {
         self.run.join("api.sock")
     }
 
-    /// The agent's control port.
+    /// Firecracker's API. That it is there is how a VM's VMM is told when all else is lost.
+    #[must_use]
+    pub fn firecracker_socket(&self) -> PathBuf {
+        self.run.join("fc.sock")
+    }
+
+    /// Where Firecracker takes connections to the guest's vsock ports.
+    #[must_use]
+    pub fn vsock_socket(&self) -> PathBuf {
+        self.run.join("vsock.sock")
+    }
+
+    /// Where it brings connections that the guest makes to a vsock port of the host.
+    #[must_use]
+    pub fn vsock_listener(&self, port: u32) -> PathBuf {
+        self.run.join(format!("vsock.sock_{port}"))
+    }
+
+    /// The agent's control port, where it is a virtio-serial port.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
         self.run.join("control.sock")

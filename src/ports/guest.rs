@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{DiskPlan, PortFuture, VmPaths};
-use crate::model::{OpId, Subnet, VmKeys, VmRecord};
+use crate::model::{OpId, Subnet, VmKeys, VmRecord, VmmKind};
 
 /// What goes on the configuration drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub struct GuestSetup {
     pub dns: Vec<Ipv4Addr>,
     pub base_uuid: [u8; 16],
     pub disks: DiskPlan,
+    /// What it will run on decides how the agent is spoken to.
+    pub vmm: VmmKind,
 }
 
 /// What the agent reported.

@@ -1,9 +1,10 @@
 //! A virtual machine monitor, whichever it is.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use super::{PortFuture, VmPaths};
-use crate::model::{Mac, OpId, Size, TapName, VmId, VmmChoice};
+use crate::model::{Mac, OpId, Size, TapName, VmId, VmmChoice, VmmKind};
 
 /// Everything a VMM must know to boot a guest. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,26 +36,39 @@ pub struct VmmCommand {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VmmDescription {
-    /// `qemu`, `firecracker`.
-    pub kind: &'static str,
+    pub kind: VmmKind,
     pub version: String,
     /// `kvm`, `tcg`.
     pub accelerator: &'static str,
     /// Why this VMM and this accelerator: `the CPU shows neither svm nor vmx`.
     pub why: String,
+    /// It serves, and yet somebody should look at it.
+    pub warning: Option<String>,
+}
+
+/// Begins with the kind: see [`VmmKind::described`].
+impl fmt::Display for VmmDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, version, accelerator, why, .. } = self;
+        write!(f, "{} {version} ({accelerator}: {why})", kind.as_str())
+    }
 }
 
 pub trait Hypervisor: Send + Sync + std::fmt::Debug {
-    /// Which VMM serves `choice`, or a refusal by name.
+    /// Which VMM serves `choice` now, or a refusal by name. What it says of the kind is asked for
+    /// once a start: the host may change its mind between two calls.
     fn describe(&self, choice: VmmChoice) -> PortFuture<'_, VmmDescription>;
 
     /// The command line. No effects.
-    fn command<'a>(&'a self, choice: VmmChoice, plan: &'a BootPlan) -> PortFuture<'a, VmmCommand>;
+    fn command<'a>(&'a self, kind: VmmKind, plan: &'a BootPlan) -> PortFuture<'a, VmmCommand>;
 
-    /// Ends when the VMM's API answers and says that the guest runs.
-    fn await_running<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+    /// Waits until the API of the VMM that was spawned answers, tells it what to run if its
+    /// command line did not, and ends when it says that the guest runs. A guest that runs already
+    /// is left alone.
+    fn boot<'a>(&'a self, op: OpId, kind: VmmKind, plan: &'a BootPlan) -> PortFuture<'a, ()>;
 
-    /// Presses the power button, the second way to ask a guest that does not listen.
+    /// Presses the power button, the second way to ask a guest that does not listen. Which VMM
+    /// has it is seen in the run directory, for a VM is stopped by whoever finds it running.
     fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
 
     /// Memory that a VMM needs beside its guest's.

@@ -3,7 +3,7 @@
 use futures::FutureExt;
 
 use super::SimWorld;
-use crate::model::{Code, OpId, Size, VmId, VmmChoice};
+use crate::model::{Code, OpId, Size, VmId, VmmChoice, VmmKind};
 use crate::ports::{
     BootPlan, HostError, Hypervisor, PortFuture, VmPaths, VmmCommand, VmmDescription,
 };
@@ -13,29 +13,29 @@ impl Hypervisor for SimWorld {
         let describe = move |_: &mut _| {
             check(choice)?;
             Ok(VmmDescription {
-                kind: "sim",
+                kind: VmmKind::Sim,
                 version: "1".to_owned(),
                 accelerator: "none",
                 why: "the host is simulated".to_owned(),
+                warning: None,
             })
         };
         self.call("hypervisor.describe", describe).boxed()
     }
 
-    fn command<'a>(&'a self, choice: VmmChoice, plan: &'a BootPlan) -> PortFuture<'a, VmmCommand> {
+    fn command<'a>(&'a self, kind: VmmKind, plan: &'a BootPlan) -> PortFuture<'a, VmmCommand> {
         let command = move |_: &mut _| {
-            check(choice)?;
+            own(kind)?;
             let args = vec![format!("vm={}", plan.vm), format!("tap={}", plan.tap)];
             Ok(VmmCommand { program: "/sim/vmm".into(), args })
         };
         self.call("hypervisor.command", command).boxed()
     }
 
-    fn await_running<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+    fn boot<'a>(&'a self, _op: OpId, kind: VmmKind, plan: &'a BootPlan) -> PortFuture<'a, ()> {
         async move {
-            let vm = self.vm_of(paths)?;
-            self.call("hypervisor.await_running", |_| Ok(())).await?;
-            self.until(vm, |state| state.running(vm).map(drop)).await;
+            self.call("hypervisor.boot", move |_| own(kind)).await?;
+            self.until(plan.vm, |state| state.running(plan.vm).map(drop)).await;
             Ok(())
         }
         .boxed()
@@ -66,6 +66,16 @@ fn check(choice: VmmChoice) -> Result<(), HostError> {
         return Err(error.because("the simulated host has no Firecracker"));
     }
     Ok(())
+}
+
+fn own(kind: VmmKind) -> Result<(), HostError> {
+    match kind {
+        VmmKind::Sim => Ok(()),
+        other => {
+            let error = HostError::new(Code::Invalid, "use VMM", other.as_str());
+            Err(error.because("the host is simulated"))
+        }
+    }
 }
 
 impl SimWorld {

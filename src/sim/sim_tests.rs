@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{At, Fault, SimOptions, SimWorld, World, ports};
-use crate::model::{Code, OpId, Size, TapName, VmId, VmmChoice};
+use crate::model::{Code, OpId, Size, TapName, VmId, VmmChoice, VmmKind};
 use crate::ports::{
     BootPlan, DiskHost, DiskPlan, GuestLink, HostError, Hypervisor, NameHost, NetHost, ProcessHost,
     SpawnRequest, TapSource, VmmCommand,
@@ -37,7 +37,7 @@ fn plan(tap: &TapName, host: &SimWorld) -> BootPlan {
 }
 
 async fn spawn(host: &SimWorld, tap: &TapName) -> Result<crate::model::ProcessIdentity, HostError> {
-    let command: VmmCommand = host.command(VmmChoice::Auto, &plan(tap, host)).await?;
+    let command: VmmCommand = host.command(VmmKind::Sim, &plan(tap, host)).await?;
     host.ensure_spawned(OP, &SpawnRequest { vm: VM, command, log: "/l".into() }).await
 }
 

@@ -1,14 +1,13 @@
-//! One connection to the agent's control port, which the VMM offers as a Unix socket.
+//! One connection to the agent's control link.
 //!
-//! The port is a byte stream that knows no connections: what the agent sent to a daemon that died
+//! A port is a byte stream that knows no connections: what the agent sent to a daemon that died
 //! may come out first, cut anywhere. So a frame that is no frame, or that does not end, is dropped
 //! and the question asked again; nothing here relies on having heard what was said before.
 //!
-//! The VMM serves one connection at a time and lets the next one wait, so connections are short
-//! and need no lock among us.
+//! A port serves one connection at a time and lets the next one wait, and so does the agent on
+//! vsock; so connections are short and need no lock among us.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use banger_agent::contract::CONTRACT_VERSION;
@@ -19,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use super::line::Line;
 use crate::model::OpId;
 
 /// The VMM makes its socket a few milliseconds after its start.
@@ -50,14 +50,20 @@ pub(super) struct Control {
 impl Control {
     /// Asks `question` over a new connection.
     pub(super) async fn ask(
-        socket: &Path,
+        line: &Line,
         op: OpId,
         question: HostBody,
     ) -> Result<Self, ControlError> {
-        let stream = UnixStream::connect(socket).await.map_err(ControlError::Connect)?;
+        let stream = line.connect().await.map_err(ControlError::Connect)?;
         let mut control = Self { stream, frames: FrameReader::default(), op, question };
         control.repeat().await?;
         Ok(control)
+    }
+
+    /// Hears an agent that came by itself, to tell how its boot went.
+    pub(super) fn hear(stream: UnixStream, op: OpId) -> Self {
+        let question = HostBody::Hello { contract: CONTRACT_VERSION };
+        Self { stream, frames: FrameReader::default(), op, question }
     }
 
     /// The next thing the agent says.
@@ -106,11 +112,11 @@ impl Control {
 }
 
 /// Says hello, from the moment there is a port to say it to.
-pub(super) async fn hello_when_there(socket: &Path, op: OpId) -> Result<Control, ControlError> {
+pub(super) async fn hello_when_there(line: &Line, op: OpId) -> Result<Control, ControlError> {
     use io::ErrorKind as K;
     loop {
         let hello = HostBody::Hello { contract: CONTRACT_VERSION };
-        match Control::ask(socket, op, hello).await {
+        match Control::ask(line, op, hello).await {
             // Not made yet, or made and not listened on yet, or gone again at once.
             Err(ControlError::Connect(error) | ControlError::Io(error))
                 if matches!(

@@ -1,6 +1,5 @@
 //! The GuestLink port: what the daemon asks of the agent in a guest.
 
-use std::path::Path;
 use std::time::Duration;
 
 use banger_agent::contract::control::{GuestEvent, HostBody, ReadyInfo, ShutdownMode};
@@ -8,6 +7,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Control, ControlError, hello_when_there};
+use super::line::{Door, Line};
 use super::{keys, setup};
 use crate::model::{Code, OpId, VmKeys};
 use crate::ports::{GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmPaths};
@@ -16,6 +16,8 @@ use crate::ports::{GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmP
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// Between connections that the VMM closes at once.
 const RECONNECT: Duration = Duration::from_millis(20);
+
+const WAIT: &str = "wait for the guest at";
 
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AgentLink;
@@ -40,11 +42,23 @@ impl GuestLink for AgentLink {
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, GuestReady> {
         Box::pin(async move {
-            let socket = paths.control_socket();
+            let line = Line::of(paths);
+            let ready = async {
+                match &line {
+                    Line::Port { .. } => ready(op, &line).await,
+                    Line::Vsock { listener, .. } => {
+                        let failed =
+                            |error| HostError::io(WAIT, listener.display().to_string(), error);
+                        told(op, &Door::open(listener.clone()).map_err(failed)?, &line).await
+                    }
+                }
+            };
             tokio::select! {
                 biased;
-                () = cancel.cancelled() => Err(HostError::new(Code::Cancelled, "wait for the guest at", show(&socket))),
-                ready = ready(op, &socket) => ready,
+                () = cancel.cancelled() => {
+                    Err(HostError::new(Code::Cancelled, WAIT, line.to_string()))
+                }
+                ready = ready => ready,
             }
         })
     }
@@ -52,21 +66,21 @@ impl GuestLink for AgentLink {
     fn shutdown<'a>(&'a self, op: OpId, paths: &'a VmPaths, grace: Duration) -> PortFuture<'a, ()> {
         Box::pin(async move {
             let what = "ask the guest to shut down at";
-            let socket = paths.control_socket();
+            let line = Line::of(paths);
             let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
             // A reboot ends every VMM's process; a power-off does not end all of them.
             let question = HostBody::Shutdown { mode: ShutdownMode::Reboot, grace_ms };
             let answer = answered(
                 op,
-                &socket,
+                &line,
                 question,
                 |event| matches!(event, GuestEvent::ShuttingDown { op_id } if *op_id == op.0),
             );
             match timeout(SHUTDOWN_LIMIT, answer).await {
                 // The VMM was faster than the answer: the guest is down.
                 Ok(Ok(()) | Err(Unanswered::Link(ControlError::Closed))) => Ok(()),
-                Ok(Err(why)) => Err(why.into_host_error(what, &socket)),
-                Err(_) => Err(silent(what, &socket)),
+                Ok(Err(why)) => Err(why.into_host_error(what, &line)),
+                Err(_) => Err(silent(what, &line)),
             }
         })
     }
@@ -74,37 +88,57 @@ impl GuestLink for AgentLink {
     fn ping<'a>(&'a self, op: OpId, paths: &'a VmPaths, limit: Duration) -> PortFuture<'a, ()> {
         Box::pin(async move {
             let what = "ping the guest at";
-            let socket = paths.control_socket();
+            let line = Line::of(paths);
             let answer = answered(
                 op,
-                &socket,
+                &line,
                 HostBody::Ping,
                 |event| matches!(event, GuestEvent::Pong { op_id } if *op_id == op.0),
             );
             match timeout(limit, answer).await {
-                Ok(answer) => answer.map_err(|why| why.into_host_error(what, &socket)),
-                Err(_) => Err(silent(what, &socket)),
+                Ok(answer) => answer.map_err(|why| why.into_host_error(what, &line)),
+                Err(_) => Err(silent(what, &line)),
             }
         })
     }
 }
 
-/// Waits for as long as the caller lets it.
-async fn ready(op: OpId, socket: &Path) -> Result<GuestReady, HostError> {
-    let what = "wait for the guest at";
+/// Asks a port. Waits for as long as the caller lets it.
+async fn ready(op: OpId, line: &Line) -> Result<GuestReady, HostError> {
     loop {
-        let mut control = hello_when_there(socket, op)
+        let mut control = hello_when_there(line, op)
             .await
-            .map_err(|error| HostError::new(Code::Host, what, show(socket)).because(error))?;
+            .map_err(|error| HostError::new(Code::Host, WAIT, line.to_string()).because(error))?;
         match heard_ready(op, &mut control).await {
             Ok(info) => return Ok(info.into()),
             Err(Unanswered::Failed(message)) => {
-                return Err(HostError::new(Code::GuestDied, what, show(socket)).because(message));
+                return Err(
+                    HostError::new(Code::GuestDied, WAIT, line.to_string()).because(message)
+                );
             }
             // The VMM ended, or the port was reset: whoever watches the process knows which.
             Err(Unanswered::Link(error)) => {
                 tracing::debug!(op_id = %op, %error, "lost the agent's port; connecting again");
                 sleep(RECONNECT).await;
+            }
+        }
+    }
+}
+
+/// Lets the agent come and tell. Waits for as long as the caller lets it.
+async fn told(op: OpId, door: &Door, line: &Line) -> Result<GuestReady, HostError> {
+    loop {
+        let stream = door.accept().await;
+        let stream = stream.map_err(|error| HostError::io(WAIT, line.to_string(), error))?;
+        match heard_ready(op, &mut Control::hear(stream, op)).await {
+            Ok(info) => return Ok(info.into()),
+            Err(Unanswered::Failed(message)) => {
+                return Err(
+                    HostError::new(Code::GuestDied, WAIT, line.to_string()).because(message)
+                );
+            }
+            Err(Unanswered::Link(error)) => {
+                tracing::debug!(op_id = %op, %error, "lost the agent; it comes again");
             }
         }
     }
@@ -129,11 +163,11 @@ async fn heard_ready(op: OpId, control: &mut Control) -> Result<ReadyInfo, Unans
 /// Asks, and skips all that answers somebody else.
 async fn answered(
     op: OpId,
-    socket: &Path,
+    line: &Line,
     question: HostBody,
     is_answer: impl Fn(&GuestEvent) -> bool,
 ) -> Result<(), Unanswered> {
-    let mut control = Control::ask(socket, op, question).await?;
+    let mut control = Control::ask(line, op, question).await?;
     loop {
         match control.event().await? {
             GuestEvent::Failed { op_id, message } if op_id == op.0 => {
@@ -159,8 +193,8 @@ impl From<ControlError> for Unanswered {
 }
 
 impl Unanswered {
-    fn into_host_error(self, operation: &'static str, socket: &Path) -> HostError {
-        let error = HostError::new(Code::GuestUnreachable, operation, show(socket));
+    fn into_host_error(self, operation: &'static str, line: &Line) -> HostError {
+        let error = HostError::new(Code::GuestUnreachable, operation, line.to_string());
         match self {
             Self::Link(link) => error.because(link),
             Self::Failed(message) => error.because(message),
@@ -168,13 +202,9 @@ impl Unanswered {
     }
 }
 
-fn silent(operation: &'static str, socket: &Path) -> HostError {
-    HostError::new(Code::GuestUnreachable, operation, show(socket))
+fn silent(operation: &'static str, line: &Line) -> HostError {
+    HostError::new(Code::GuestUnreachable, operation, line.to_string())
         .because("the agent does not answer")
-}
-
-fn show(socket: &Path) -> String {
-    socket.display().to_string()
 }
 
 impl From<ReadyInfo> for GuestReady {

@@ -189,3 +189,93 @@ async fn cancelling_ends_the_wait() {
     let error = both(AgentLink.await_ready(OP, &paths, &cancel), stop).await.unwrap_err();
     assert_eq!(error.code, Code::Cancelled);
 }
+
+/// Firecracker's socket, on which a guest is reached; there before the guest runs.
+fn vsock(paths: &VmPaths) -> UnixListener {
+    UnixListener::bind(paths.vsock_socket()).unwrap()
+}
+
+fn listener(paths: &VmPaths) -> std::path::PathBuf {
+    paths.vsock_listener(banger_agent::contract::control::VSOCK_PORT)
+}
+
+/// Somebody who asks for the agent's port, and is let through if `there`.
+async fn let_in(listener: &UnixListener, there: bool) -> Guest {
+    let mut guest = Guest::accept(listener).await;
+    let mut asked = [0; 13];
+    guest.stream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"CONNECT 1024\n");
+    if there {
+        guest.stream.write_all(b"OK 1073741824\n").await.unwrap();
+    }
+    guest
+}
+
+#[tokio::test]
+async fn over_vsock_the_agent_comes_by_itself_however_often_it_fails() {
+    let (_dir, paths) = place();
+    let _vmm = vsock(&paths);
+    // A daemon that died left its listener.
+    drop(UnixListener::bind(listener(&paths)).unwrap());
+    let dial = async || loop {
+        match UnixStream::connect(listener(&paths)).await {
+            Ok(stream) => return Guest { stream, frames: FrameReader::default() },
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let guest = async {
+        drop(dial().await);
+        let mut guest = dial().await;
+        guest.say(GuestEvent::NotReady { stage: "mount root".into(), error: None }).await;
+        guest.say(GuestEvent::Ready(info())).await;
+        // Once it was heard, the host leaves.
+        assert_eq!(guest.stream.read(&mut [0]).await.unwrap(), 0);
+    };
+    let cancel = CancellationToken::new();
+    let ready = both(AgentLink.await_ready(OP, &paths, &cancel), guest).await.unwrap();
+    assert_eq!(ready.boot_id, "b-1");
+    assert!(!listener(&paths).exists(), "nobody listens there any more");
+
+    let guest = async {
+        let error = Some("no such disk".into());
+        dial().await.say(GuestEvent::NotReady { stage: "root".into(), error }).await;
+    };
+    let error = both(AgentLink.await_ready(OP, &paths, &cancel), guest).await.unwrap_err();
+    assert_eq!(error.code, Code::GuestDied);
+    assert!(chain(&error).ends_with("boot failed at root: no such disk"), "{error:?}");
+}
+
+#[tokio::test]
+async fn over_vsock_a_question_is_a_connection_to_the_guest() {
+    let (_dir, paths) = place();
+    let vmm = vsock(&paths);
+    let guest = async {
+        let mut guest = let_in(&vmm, true).await;
+        assert_eq!(guest.request().await.body, HostBody::Ping);
+        guest.say(GuestEvent::Pong { op_id: OP.0 }).await;
+        let mut guest = let_in(&vmm, true).await;
+        assert!(matches!(guest.request().await.body, HostBody::Shutdown { .. }));
+        guest.say(GuestEvent::ShuttingDown { op_id: OP.0 }).await;
+    };
+    let host = async {
+        AgentLink.ping(OP, &paths, Duration::from_secs(30)).await?;
+        AgentLink.shutdown(OP, &paths, Duration::ZERO).await
+    };
+    both(host, guest).await.unwrap();
+}
+
+#[tokio::test]
+async fn over_vsock_a_guest_without_an_agent_is_unreachable() {
+    let (_dir, paths) = place();
+    let vmm = vsock(&paths);
+    let guest = async { drop(let_in(&vmm, false).await) };
+    let error = both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
+    assert_eq!(error.code, Code::GuestUnreachable);
+    assert!(chain(&error).ends_with("nobody listens in the guest"), "{error:?}");
+    let guest = async {
+        let mut guest = let_in(&vmm, false).await;
+        guest.stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
+    };
+    let error = both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
+    assert!(chain(&error).contains("not OK but \"HTTP"), "{error:?}");
+}

@@ -8,6 +8,7 @@
 mod control;
 mod keys;
 mod lane;
+mod line;
 mod link;
 mod setup;
 pub mod ssh;

@@ -3,7 +3,7 @@
 use banger_agent::contract::config::{Control, GuestConfig, NetConfig, RootLayout};
 use banger_agent::contract::{control, drive};
 
-use crate::model::{Code, OpId};
+use crate::model::{Code, OpId, VmmKind};
 use crate::ports::{GuestSetup, HostError};
 
 /// Where the guest's SSH server listens.
@@ -24,7 +24,7 @@ pub(super) fn config_drive(op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, Host
 }
 
 fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
-    let GuestSetup { record, subnet, dns, base_uuid, disks } = setup;
+    let GuestSetup { record, subnet, dns, base_uuid, disks, vmm } = setup;
     GuestConfig {
         vm_id: record.id.0,
         hostname: record.spec.name.to_string(),
@@ -42,8 +42,17 @@ fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
         work: Some(disks.work_uuid),
         env: record.spec.env.clone(),
         op_id: op.0,
-        control: Control::VirtioSerial { name: control::PORT_NAME.to_owned() },
+        control: control_on(*vmm),
         ssh_port: SSH_PORT,
+    }
+}
+
+fn control_on(vmm: VmmKind) -> Control {
+    match vmm {
+        VmmKind::Firecracker => Control::Vsock { port: control::VSOCK_PORT },
+        VmmKind::Qemu | VmmKind::Sim => {
+            Control::VirtioSerial { name: control::PORT_NAME.to_owned() }
+        }
     }
 }
 
@@ -89,6 +98,7 @@ mod tests {
             dns: vec![Ipv4Addr::new(1, 1, 1, 1)],
             base_uuid: [5; 16],
             disks: DiskPlan::for_vm(id, disk, work_disk),
+            vmm: VmmKind::Qemu,
         }
     }
 
@@ -109,6 +119,17 @@ mod tests {
         let disks = &setup.disks;
         let root = RootLayout::Overlay { base: [5; 16], overlay: disks.overlay_uuid };
         assert_eq!((config.root, config.work), (root, Some(disks.work_uuid)));
+    }
+
+    #[test]
+    fn the_agent_is_told_what_its_vmm_has() {
+        let port = Control::VirtioSerial { name: control::PORT_NAME.to_owned() };
+        let vsock = Control::Vsock { port: control::VSOCK_PORT };
+        for (vmm, control) in [(VmmKind::Qemu, port), (VmmKind::Firecracker, vsock)] {
+            let setup = GuestSetup { vmm, ..setup(vec![]) };
+            let bytes = config_drive(OpId([3; 16]), &setup).unwrap();
+            assert_eq!(drive::decode(&bytes).unwrap().control, control);
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub(crate) trait Adapter: Debug + Send + Sync {
 
     fn command<'a>(&'a self, plan: &'a BootPlan) -> PortFuture<'a, VmmCommand>;
 
-    fn await_running<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+    fn boot<'a>(&'a self, op: OpId, plan: &'a BootPlan) -> PortFuture<'a, ()>;
 
     fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
 

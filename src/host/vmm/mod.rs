@@ -1,7 +1,12 @@
 //! Virtual machine monitors: which one serves, and one folder for each.
 
+mod accel;
 mod adapter;
+mod binary;
+pub mod firecracker;
 pub mod qemu;
 mod select;
+mod socket;
 
+pub use accel::Accelerator;
 pub use select::{VmmConfig, Vmms};

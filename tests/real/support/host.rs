@@ -101,7 +101,7 @@ impl Host {
         }
         let config = format!(
             "state_dir = \"{dir}/s\"\nrun_dir = \"{dir}/r\"\nhelper_socket = \"{dir}/h/helper.sock\"\n\
-             agent_bin = \"{dir}/bin/banger-agent\"\ndefault_image_name = \"tiny\"\n{extra}\n\
+             agent_bin = \"{dir}/bin/banger-agent\"\nvmm = \"qemu\"\ndefault_image_name = \"tiny\"\n{extra}\n\
              [vm_defaults]\nvcpu = 1\nmemory_mib = 192\ndisk_size = \"1G\"\nwork_disk_size = \"1G\"\n\
              [network]\nbridge = \"br-test\"\ntap_prefix = \"bgt\"\ncidr = \"10.77.0.0/24\"\n",
             dir = self.dir.display(),

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
 use super::command::{Machine, TCG_CACHE_MIB, arguments};
+use super::qmp;
 use super::tsc::TscRate;
-use super::{Accelerator, binary, qmp};
+use super::version::{QEMU, parse};
+use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::Adapter;
-use crate::model::{OpId, Size};
+use crate::model::{OpId, Size, VmmKind};
 use crate::ports::{BootPlan, HostError, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 /// QEMU itself and its copy of the kernel: 63 MiB of its own before the guest's first instruction.
@@ -28,11 +30,7 @@ impl Qemu {
     }
 
     fn binary(&self) -> Result<PathBuf, HostError> {
-        binary::find(self.configured.as_deref())
-    }
-
-    fn accelerator() -> Result<(Accelerator, String), HostError> {
-        Accelerator::probe().map_err(|error| HostError::io("read", "/proc/cpuinfo", error))
+        QEMU.find(self.configured.as_deref())
     }
 }
 
@@ -40,22 +38,24 @@ impl Adapter for Qemu {
     fn describe(&self) -> PortFuture<'_, VmmDescription> {
         Box::pin(async move {
             let binary = self.binary()?;
-            let version = self.version.get_or_try_init(|| binary::version(&binary)).await?.clone();
-            let (accelerator, why) = Self::accelerator()?;
-            Ok(VmmDescription { kind: "qemu", version, accelerator: accelerator.as_str(), why })
+            let asked = self.version.get_or_try_init(|| QEMU.version(&binary, parse));
+            let version = asked.await?.clone();
+            let (accelerator, why) = Accelerator::probe()?;
+            let accelerator = accelerator.as_str();
+            Ok(VmmDescription { kind: VmmKind::Qemu, version, accelerator, why, warning: None })
         })
     }
 
     fn command<'a>(&'a self, plan: &'a BootPlan) -> PortFuture<'a, VmmCommand> {
         Box::pin(async move {
-            let (accelerator, _) = Self::accelerator()?;
+            let (accelerator, _) = Accelerator::probe()?;
             let machine = Machine { accelerator, tsc_khz: self.tsc.khz().await };
             Ok(VmmCommand { program: self.binary()?, args: arguments(plan, machine)? })
         })
     }
 
-    fn await_running<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
-        Box::pin(qmp::await_running(op, paths.api_socket()))
+    fn boot<'a>(&'a self, op: OpId, plan: &'a BootPlan) -> PortFuture<'a, ()> {
+        Box::pin(qmp::await_running(op, plan.paths.api_socket()))
     }
 
     fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
@@ -65,7 +65,7 @@ impl Adapter for Qemu {
     fn overhead(&self) -> Size {
         // Translated code is counted in full, though most guests fill less: the budget must hold
         // when they do.
-        match Self::accelerator() {
+        match Accelerator::probe() {
             Ok((Accelerator::Kvm, _)) => Size::from_mib(OWN_MIB),
             _ => Size::from_mib(OWN_MIB + TCG_CACHE_MIB),
         }

@@ -7,12 +7,11 @@ use std::path::Path;
 
 use banger_agent::contract::{control, lane};
 
-use super::Accelerator;
-use crate::model::{Code, VmId};
+use crate::host::vmm::accel::Accelerator;
+use crate::host::vmm::socket::{plain_path, socket_path};
+use crate::model::VmId;
 use crate::ports::{BootPlan, DiskAttachment, HostError};
 
-/// sockaddr_un holds 108 bytes with the NUL (unix(7)).
-const SOCKET_PATH_BYTES: usize = 107;
 /// MiB of translated code. QEMU's own default is 1 GiB, which a guest that runs long enough fills.
 pub(super) const TCG_CACHE_MIB: u32 = 256;
 
@@ -184,24 +183,8 @@ fn path(path: &Path) -> Result<String, HostError> {
     plain_path(path).map(|text| escape(&text))
 }
 
-fn plain_path(path: &Path) -> Result<String, HostError> {
-    let text = path.to_str().filter(|_| path.is_absolute());
-    text.map(str::to_owned).ok_or_else(|| {
-        HostError::new(Code::Invalid, "use path", path.display().to_string())
-            .because("it is not absolute or not UTF-8")
-    })
-}
-
 fn socket(path: &Path) -> Result<String, HostError> {
-    let bytes = path.as_os_str().len();
-    if bytes > SOCKET_PATH_BYTES {
-        let why =
-            format!("a socket's path has at most {SOCKET_PATH_BYTES} bytes, this has {bytes}");
-        return Err(HostError::new(Code::Invalid, "use socket", path.display().to_string())
-            .because(why)
-            .hint("choose a shorter run directory"));
-    }
-    self::path(path)
+    socket_path(path).map(|text| escape(&text))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::{Mac, TapName, chain};
+use crate::model::{Code, Mac, TapName, chain};
 use crate::ports::VmPaths;
 
 const TCG: Machine = Machine { accelerator: Accelerator::Tcg, tsc_khz: Some(2_445_404) };

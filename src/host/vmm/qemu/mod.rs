@@ -4,12 +4,10 @@
 //! the rate of the host's time stamp counter. Starting, watching and ending the process is the
 //! ProcessHost's work and must not be done here.
 
-mod accel;
 mod adapter;
-mod binary;
 mod command;
 mod qmp;
 mod tsc;
+mod version;
 
-pub use accel::Accelerator;
 pub use adapter::Qemu;

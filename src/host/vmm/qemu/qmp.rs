@@ -14,14 +14,13 @@ use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use crate::host::vmm::socket::{RETRY, connect_when_there};
 use crate::model::{Code, OpId};
 use crate::ports::HostError;
 
 type Session =
     QapiStream<QmpStreamTokio<ReadHalf<UnixStream>>, QmpStreamTokio<WriteHalf<UnixStream>>>;
 
-/// QEMU makes its socket a few milliseconds after its start.
-const RETRY: Duration = Duration::from_millis(5);
 /// A QEMU that lives answers within a millisecond, unless its main loop hangs.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -56,22 +55,6 @@ pub(super) async fn power_button(op: OpId, socket: PathBuf) -> Result<(), HostEr
     .await?;
     tracing::debug!(op_id = %op, socket = %socket.display(), "power button pressed");
     Ok(())
-}
-
-async fn connect_when_there(socket: &Path) -> Result<UnixStream, HostError> {
-    use io::ErrorKind as K;
-    loop {
-        match UnixStream::connect(socket).await {
-            Ok(stream) => return Ok(stream),
-            // Not made yet, or made and not listened on yet.
-            Err(error) if matches!(error.kind(), K::NotFound | K::ConnectionRefused) => {
-                sleep(RETRY).await;
-            }
-            Err(error) => {
-                return Err(HostError::io("connect to", socket.display().to_string(), error));
-            }
-        }
-    }
 }
 
 async fn negotiate(stream: UnixStream) -> io::Result<Session> {

@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
 
-use super::super::binary;
+use super::super::version::QEMU;
 use super::*;
 use crate::model::chain;
 
@@ -16,7 +16,7 @@ const OP: OpId = OpId([1; 16]);
 /// `None` where QEMU is not installed.
 #[allow(clippy::print_stderr, reason = "a skipped test says so")]
 fn start_qemu(socket: &Path, more: &[&str]) -> Option<Child> {
-    let Ok(binary) = binary::find(None) else {
+    let Ok(binary) = QEMU.find(None) else {
         eprintln!("skipped: qemu-system-x86_64 is not installed");
         return None;
     };

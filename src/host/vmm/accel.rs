@@ -1,9 +1,10 @@
-//! Which accelerator QEMU gets, and why. The reason is shown to users, so it names the evidence.
+//! Whether guests run on hardware virtualisation, and why or why not. The reason is shown to users, so it names the evidence.
 
 use std::fs::OpenOptions;
 use std::io;
 
 use crate::host::facts::{CpuFacts, Virtualisation};
+use crate::ports::HostError;
 
 const KVM: &str = "/dev/kvm";
 
@@ -23,8 +24,9 @@ impl Accelerator {
     }
 
     /// Looks at this host. Done at each start: a kernel module may come or go.
-    pub(super) fn probe() -> io::Result<(Self, String)> {
-        let cpu = CpuFacts::read()?;
+    pub fn probe() -> Result<(Self, String), HostError> {
+        let cpu =
+            CpuFacts::read().map_err(|error| HostError::io("read", "/proc/cpuinfo", error))?;
         // Without the flag the device says nothing, so it is not even opened.
         let device = match cpu.virtualisation {
             Some(_) => OpenOptions::new().read(true).write(true).open(KVM).map(drop),

@@ -1,0 +1,111 @@
+//! How the agent's control link is reached in a VM that runs: by a virtio-serial port, which the
+//! VMM offers as a Unix socket, or by vsock through Firecracker's.
+//!
+//! Which of them it is, the VM's run directory says: nothing else is sure to be known after a
+//! restart of the daemon.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use banger_agent::contract::control::VSOCK_PORT;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::ports::VmPaths;
+
+/// `OK ` and a port number.
+const MAX_ANSWER: usize = 32;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Line {
+    Port { socket: PathBuf },
+    Vsock { socket: PathBuf, listener: PathBuf },
+}
+
+impl Line {
+    /// Firecracker's sockets are there before its guest runs; a port may come late.
+    pub(super) fn of(paths: &VmPaths) -> Self {
+        let socket = paths.vsock_socket();
+        if socket.exists() {
+            return Self::Vsock { socket, listener: paths.vsock_listener(VSOCK_PORT) };
+        }
+        Self::Port { socket: paths.control_socket() }
+    }
+
+    /// A stream to the agent. On a port it is there whether or not the agent is.
+    pub(super) async fn connect(&self) -> io::Result<UnixStream> {
+        match self {
+            Self::Port { socket } => UnixStream::connect(socket).await,
+            Self::Vsock { socket, .. } => {
+                let mut stream = UnixStream::connect(socket).await?;
+                stream.write_all(format!("CONNECT {VSOCK_PORT}\n").as_bytes()).await?;
+                greeted(&mut stream).await?;
+                Ok(stream)
+            }
+        }
+    }
+}
+
+/// Reads Firecracker's `OK <port>` and not a byte more: the agent's words may follow at once.
+/// Where nobody listens, it hangs up.
+async fn greeted(stream: &mut UnixStream) -> io::Result<()> {
+    let mut answer = vec![];
+    loop {
+        match stream.read_u8().await {
+            Ok(b'\n') => break,
+            Ok(byte) if answer.len() < MAX_ANSWER => answer.push(byte),
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return Err(io::Error::new(
+                    io::ErrorKind::ConnectionRefused,
+                    "nobody listens in the guest",
+                ));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match answer.starts_with(b"OK ") {
+        true => Ok(()),
+        false => {
+            let said = String::from_utf8_lossy(&answer).into_owned();
+            Err(io::Error::new(io::ErrorKind::InvalidData, format!("not OK but {said:?}")))
+        }
+    }
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port { socket } | Self::Vsock { socket, .. } => socket.display().fmt(f),
+        }
+    }
+}
+
+/// Where connections arrive that the guest makes; goes when it is dropped.
+#[derive(Debug)]
+pub(super) struct Door {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Door {
+    /// Takes the place of one that a daemon left which died.
+    pub(super) fn open(path: PathBuf) -> io::Result<Self> {
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        Ok(Self { listener: UnixListener::bind(&path)?, path })
+    }
+
+    pub(super) async fn accept(&self) -> io::Result<UnixStream> {
+        Ok(self.listener.accept().await?.0)
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        drop(std::fs::remove_file(&self.path)); // with the run directory at the latest
+    }
+}

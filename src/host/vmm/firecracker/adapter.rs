@@ -1,0 +1,161 @@
+//! The adapter itself: what [`super`] says, put together.
+
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixStream;
+use tokio::sync::OnceCell;
+
+use super::client::{ApiError, Call, Client, failed};
+use super::machine::{arguments, requests};
+use super::types::{Action, ActionType, InstanceInfo, InstanceState};
+use super::version::{FIRECRACKER, Fit, Version};
+use crate::host::vmm::accel::Accelerator;
+use crate::host::vmm::adapter::Adapter;
+use crate::host::vmm::socket::connect_when_there;
+use crate::model::{Code, OpId, Size, VmId, VmmKind};
+use crate::ports::{BootPlan, HostError, PortFuture, VmPaths, VmmCommand, VmmDescription};
+
+/// Firecracker itself, with room for its devices' queues.
+const OWN_MIB: u32 = 16;
+
+#[derive(Debug)]
+pub struct Firecracker {
+    configured: Option<PathBuf>,
+    version: OnceCell<Version>,
+}
+
+impl Firecracker {
+    #[must_use]
+    pub fn new(configured: Option<PathBuf>) -> Self {
+        Self { configured, version: OnceCell::new() }
+    }
+
+    /// Whether there is a binary, of whatever version.
+    #[must_use]
+    pub fn is_installed(&self) -> bool {
+        self.binary().is_ok()
+    }
+
+    fn binary(&self) -> Result<PathBuf, HostError> {
+        FIRECRACKER.find(self.configured.as_deref())
+    }
+}
+
+impl Adapter for Firecracker {
+    fn describe(&self) -> PortFuture<'_, VmmDescription> {
+        Box::pin(async move {
+            let binary = self.binary()?;
+            let asked = || FIRECRACKER.version(&binary, Version::parse);
+            let version = self.version.get_or_try_init(asked).await?;
+            let refused = |code| HostError::new(code, "use VMM", "firecracker");
+            let warning = match version.fits() {
+                Fit::Good => None,
+                Fit::Untried(what) => Some(what),
+                Fit::TooOld(why) => {
+                    return Err(refused(Code::VmmMissing).because(why).hint(FIRECRACKER.hint));
+                }
+            };
+            let why = match Accelerator::probe()? {
+                (Accelerator::Kvm, why) => why,
+                (Accelerator::Tcg, why) => {
+                    return Err(refused(Code::Refused)
+                        .because(format!("it needs KVM: {why}"))
+                        .hint("choose qemu, or auto, which takes what this host has"));
+                }
+            };
+            let (kind, version) = (VmmKind::Firecracker, version.to_string());
+            Ok(VmmDescription { kind, version, accelerator: "kvm", why, warning })
+        })
+    }
+
+    fn command<'a>(&'a self, plan: &'a BootPlan) -> PortFuture<'a, VmmCommand> {
+        Box::pin(async move {
+            // What could be refused before anything runs is.
+            requests(plan)?;
+            Ok(VmmCommand { program: self.binary()?, args: arguments(plan)? })
+        })
+    }
+
+    fn boot<'a>(&'a self, op: OpId, plan: &'a BootPlan) -> PortFuture<'a, ()> {
+        Box::pin(boot(op, plan))
+    }
+
+    fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        Box::pin(power_button(op, paths))
+    }
+
+    fn overhead(&self) -> Size {
+        Size::from_mib(OWN_MIB)
+    }
+}
+
+/// Configures and starts what is not started; asked again, it changes nothing.
+async fn boot(op: OpId, plan: &BootPlan) -> Result<(), HostError> {
+    let socket = plan.paths.firecracker_socket();
+    let mut api = open(connect_when_there(&socket).await?, &socket).await?;
+    match state(&mut api, &socket, plan.vm).await? {
+        InstanceState::Running => return Ok(()),
+        InstanceState::NotStarted => {}
+        InstanceState::Paused => return Err(not_running(&socket, "it is paused")),
+    }
+    for call in requests(plan)? {
+        tell(&mut api, &socket, &call).await?;
+    }
+    match state(&mut api, &socket, plan.vm).await? {
+        InstanceState::Running => {
+            tracing::debug!(op_id = %op, socket = %socket.display(), "the guest runs");
+            Ok(())
+        }
+        other => Err(not_running(&socket, &format!("{other:?} after its start"))),
+    }
+}
+
+/// The kernel takes it for Ctrl-Alt-Del, and whoever is its PID 1 for a wish to reboot.
+async fn power_button(op: OpId, paths: &VmPaths) -> Result<(), HostError> {
+    let what = "press the power button at";
+    let socket = paths.firecracker_socket();
+    let object = || socket.display().to_string();
+    if !cfg!(target_arch = "x86_64") {
+        let why = "Firecracker has no power button on this architecture";
+        return Err(HostError::new(Code::Refused, what, object()).because(why));
+    }
+    let stream = UnixStream::connect(&socket).await;
+    let stream = stream.map_err(|error| HostError::io(what, object(), error))?;
+    let mut api = open(stream, &socket).await?;
+    let call = Call::put("/actions", &Action { action_type: ActionType::SendCtrlAltDel });
+    let call =
+        call.map_err(|error| HostError::new(Code::Internal, what, object()).because(error))?;
+    tell(&mut api, &socket, &call).await?;
+    tracing::debug!(op_id = %op, socket = %socket.display(), "Ctrl-Alt-Del sent");
+    Ok(())
+}
+
+async fn open(stream: UnixStream, socket: &Path) -> Result<Client, HostError> {
+    Client::open(stream).await.map_err(|error| failed("speak to", "Firecracker", socket, error))
+}
+
+/// Of this VM and no other: what answers there must be what was started.
+async fn state(api: &mut Client, socket: &Path, vm: VmId) -> Result<InstanceState, HostError> {
+    let asked: Result<InstanceInfo, ApiError> = api.get("/").await;
+    let info = asked.map_err(|error| failed("ask the state of", "Firecracker", socket, error))?;
+    if info.id != vm.to_string() {
+        let what = format!("Firecracker at {}", socket.display());
+        return Err(HostError::new(Code::Host, "ask the state of", what)
+            .because(format!("it runs another VM, {}", info.id)));
+    }
+    Ok(info.state)
+}
+
+async fn tell(api: &mut Client, socket: &Path, call: &Call) -> Result<(), HostError> {
+    let told = api.call(call).await;
+    told.map(drop).map_err(|error| failed("put", &call.path, socket, error))
+}
+
+fn not_running(socket: &Path, why: &str) -> HostError {
+    HostError::new(Code::Host, "boot guest by Firecracker at", socket.display().to_string())
+        .because(format!("the guest does not run: {why}"))
+}
+
+#[cfg(test)]
+#[path = "adapter_tests.rs"]
+mod tests;

@@ -1,0 +1,129 @@
+//! From a boot plan to the requests that make a VMM boot it, in their order. Pure: no file is
+//! looked at, nothing is sent.
+
+use banger_agent::contract::control::VSOCK_PORT;
+
+use super::client::Call;
+use super::types::{
+    Action, ActionType, BootSource, CacheType, Drive, Entropy, IoEngine, MachineConfig,
+    NetworkInterface, Vsock,
+};
+use crate::host::vmm::socket::{plain_path, socket_path};
+use crate::model::Code;
+use crate::ports::{BootPlan, DiskAttachment, HostError, VmPaths};
+
+/// What Firecracker gives a guest at most.
+const MAX_VCPUS: u32 = 32;
+/// The least that a guest may have; it never meets another VM's.
+const GUEST_CID: u32 = 3;
+const INTERFACE: &str = "net0";
+
+/// The arguments after the program's name. What it prints goes where the spawner says.
+pub(super) fn arguments(plan: &BootPlan) -> Result<Vec<String>, HostError> {
+    let api = socket_path(&plan.paths.firecracker_socket())?;
+    // The id is what its process is found by when all else is lost.
+    Ok(vec!["--api-sock".to_owned(), api, "--id".to_owned(), plan.vm.to_string()])
+}
+
+/// Each may be sent again to a VMM whose guest was not started; the last one starts it.
+pub(super) fn requests(plan: &BootPlan) -> Result<Vec<Call>, HostError> {
+    let put = |path: String, body: Result<Call, serde_json::Error>| {
+        body.map_err(|error| HostError::new(Code::Internal, "write request", path).because(error))
+    };
+    macro_rules! put {
+        ($path:expr, $body:expr) => {{
+            let path: String = $path.into();
+            put(path.clone(), Call::put(path, &$body))?
+        }};
+    }
+    let mut calls = vec![
+        put!("/boot-source", boot_source(plan)?),
+        put!("/machine-config", machine_config(plan)?),
+    ];
+    for (index, disk) in plan.disks.iter().enumerate() {
+        let drive = drive(index, disk)?;
+        calls.push(put!(format!("/drives/{}", drive.drive_id), drive));
+    }
+    calls.extend([
+        put!(format!("/network-interfaces/{INTERFACE}"), network_interface(plan)),
+        put!("/vsock", vsock(&plan.paths)?),
+        // Without entropy from the host the guest's first keys would be made from little.
+        put!("/entropy", Entropy {}),
+        put!("/actions", Action { action_type: ActionType::InstanceStart }),
+    ]);
+    Ok(calls)
+}
+
+fn boot_source(plan: &BootPlan) -> Result<BootSource, HostError> {
+    Ok(BootSource {
+        kernel_image_path: plain_path(&plan.kernel)?,
+        initrd_path: plain_path(&plan.initrd)?,
+        boot_args: kernel_arguments(),
+    })
+}
+
+/// No `root=`: the initramfs finds the disks by their file systems' UUIDs. Naming any arguments
+/// keeps out Firecracker's own, among them `nomodule`, which no modular kernel boots with.
+fn kernel_arguments() -> String {
+    let mut words = vec![
+        "quiet",
+        "panic=1",
+        "random.trust_cpu=on",
+        // Self-tests of the kernel's ciphers, and no news about a kernel that booted before.
+        "cryptomgr.notests",
+    ];
+    if cfg!(target_arch = "x86_64") {
+        words.extend([
+            // By the keyboard controller: the one reset that ends the process.
+            "reboot=k",
+            // Each byte on an emulated serial line is an exit; there is no console.
+            "8250.nr_uarts=0",
+            // The controller is there for its reset and Ctrl-Alt-Del; looking for more takes long.
+            "i8042.noaux",
+            "i8042.nomux",
+            "i8042.dumbkbd",
+        ]);
+    }
+    words.join(" ")
+}
+
+fn machine_config(plan: &BootPlan) -> Result<MachineConfig, HostError> {
+    if plan.vcpu > MAX_VCPUS {
+        return Err(HostError::new(Code::Invalid, "use VMM", "firecracker")
+            .because(format!("{} vcpu asked for, it gives at most {MAX_VCPUS}", plan.vcpu))
+            .hint("ask for fewer, or for --vmm qemu"));
+    }
+    Ok(MachineConfig { vcpu_count: plan.vcpu, mem_size_mib: plan.memory_mib })
+}
+
+fn drive(index: usize, disk: &DiskAttachment) -> Result<Drive, HostError> {
+    Ok(Drive {
+        drive_id: format!("d{index}"),
+        path_on_host: plain_path(&disk.path)?,
+        // True would add `root=` to the kernel's arguments.
+        is_root_device: false,
+        is_read_only: disk.read_only,
+        // Not the default: with that one, what a guest syncs does not reach the disk.
+        cache_type: CacheType::Writeback,
+        io_engine: IoEngine::Sync,
+    })
+}
+
+fn network_interface(plan: &BootPlan) -> NetworkInterface {
+    NetworkInterface {
+        iface_id: INTERFACE.to_owned(),
+        host_dev_name: plan.tap.to_string(),
+        guest_mac: plan.mac.to_string(),
+    }
+}
+
+fn vsock(paths: &VmPaths) -> Result<Vsock, HostError> {
+    let socket = paths.vsock_socket();
+    // The longest path of those that it stands for.
+    socket_path(&paths.vsock_listener(VSOCK_PORT))?;
+    Ok(Vsock { guest_cid: GUEST_CID, uds_path: socket_path(&socket)? })
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+pub(super) mod tests;

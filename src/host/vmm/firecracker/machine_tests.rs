@@ -1,0 +1,121 @@
+//! What is said to Firecracker, word by word.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::super::client::Method;
+use super::super::types::tests::Table;
+use super::*;
+use crate::model::{Mac, TapName, VmId, chain};
+
+pub(in crate::host::vmm::firecracker) fn plan() -> BootPlan {
+    let vm = VmId([0xab; 16]);
+    BootPlan {
+        vm,
+        name: "web".into(),
+        vcpu: 2,
+        memory_mib: 512,
+        kernel: "/k/vmlinux".into(),
+        initrd: "/k/initrd".into(),
+        disks: vec![
+            DiskAttachment { path: "/images/base.ext4".into(), read_only: true },
+            DiskAttachment { path: "/vms/a/overlay.ext4".into(), read_only: false },
+        ],
+        tap: TapName::new("bgt", 3),
+        mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
+        paths: VmPaths::new("/state/vms".as_ref(), "/run/b".as_ref(), vm),
+    }
+}
+
+fn said(calls: &[Call]) -> Vec<(String, Value)> {
+    let one = |call: &Call| {
+        assert_eq!(call.method, Method::Put);
+        (call.path.clone(), serde_json::from_slice(&call.body).unwrap())
+    };
+    calls.iter().map(one).collect()
+}
+
+#[test]
+fn the_process_is_told_where_to_listen_and_whose_it_is() {
+    assert_eq!(
+        arguments(&plan()).unwrap(),
+        ["--api-sock", "/run/b/abababababab/fc.sock", "--id", "abababababababababababababababab"]
+    );
+}
+
+#[test]
+fn the_whole_conversation() {
+    let calls = said(&requests(&plan()).unwrap());
+    let drive = |id, path, read_only| {
+        json!({
+            "drive_id": id, "path_on_host": path, "is_root_device": false,
+            "is_read_only": read_only, "cache_type": "Writeback", "io_engine": "Sync",
+        })
+    };
+    let boot = json!({
+        "kernel_image_path": "/k/vmlinux", "initrd_path": "/k/initrd",
+        "boot_args": kernel_arguments(),
+    });
+    let expected: [(&str, Value); 8] = [
+        ("/boot-source", boot),
+        ("/machine-config", json!({ "vcpu_count": 2, "mem_size_mib": 512 })),
+        ("/drives/d0", drive("d0", "/images/base.ext4", true)),
+        ("/drives/d1", drive("d1", "/vms/a/overlay.ext4", false)),
+        (
+            "/network-interfaces/net0",
+            json!({
+                "iface_id": "net0", "host_dev_name": "bgt3", "guest_mac": "02:ba:ac:10:00:09",
+            }),
+        ),
+        ("/vsock", json!({ "guest_cid": 3, "uds_path": "/run/b/abababababab/vsock.sock" })),
+        ("/entropy", json!({})),
+        ("/actions", json!({ "action_type": "InstanceStart" })),
+    ];
+    let expected = expected.map(|(path, body)| (path.to_owned(), body));
+    assert_eq!(calls, expected);
+}
+
+#[test]
+fn the_api_knows_every_word_of_it() {
+    let table = Table::read();
+    for (path, body) in said(&requests(&plan()).unwrap()) {
+        table.check("PUT", &path, &body);
+    }
+}
+
+#[test]
+fn the_kernel_is_told_no_root_and_no_console() {
+    let words = kernel_arguments();
+    for word in ["root=", "console=", "nomodule"] {
+        assert!(!words.contains(word), "{words}");
+    }
+    assert!(words.contains("panic=1"));
+    if cfg!(target_arch = "x86_64") {
+        assert!(words.contains("reboot=k") && words.contains("8250.nr_uarts=0"), "{words}");
+    }
+    assert!(words.len() <= 2048, "more than Firecracker takes");
+}
+
+#[test]
+fn what_firecracker_cannot_do_is_refused_before_it_runs() {
+    let refused = |plan: BootPlan| {
+        let error = requests(&plan).unwrap_err();
+        assert_eq!(error.code, Code::Invalid);
+        chain(&error)
+    };
+    assert!(refused(BootPlan { vcpu: 33, ..plan() }).contains("at most 32"));
+    assert!(refused(BootPlan { kernel: "vmlinux".into(), ..plan() }).contains("not absolute"));
+    let run = PathBuf::from(format!("/{}", "r".repeat(80)));
+    let paths = VmPaths::new("/state/vms".as_ref(), &run, plan().vm);
+    assert!(refused(BootPlan { paths, ..plan() }).contains("at most 107 bytes"));
+}
+
+#[test]
+fn the_longest_run_directory_that_the_configuration_takes_fits() {
+    let run = PathBuf::from(format!("/{}", "r".repeat(75)));
+    let plan = plan();
+    let paths = VmPaths::new("/state/vms".as_ref(), &run, plan.vm);
+    requests(&BootPlan { paths, ..plan }).unwrap();
+}
