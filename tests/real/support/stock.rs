@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 
 /// Where expensive things are kept between runs.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     let dir = std::env::var_os("BANGER_TEST_CACHE")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache"), PathBuf::from);
     fs::create_dir_all(&dir).unwrap();

@@ -1,0 +1,109 @@
+//! What is made once and kept: a directory each, named by a hash of what it was made from.
+//!
+//! They lie in each other: an image holds the states that were booted from it, such a state holds
+//! those in which something was installed. So none can outlive what it refers to. Of each kind the
+//! last used few are kept, and none is removed while a test uses it.
+
+use std::fs::{self, File, FileTimes};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::SystemTime;
+
+use nix::fcntl::{Flock, FlockArg};
+use sha2::{Digest, Sha256};
+
+/// Switching between two checkouts makes nothing anew.
+const KEEP: usize = 2;
+
+/// Held while something is looked for, made or removed.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    pub(crate) dir: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Cache {
+    pub(crate) fn open() -> Self {
+        let dir = crate::stock::cache().join("testhost");
+        fs::create_dir_all(&dir).unwrap();
+        let dir = dir.canonicalize().unwrap();
+        let lock = File::create(dir.join("lock")).unwrap();
+        Self { dir, _lock: Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap() }
+    }
+
+    /// The directory `KIND-KEY` in `parent`; `make` fills it, if it is not there.
+    pub(crate) fn entry(
+        &self,
+        parent: &Path,
+        kind: &str,
+        key: &str,
+        make: impl FnOnce(&Path),
+    ) -> Entry {
+        let dir = parent.join(format!("{kind}-{key}"));
+        if !dir.exists() {
+            let unfinished = Unfinished::new(parent.join("unfinished"));
+            make(&unfinished.0);
+            fs::rename(&unfinished.0, &dir).unwrap();
+        }
+        let handle = File::open(&dir).unwrap();
+        handle.set_times(FileTimes::new().set_modified(SystemTime::now())).unwrap();
+        let lock = Flock::lock(handle, FlockArg::LockShared).map_err(|(_, e)| e).unwrap();
+        prune(parent, kind);
+        Entry { dir, _lock: lock }
+    }
+}
+
+/// Not removed while this lives.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) dir: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// What a making that failed or was killed leaves.
+struct Unfinished(PathBuf);
+
+impl Unfinished {
+    fn new(dir: PathBuf) -> Self {
+        remove(&dir);
+        fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
+}
+
+fn prune(parent: &Path, kind: &str) {
+    let mut found: Vec<_> = fs::read_dir(parent)
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{kind}-")))
+        .map(|entry| (entry.metadata().unwrap().modified().unwrap(), entry.path()))
+        .collect();
+    found.sort();
+    for (_, dir) in found.iter().rev().skip(KEEP) {
+        let handle = File::open(dir).unwrap();
+        if let Ok(_unused) = Flock::lock(handle, FlockArg::LockExclusiveNonblock) {
+            remove(dir);
+        }
+    }
+}
+
+/// A system that was being built may still have mounts below it; what they show must stay.
+fn remove(dir: &Path) {
+    let removed = Command::new("rm").args(["-rf", "--one-file-system"]).arg(dir).status();
+    assert!(removed.unwrap().success(), "cannot remove {}", dir.display());
+}
+
+/// A short name for all of `parts`.
+pub(crate) fn key<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> String {
+    let mut all = Sha256::new();
+    for part in parts {
+        all.update(Sha256::digest(part));
+    }
+    all.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}

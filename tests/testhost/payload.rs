@@ -1,0 +1,89 @@
+//! Files for a host: a tar on a disk that is plugged in, unpacked and pulled out again.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::cache::key;
+use crate::machine::Machine;
+use crate::stock;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// What banger is installed from: a name in the host, and the file here.
+#[derive(Debug)]
+pub(crate) struct Payload(Vec<(&'static str, PathBuf)>);
+
+impl Payload {
+    /// The missing thing, where there is one.
+    pub(crate) fn find() -> Result<Self, &'static str> {
+        let agent = stock::agent().ok_or("the static agent is not built (scripts/test.sh does)")?;
+        let kernel =
+            stock::kernel_package().ok_or("no kernel package (scripts/test.sh fetches it)")?;
+        let mut files = vec![
+            ("banger", PathBuf::from(env!("CARGO_BIN_EXE_banger"))),
+            ("bangerd", PathBuf::from(env!("CARGO_BIN_EXE_bangerd"))),
+            ("banger-helper", PathBuf::from(env!("CARGO_BIN_EXE_banger-helper"))),
+            ("banger-agent", agent),
+            ("kernel.deb", kernel),
+            ("tiny.tar", stock::busybox_tar()),
+        ];
+        for (name, variable) in [("firecracker", "FIRECRACKER_BIN"), ("jailer", "JAILER_BIN")] {
+            let named = std::env::var_os(variable).filter(|value| !value.is_empty());
+            files.extend(named.map(|path| (name, PathBuf::from(path))));
+        }
+        Ok(Self(files))
+    }
+
+    pub(crate) fn key(&self) -> String {
+        key(self.0.iter().flat_map(|(name, path)| [name.as_bytes().to_vec(), read(path)]))
+    }
+
+    /// Programs go without what only a debugger reads: two thirds of a build for tests.
+    fn write(&self, to: &Path) {
+        let mut tar = tar::Builder::new(File::create(to).unwrap());
+        for (name, path) in &self.0 {
+            let bare = to.with_extension("bare");
+            let mut strip = Command::new("strip");
+            strip.arg("--strip-debug").arg("-o").arg(&bare).arg(path);
+            let is_program = !name.contains('.');
+            let stripped = is_program && strip.status().is_ok_and(|status| status.success());
+            let from = if stripped { &bare } else { path };
+            tar.append_path_with_name(from, format!("opt/banger/{name}")).unwrap();
+            drop(fs::remove_file(&bare));
+        }
+        // Ends with zeros up to a whole number of sectors.
+        tar.into_inner().unwrap();
+    }
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+impl Machine {
+    pub(crate) fn bring_in(&mut self, payload: &Payload, through: &Path) {
+        payload.write(through);
+        let file = json!({"driver": "file", "filename": through, "locking": "off"});
+        let node =
+            json!({"driver": "raw", "node-name": "payload", "read-only": true, "file": file});
+        self.ask("blockdev-add", node);
+        let device = json!({"driver": "virtio-blk-pci", "id": "payload", "drive": "payload",
+            "bus": "plug", "serial": "payload"});
+        self.ask("device_add", device);
+        let disk = "/dev/disk/by-id/virtio-payload";
+        let unpack = format!("udevadm wait --timeout=60 {disk} && tar -xf {disk} -C /");
+        self.run(&unpack, LIMIT).ok();
+        self.ask("device_del", json!({"id": "payload"}));
+        // The host lets go of the device in its own time.
+        let deadline = Instant::now() + LIMIT;
+        while let Err(error) = self.try_ask("blockdev-del", json!({"node-name": "payload"})) {
+            assert!(Instant::now() < deadline, "{error}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        fs::remove_file(through).unwrap();
+    }
+}

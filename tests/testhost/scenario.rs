@@ -1,0 +1,57 @@
+//! A scenario: a script that runs as root in a host of its own, and must end well.
+
+use std::time::Duration;
+
+use crate::machine::{QEMU, last_lines};
+use crate::payload::Payload;
+use crate::state::Saved;
+
+/// What every script begins with.
+const PRELUDE: &str = include_str!("scenarios/prelude.sh");
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Start {
+    /// A host that has just booted.
+    Booted,
+    /// A host on which banger is installed and runs.
+    Installed,
+}
+
+/// Or says in a line why it cannot be.
+pub(crate) fn scenario(start: Start, script: &str, limit: Duration) {
+    let saved = match saved(start) {
+        Ok(saved) => saved,
+        Err(missing) => return eprintln!("skipped: {missing}"),
+    };
+    let mut host = saved.restore();
+    let ended = host.run_unit("scenario", &format!("{PRELUDE}\n{script}"), limit);
+    if ended.code != 0 {
+        let journal = host.journal();
+        panic!("exit code {}\n--- journal ---\n{}", ended.code, last_lines(&journal, 80));
+    }
+}
+
+/// Set to run the scenarios: the first of them builds an image, which takes minutes.
+const WANTED: &str = "BANGER_TEST_HOST";
+
+fn saved(start: Start) -> Result<Saved, String> {
+    if std::env::var_os(WANTED).is_none() {
+        return Err(format!("scenarios run with {WANTED}=1"));
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Err("the test host's image is built as root".to_owned());
+    }
+    if std::env::consts::ARCH != "x86_64" {
+        return Err("the test host is an x86-64 machine".to_owned());
+    }
+    for program in [QEMU, "qemu-img", "mmdebstrap", "mke2fs", "setpriv"] {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        if !std::env::split_paths(&path).any(|dir| dir.join(program).is_file()) {
+            return Err(format!("{program} is not installed"));
+        }
+    }
+    Ok(match start {
+        Start::Booted => Saved::booted(),
+        Start::Installed => Saved::installed(&Payload::find()?),
+    })
+}

@@ -1,0 +1,36 @@
+before=$(world)
+
+say "doctor finds nothing wrong"
+banger doctor | tee doctor.txt
+grep -q 'qemu [0-9.]* (kvm:' doctor.txt
+
+say "a run brings back output and exit code"
+code=0
+banger vm run --rm -- sh -c 'uname -r; exit 7' > out.txt || code=$?
+equal "exit code" 7 $code
+grep 'cloud-amd64$' out.txt
+nothing_left "$before"
+
+say "a VM in the background, with KVM"
+equal "its name" web "$(banger vm run -d --name web)"
+xargs -0 < "/proc/$(vmms)/cmdline" | grep -q 'accel[ =]kvm'
+equal "the VMM's user" banger "$(stat -c %U "/proc/$(vmms)")"
+
+say "its name is known to the whole host"
+resolvectl dns br-fc 127.0.0.1:42069
+resolvectl domain br-fc '~vm'
+resolvectl default-route br-fc no
+ping -c 1 -W 5 web.vm
+
+say "the lane needs no network"
+ip link set br-fc down
+equal "hostname by the lane" web "$(banger vm exec web -- hostname)"
+ip link set br-fc up
+
+say "a shell goes by SSH"
+equal "hostname by SSH" web "$(echo hostname | banger vm ssh web)"
+
+say "deleted, nothing is left"
+resolvectl revert br-fc
+banger vm delete web
+nothing_left "$before"
