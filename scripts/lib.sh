@@ -52,6 +52,27 @@ fetch_kernel_deb() {
     ls "$folder"/linux-image-*.deb | head -n 1
 }
 
+# What guests are made from in tests; made once, found again by content. A caller may have named its own.
+need_guests() {
+    export BANGER_TEST_CACHE=${BANGER_TEST_CACHE:-$PWD/.cache}
+    if [ -z "${BANGER_TEST_AGENT:-}" ]; then
+        say "Guest agent"
+        build_agent
+        export BANGER_TEST_AGENT=${CARGO_TARGET_DIR:-$PWD/target}/release/banger-agent
+    fi
+    if [ -z "${BANGER_TEST_KERNEL_DEB:-}" ] && [ "$(id -u)" = 0 ]; then
+        BANGER_TEST_KERNEL_DEB=$(fetch_kernel_deb "$BANGER_TEST_CACHE/kernel")
+        export BANGER_TEST_KERNEL_DEB
+    fi
+}
+
+# What the test host is built with and runs on.
+need_testhost() {
+    need_packages gcc libc6-dev qemu-system-x86 qemu-utils e2fsprogs mmdebstrap util-linux ca-certificates busybox-static
+    need_cargo
+    need_guests
+}
+
 # Waits for a condition, not for a time: wait_for SECONDS WHAT COMMAND...
 wait_for() {
     local limit=$1 what=$2 end

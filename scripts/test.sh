@@ -18,16 +18,7 @@ say "Policy";  cargo deny --offline check bans licenses sources
 # The advisory database comes from the network; without it the other checks still count.
 if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; else echo "advisories: skipped, the database cannot be fetched"; fi
 
-say "Guest agent"
-build_agent
-
-if [ "$(id -u)" = 0 ]; then
-    # What real guests boot from; made once, found again by content.
-    kernel_deb=$(fetch_kernel_deb "${BANGER_TEST_CACHE:-$PWD/.cache}/kernel")
-    export BANGER_TEST_KERNEL_DEB=$kernel_deb
-fi
-export BANGER_TEST_CACHE=${BANGER_TEST_CACHE:-$PWD/.cache}
-export BANGER_TEST_AGENT=${CARGO_TARGET_DIR:-$PWD/target}/release/banger-agent
+need_guests
 
 say "Tests"
 cargo nextest run --workspace --locked --no-fail-fast

@@ -116,9 +116,14 @@ impl Machine {
         self.qmp.call(command, arguments)
     }
 
+    /// One of the machine's files, gone with it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.0.join(name)
+    }
+
     /// What the machine has written so far to one of its files.
     pub(crate) fn log(&self, name: &str) -> Vec<u8> {
-        fs::read(self.dir.0.join(name)).unwrap_or_default()
+        fs::read(self.file(name)).unwrap_or_default()
     }
 
     /// Writes the machine's memory into `file` and ends it. Its disk is complete then.

@@ -23,21 +23,56 @@ mod state;
 #[allow(dead_code, reason = "shared with the tests of real guests, which need more of it")]
 mod stock;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use scenario::{Start, scenario};
+use scenario::{Scenario, Start};
+
+const SHORT: Duration = Duration::from_secs(180);
+const LONG: Duration = Duration::from_secs(300);
 
 #[test]
 fn the_host_has_all_that_a_real_one_has() {
-    scenario(Start::Booted, include_str!("scenarios/host.sh"), Duration::from_secs(180));
+    Scenario::new(Start::Booted, include_str!("scenarios/host.sh"), SHORT).run();
 }
 
 #[test]
 fn banger_installed_runs_guests_with_kvm_and_leaves_nothing() {
-    scenario(Start::Installed, include_str!("scenarios/run.sh"), Duration::from_secs(300));
+    let script = include_str!("scenarios/run.sh");
+    Scenario::new(Start::Installed, script, LONG).set("vmm", "qemu").run();
 }
 
 #[test]
 fn a_daemon_killed_under_a_guest_comes_back_and_adopts_it() {
-    scenario(Start::Installed, include_str!("scenarios/crash.sh"), Duration::from_secs(300));
+    let script = include_str!("scenarios/crash.sh");
+    Scenario::new(Start::Installed, script, LONG).set("vmm", "qemu").run();
+}
+
+#[test]
+fn firecracker_is_chosen_keeps_the_last_write_and_is_seen_dying() {
+    if let Err(missing) = payload::firecracker() {
+        return eprintln!("skipped: {missing}");
+    }
+    Scenario::new(Start::Installed, include_str!("scenarios/firecracker.sh"), LONG).run();
+}
+
+/// Whatever `scripts/testhost.sh` was told to run.
+#[test]
+fn a_scenario_given_by_the_environment() {
+    let given = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let Some(path) = given("BANGER_SCENARIO") else {
+        return eprintln!("skipped: BANGER_SCENARIO names no file");
+    };
+    let script = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let start = match given("BANGER_SCENARIO_START").as_deref() {
+        None | Some("installed") => Start::Installed,
+        Some("booted") => Start::Booted,
+        Some(other) => panic!("BANGER_SCENARIO_START: {other} is not booted or installed"),
+    };
+    let limit = given("BANGER_SCENARIO_LIMIT");
+    let limit = limit.map_or(LONG, |value| Duration::from_secs(value.parse().unwrap()));
+    let files = given("BANGER_SCENARIO_FILES").unwrap_or_default();
+    let files = std::env::split_paths(&files).filter(|path| !path.as_os_str().is_empty());
+    let files = files.map(|path| path.canonicalize().unwrap_or_else(|e| panic!("{path:?}: {e}")));
+    Scenario::new(start, &script, limit).bring(files.collect::<Vec<PathBuf>>()).run_always();
 }

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -13,12 +13,26 @@ use crate::stock;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What banger is installed from: a name in the host, and the file here.
+/// Files to bring in: where to in the host's `/opt`, and the file here.
 #[derive(Debug)]
-pub(crate) struct Payload(Vec<(&'static str, PathBuf)>);
+pub(crate) struct Payload(Vec<(String, PathBuf)>);
+
+/// Of a VMM that is no part of Debian and is brought in where it is named.
+const FIRECRACKER: [(&str, &str); 2] =
+    [("firecracker", "FIRECRACKER_BIN"), ("jailer", "JAILER_BIN")];
+
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// The variable that is missing, where one is.
+pub(crate) fn firecracker() -> Result<(), String> {
+    let missing = FIRECRACKER.iter().find(|(_, variable)| named(variable).is_none());
+    missing.map_or(Ok(()), |(_, variable)| Err(format!("{variable} does not name a program")))
+}
 
 impl Payload {
-    /// The missing thing, where there is one.
+    /// What banger is installed from; or the missing thing, where there is one.
     pub(crate) fn find() -> Result<Self, &'static str> {
         let agent = stock::agent().ok_or("the static agent is not built (scripts/test.sh does)")?;
         let kernel =
@@ -31,11 +45,17 @@ impl Payload {
             ("kernel.deb", kernel),
             ("tiny.tar", stock::busybox_tar()),
         ];
-        for (name, variable) in [("firecracker", "FIRECRACKER_BIN"), ("jailer", "JAILER_BIN")] {
-            let named = std::env::var_os(variable).filter(|value| !value.is_empty());
-            files.extend(named.map(|path| (name, PathBuf::from(path))));
+        for (name, variable) in FIRECRACKER {
+            files.extend(named(variable).map(|path| (name, path)));
         }
-        Ok(Self(files))
+        let to = |(name, path): (&str, PathBuf)| (format!("banger/{name}"), path);
+        Ok(Self(files.into_iter().map(to).collect()))
+    }
+
+    /// Any files, each by its own name.
+    pub(crate) fn files(paths: &[PathBuf]) -> Self {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        Self(paths.iter().map(|path| (format!("files/{}", name(path)), path.clone())).collect())
     }
 
     pub(crate) fn key(&self) -> String {
@@ -48,11 +68,10 @@ impl Payload {
         for (name, path) in &self.0 {
             let bare = to.with_extension("bare");
             let mut strip = Command::new("strip");
-            strip.arg("--strip-debug").arg("-o").arg(&bare).arg(path);
-            let is_program = !name.contains('.');
-            let stripped = is_program && strip.status().is_ok_and(|status| status.success());
+            strip.arg("--strip-debug").arg("-o").arg(&bare).arg(path).stderr(Stdio::null());
+            let stripped = strip.status().is_ok_and(|status| status.success());
             let from = if stripped { &bare } else { path };
-            tar.append_path_with_name(from, format!("opt/banger/{name}")).unwrap();
+            tar.append_path_with_name(from, format!("opt/{name}")).unwrap();
             drop(fs::remove_file(&bare));
         }
         // Ends with zeros up to a whole number of sectors.
@@ -65,8 +84,9 @@ fn read(path: &Path) -> Vec<u8> {
 }
 
 impl Machine {
-    pub(crate) fn bring_in(&mut self, payload: &Payload, through: &Path) {
-        payload.write(through);
+    pub(crate) fn bring_in(&mut self, payload: &Payload) {
+        let through = self.file("payload.tar");
+        payload.write(&through);
         let file = json!({"driver": "file", "filename": through, "locking": "off"});
         let node =
             json!({"driver": "raw", "node-name": "payload", "read-only": true, "file": file});

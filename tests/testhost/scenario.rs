@@ -1,5 +1,6 @@
 //! A scenario: a script that runs as root in a host of its own, and must end well.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::machine::{QEMU, last_lines};
@@ -17,17 +18,57 @@ pub(crate) enum Start {
     Installed,
 }
 
-/// Or says in a line why it cannot be.
-pub(crate) fn scenario(start: Start, script: &str, limit: Duration) {
-    let saved = match saved(start) {
-        Ok(saved) => saved,
-        Err(missing) => return eprintln!("skipped: {missing}"),
-    };
-    let mut host = saved.restore();
-    let ended = host.run_unit("scenario", &format!("{PRELUDE}\n{script}"), limit);
-    if ended.code != 0 {
-        let journal = host.journal();
-        panic!("exit code {}\n--- journal ---\n{}", ended.code, last_lines(&journal, 80));
+/// What runs, where, and how long at most.
+#[derive(Debug)]
+pub(crate) struct Scenario {
+    start: Start,
+    script: String,
+    /// Laid in `/opt/files` before.
+    files: Vec<PathBuf>,
+    limit: Duration,
+}
+
+impl Scenario {
+    pub(crate) fn new(start: Start, script: &str, limit: Duration) -> Self {
+        let script = format!("{PRELUDE}\n{script}");
+        Self { start, script, files: vec![], limit }
+    }
+
+    /// With a variable that the script reads.
+    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
+        self.script = format!("{name}='{value}'\n{}", self.script);
+        self
+    }
+
+    /// With files that are no part of an installation.
+    pub(crate) fn bring(mut self, files: Vec<PathBuf>) -> Self {
+        self.files = files;
+        self
+    }
+
+    /// If the tests are to run it, and can.
+    pub(crate) fn run(self) {
+        match std::env::var_os(WANTED) {
+            Some(_) => self.run_always(),
+            None => eprintln!("skipped: scenarios run with {WANTED}=1"),
+        }
+    }
+
+    /// Or says in a line why it cannot be run.
+    pub(crate) fn run_always(self) {
+        let saved = match saved(self.start) {
+            Ok(saved) => saved,
+            Err(missing) => return eprintln!("skipped: {missing}"),
+        };
+        let mut host = saved.restore();
+        if !self.files.is_empty() {
+            host.bring_in(&Payload::files(&self.files));
+        }
+        let ended = host.run_unit("scenario", &self.script, self.limit);
+        if ended.code != 0 {
+            let journal = host.journal();
+            panic!("exit code {}\n--- journal ---\n{}", ended.code, last_lines(&journal, 80));
+        }
     }
 }
 
@@ -35,9 +76,6 @@ pub(crate) fn scenario(start: Start, script: &str, limit: Duration) {
 const WANTED: &str = "BANGER_TEST_HOST";
 
 fn saved(start: Start) -> Result<Saved, String> {
-    if std::env::var_os(WANTED).is_none() {
-        return Err(format!("scenarios run with {WANTED}=1"));
-    }
     if !nix::unistd::geteuid().is_root() {
         return Err("the test host's image is built as root".to_owned());
     }

@@ -58,7 +58,7 @@ impl Saved {
             eprintln!("installing banger in the test host, once for each build: a minute");
             let disk = disk(dir);
             let mut machine = Machine::restore(&below.image.dir, &below.booted.dir, Some(&disk));
-            machine.bring_in(payload, &dir.join("payload.tar"));
+            machine.bring_in(payload);
             let ended = machine.run_unit("install", INSTALL, INSTALL_LIMIT);
             let journal = machine.journal();
             assert_eq!(ended.code, 0, "installation failed\n{}", last_lines(&journal, 60));

@@ -1,5 +1,5 @@
 before=$(world)
-banger vm run -d --name web
+banger vm run --vmm $vmm -d --name web
 shown() { banger vm show web | jq -r "$1"; }
 boot=$(shown .guest_boot_id)
 vmm=$(vmms)

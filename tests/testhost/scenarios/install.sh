@@ -4,9 +4,11 @@ from=/opt/banger
 install -m 0755 $from/banger $from/bangerd $from/banger-helper /usr/local/bin/
 install -d /usr/local/lib/banger
 install -m 0755 $from/banger-agent /usr/local/lib/banger/
-for vmm in firecracker jailer; do
-    [ ! -e $from/$vmm ] || install -m 0755 $from/$vmm /usr/local/bin/
-done
+vmms="--vmm /usr/bin/qemu-system-x86_64"
+if [ -e $from/firecracker ]; then
+    install -m 0755 $from/firecracker $from/jailer /usr/local/bin/
+    vmms="$vmms --vmm /usr/local/bin/firecracker"
+fi
 
 # The daemon looks whether /dev/kvm opens, so its user needs the group as much as the VMMs do.
 useradd --system --home-dir /var/lib/banger --shell /usr/sbin/nologin -G kvm banger
@@ -39,7 +41,7 @@ RuntimeDirectory=banger-root
 RuntimeDirectoryMode=0711
 RuntimeDirectoryPreserve=yes
 ExecStart=/usr/local/bin/banger-helper --owner $(id -u banger) --state-dir /var/lib/banger/s \\
-    --subnet 172.30.5.0/24 --vmm /usr/bin/qemu-system-x86_64
+    --subnet 172.30.5.0/24 $vmms
 KillMode=process
 Restart=on-failure
 RestartSec=100ms

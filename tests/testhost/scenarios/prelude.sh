@@ -1,6 +1,8 @@
 set -Eeuo pipefail
 trap 'echo "failed: $BASH_COMMAND"' ERR
 cd /var/tmp
+# Which one a scenario that runs with any of them is to use.
+vmm=${vmm:-auto}
 
 # banger as the user who owns the VMs.
 banger() {
@@ -29,7 +31,7 @@ until_true() {
     done
 }
 
-vmms() { pgrep -f '^[^ ]*qemu-system' || true; }
+vmms() { pgrep -f '^([^ ]*/)?(qemu-system-[^ /]*|firecracker|jailer)( |$)' || true; }
 
 # What must be as before when all VMs are gone.
 world() {
