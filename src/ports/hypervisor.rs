@@ -71,6 +71,14 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// has it is seen in the run directory, for a VM is stopped by whoever finds it running.
     fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
 
+    /// Halts the guest's CPUs. Its memory, its process and its devices stay; whoever waits for an
+    /// answer of the guest waits until [`Self::unpause`]. One that is paused already stays so.
+    fn pause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+
+    /// Lets a paused guest go on, its clock behind by as long as it stood. One that runs is left
+    /// alone.
+    fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+
     /// Memory that a VMM needs beside its guest's.
     fn overhead(&self) -> Size;
 }

@@ -55,6 +55,14 @@ impl Hypervisor for SimWorld {
         .boxed()
     }
 
+    fn pause<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        self.call_set_paused("hypervisor.pause", paths, true).boxed()
+    }
+
+    fn unpause<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        self.call_set_paused("hypervisor.unpause", paths, false).boxed()
+    }
+
     fn overhead(&self) -> Size {
         Size::from_mib(1)
     }
@@ -79,6 +87,21 @@ fn own(kind: VmmKind) -> Result<(), HostError> {
 }
 
 impl SimWorld {
+    async fn call_set_paused(
+        &self,
+        name: &'static str,
+        paths: &VmPaths,
+        paused: bool,
+    ) -> Result<(), HostError> {
+        let vm = self.vm_of(paths)?;
+        let set = |state: &mut super::state::State| {
+            let process = state.world.processes.get_mut(&vm);
+            let gone = || HostError::new(Code::NotFound, "pause VM", vm.short());
+            process.map(|process| process.paused = paused).ok_or_else(gone)
+        };
+        self.call(name, set).await
+    }
+
     /// Paths are all that such a call is given; the directory is named after the VM.
     pub(super) fn vm_of(&self, paths: &VmPaths) -> Result<VmId, HostError> {
         let name = paths.dir.file_name().and_then(|name| name.to_str());

@@ -27,6 +27,7 @@ pub struct World {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimProcess {
     pub identity: ProcessIdentity,
+    pub paused: bool,
 }
 
 impl World {

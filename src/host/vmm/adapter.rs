@@ -14,5 +14,9 @@ pub(crate) trait Adapter: Debug + Send + Sync {
 
     fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
 
+    fn pause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+
+    fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+
     fn overhead(&self) -> Size;
 }

@@ -89,6 +89,14 @@ impl Hypervisor for Vmms {
         self.running(paths).power_button(op, paths)
     }
 
+    fn pause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        self.running(paths).pause(op, paths)
+    }
+
+    fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        self.running(paths).unpause(op, paths)
+    }
+
     fn overhead(&self) -> Size {
         // Any VM may ask for either.
         self.qemu.overhead().max(self.firecracker.overhead())

@@ -7,7 +7,7 @@ use tokio::sync::OnceCell;
 
 use super::client::{ApiError, Call, Client, failed};
 use super::machine::{arguments, requests};
-use super::types::{Action, ActionType, InstanceInfo, InstanceState};
+use super::types::{Action, ActionType, InstanceInfo, InstanceState, VmChange, VmChangeTo};
 use super::version::{FIRECRACKER, Fit, Version};
 use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::Adapter;
@@ -84,6 +84,14 @@ impl Adapter for Firecracker {
         Box::pin(power_button(op, paths))
     }
 
+    fn pause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        Box::pin(change(op, "pause the guest at", paths, VmChangeTo::Paused))
+    }
+
+    fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        Box::pin(change(op, "let the guest go on at", paths, VmChangeTo::Resumed))
+    }
+
     fn overhead(&self) -> Size {
         Size::from_mib(OWN_MIB)
     }
@@ -119,14 +127,35 @@ async fn power_button(op: OpId, paths: &VmPaths) -> Result<(), HostError> {
         let why = "Firecracker has no power button on this architecture";
         return Err(HostError::new(Code::Refused, what, object()).because(why));
     }
-    let stream = UnixStream::connect(&socket).await;
-    let stream = stream.map_err(|error| HostError::io(what, object(), error))?;
-    let mut api = open(stream, &socket).await?;
     let call = Call::put("/actions", &Action { action_type: ActionType::SendCtrlAltDel });
+    once(op, what, &socket, call).await
+}
+
+/// Asked for what is so already, Firecracker changes nothing.
+async fn change(
+    op: OpId,
+    what: &'static str,
+    paths: &VmPaths,
+    state: VmChangeTo,
+) -> Result<(), HostError> {
+    once(op, what, &paths.firecracker_socket(), Call::patch("/vm", &VmChange { state })).await
+}
+
+/// One request to a Firecracker that is there.
+async fn once(
+    op: OpId,
+    what: &'static str,
+    socket: &Path,
+    call: Result<Call, serde_json::Error>,
+) -> Result<(), HostError> {
+    let object = || socket.display().to_string();
     let call =
         call.map_err(|error| HostError::new(Code::Internal, what, object()).because(error))?;
-    tell(&mut api, &socket, &call).await?;
-    tracing::debug!(op_id = %op, socket = %socket.display(), "Ctrl-Alt-Del sent");
+    let stream = UnixStream::connect(socket).await;
+    let stream = stream.map_err(|error| HostError::io(what, object(), error))?;
+    let mut api = open(stream, socket).await?;
+    tell(&mut api, socket, &call).await?;
+    tracing::debug!(op_id = %op, socket = %socket.display(), path = call.path, "told");
     Ok(())
 }
 
@@ -148,7 +177,7 @@ async fn state(api: &mut Client, socket: &Path, vm: VmId) -> Result<InstanceStat
 
 async fn tell(api: &mut Client, socket: &Path, call: &Call) -> Result<(), HostError> {
     let told = api.call(call).await;
-    told.map(drop).map_err(|error| failed("put", &call.path, socket, error))
+    told.map(drop).map_err(|error| failed(call.method.verb(), &call.path, socket, error))
 }
 
 fn not_running(socket: &Path, why: &str) -> HostError {

@@ -86,6 +86,14 @@ impl Played {
         if let Some((_, fault)) = self.refuses.filter(|(refused, _)| *refused == path) {
             return answer("400 Bad Request", &format!(r#"{{"fault_message":"{fault}"}}"#));
         }
+        if line.starts_with("PATCH /vm ") {
+            self.state = match body {
+                r#"{"state":"Paused"}"# => "Paused",
+                r#"{"state":"Resumed"}"# => "Running",
+                other => panic!("{other}"),
+            };
+            return answer("204 No Content", "");
+        }
         let key = body.contains("SendCtrlAltDel");
         if self.state == "Running" && !key {
             let fault = "The requested operation is not supported after starting the microVM.";
@@ -146,6 +154,20 @@ async fn a_guest_that_is_paused_or_anothers_is_not_taken_for_it() {
     let error = firecracker.boot(OP, &plan).await.unwrap_err();
     assert!(chain(&error).contains("another VM, somebody"), "{error:?}");
     assert!(shared.lock().unwrap().told.is_empty());
+    served.abort();
+}
+
+#[tokio::test]
+async fn a_guest_is_paused_and_goes_on() {
+    let (_dir, plan, shared) = host();
+    let served = tokio::spawn(serve(plan.paths.firecracker_socket(), Arc::clone(&shared)));
+    let firecracker = Firecracker::new(None);
+    // Connects at once, as a VMM that runs is there: whoever asked before it served hears so.
+    firecracker.boot(OP, &plan).await.unwrap();
+    firecracker.pause(OP, &plan.paths).await.unwrap();
+    assert_eq!(shared.lock().unwrap().state, "Paused");
+    firecracker.unpause(OP, &plan.paths).await.unwrap();
+    assert_eq!(shared.lock().unwrap().state, "Running");
     served.abort();
 }
 

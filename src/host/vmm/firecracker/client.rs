@@ -34,6 +34,18 @@ const JSON: &str = "application/json";
 pub(super) enum Method {
     Get,
     Put,
+    Patch,
+}
+
+impl Method {
+    /// For an error's operation.
+    pub(super) fn verb(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::Patch => "patch",
+        }
+    }
 }
 
 /// A request, ready to be sent.
@@ -50,8 +62,23 @@ impl Call {
         path: impl Into<String>,
         body: &impl Serialize,
     ) -> Result<Self, serde_json::Error> {
+        Self::with_body(Method::Put, path, body)
+    }
+
+    pub(super) fn patch(
+        path: impl Into<String>,
+        body: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
+        Self::with_body(Method::Patch, path, body)
+    }
+
+    fn with_body(
+        method: Method,
+        path: impl Into<String>,
+        body: &impl Serialize,
+    ) -> Result<Self, serde_json::Error> {
         let body = serde_json::to_vec(body)?.into();
-        Ok(Self { method: Method::Put, path: path.into(), body })
+        Ok(Self { method, path: path.into(), body })
     }
 
     fn get(path: &str) -> Self {
@@ -116,6 +143,7 @@ impl Client {
         let method = match call.method {
             Method::Get => hyper::Method::GET,
             Method::Put => hyper::Method::PUT,
+            Method::Patch => hyper::Method::PATCH,
         };
         let mut request = Request::builder()
             .method(method)

@@ -62,6 +62,14 @@ impl Adapter for Qemu {
         Box::pin(qmp::power_button(op, paths.api_socket()))
     }
 
+    fn pause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        Box::pin(qmp::pause(op, paths.api_socket()))
+    }
+
+    fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
+        Box::pin(qmp::unpause(op, paths.api_socket()))
+    }
+
     fn overhead(&self) -> Size {
         // Translated code is counted in full, though most guests fill less: the budget must hold
         // when they do.

@@ -47,13 +47,34 @@ pub(super) async fn await_running(op: OpId, socket: PathBuf) -> Result<(), HostE
 }
 
 pub(super) async fn power_button(op: OpId, socket: PathBuf) -> Result<(), HostError> {
-    let what = "press the power button at";
-    failing(what, &socket, async {
-        let mut session = negotiate(UnixStream::connect(&socket).await?).await?;
-        execute(&mut session, qmp::system_powerdown {}).await
+    once(op, "press the power button at", &socket, qmp::system_powerdown {}).await
+}
+
+pub(super) async fn pause(op: OpId, socket: PathBuf) -> Result<(), HostError> {
+    once(op, "pause the guest at", &socket, qmp::stop {}).await
+}
+
+pub(super) async fn unpause(op: OpId, socket: PathBuf) -> Result<(), HostError> {
+    once(op, "let the guest go on at", &socket, qmp::cont {}).await
+}
+
+/// One command to a QEMU that is there.
+async fn once<C: qapi::Command>(
+    op: OpId,
+    operation: &'static str,
+    socket: &Path,
+    command: C,
+) -> Result<(), HostError>
+where
+    QmpStreamTokio<WriteHalf<UnixStream>>:
+        futures::Sink<qapi::Execute<C, u32>, Error = io::Error> + Unpin,
+{
+    failing(operation, socket, async {
+        let mut session = negotiate(UnixStream::connect(socket).await?).await?;
+        execute(&mut session, command).await
     })
     .await?;
-    tracing::debug!(op_id = %op, socket = %socket.display(), "power button pressed");
+    tracing::debug!(op_id = %op, socket = %socket.display(), command = C::NAME, "told");
     Ok(())
 }
 

@@ -62,6 +62,29 @@ async fn a_guest_that_is_not_started_is_waited_for() {
 }
 
 #[tokio::test]
+async fn a_guest_is_paused_and_goes_on() {
+    let dir = TempDir::new().unwrap();
+    let socket = dir.path().join("api.sock");
+    let Some(mut qemu) = start_qemu(&socket, &[]) else { return };
+    await_running(OP, socket.clone()).await.unwrap();
+    let status = async || {
+        let mut session = negotiate(UnixStream::connect(&socket).await.unwrap()).await.unwrap();
+        execute(&mut session, qmp::query_status {}).await.unwrap().status
+    };
+    for _ in 0..2 {
+        pause(OP, socket.clone()).await.unwrap();
+        assert_eq!(status().await, qmp::RunState::paused);
+    }
+    for _ in 0..2 {
+        unpause(OP, socket.clone()).await.unwrap();
+        assert_eq!(status().await, qmp::RunState::running);
+    }
+    qemu.kill().await.unwrap();
+    let error = pause(OP, socket).await.unwrap_err();
+    assert!(chain(&error).contains("pause the guest at"), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_socket_that_does_not_speak_qmp_is_an_error() {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("api.sock");
