@@ -3,10 +3,12 @@
 mod host;
 mod process;
 mod stock;
+mod vmm;
 
 pub(crate) use host::{Host, Settings};
 pub(crate) use process::{Outcome, Running, until};
 pub(crate) use stock::busybox_with;
+pub(crate) use vmm::{Process, Vmm, answer};
 
 /// A host for this test, or the end of the test where there can be none.
 macro_rules! new_host {
