@@ -92,7 +92,7 @@ pub(super) async fn list_vms(house: &House, op_id: OpId) -> Result<Response, Ref
     Ok(parts(rows, Answer::Vms))
 }
 
-fn parts<T: Clone>(rows: Vec<T>, answer: fn(Vec<T>) -> Answer) -> Response {
+pub(super) fn parts<T: Clone>(rows: Vec<T>, answer: fn(Vec<T>) -> Answer) -> Response {
     if rows.len() <= ROWS_PER_FRAME {
         return Response::Now(answer(rows));
     }

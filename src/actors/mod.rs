@@ -17,6 +17,7 @@ mod images;
 mod mint;
 mod service;
 mod session;
+mod stats;
 mod supervisor;
 mod tap_pool;
 mod vm;

@@ -13,6 +13,7 @@ use super::envelope::CallError;
 use super::events::Subscribe;
 use super::house::House;
 use super::images::{Delete, Kind, Make, Recipe};
+use super::stats;
 use super::supervisor::{BringUp, CreateVm};
 use super::vm::{Ended, OpRequest, RunOp, Ticket};
 use crate::model::{Code, EventKind, Failure, Name, OpId, OpKind, Outcome, Verb, VmView, admits};
@@ -129,6 +130,7 @@ impl Session<'_> {
                 let view = self.entered(&vm).await?;
                 Ok(Response::Now(answers::lane(house, &view)))
             }
+            Request::Stats { vms } => stats::stats(house, self.op_id, &vms).await,
             Request::Logs(logs) => answers::logs(self, logs).await,
             Request::BuildDebian { name, suite, include, mirror } => {
                 let recipe = ImageRecipe::Debian { suite, include, mirror };

@@ -13,7 +13,8 @@ use crate::model::OpId;
 use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
-    Answer, CheckInfo, EndpointInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatusInfo, VmInfo,
+    Answer, CheckInfo, EndpointInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo, StatusInfo,
+    VmInfo,
 };
 use crate::wire::request::{Envelope, Request};
 
@@ -194,6 +195,17 @@ impl Client {
         }
     }
 
+    pub(crate) async fn stats(
+        &mut self,
+        op: OpId,
+        vms: Vec<String>,
+    ) -> Result<Vec<StatsInfo>, CliError> {
+        match self.ask(op, Request::Stats { vms }).await? {
+            Answer::Stats(stats) => Ok(stats),
+            other => Err(CliError::unexpected("statistics", &other).of(op)),
+        }
+    }
+
     pub(crate) async fn images(
         &mut self,
         op: OpId,
@@ -249,6 +261,7 @@ fn join(before: Option<Answer>, next: Answer) -> Result<Answer, CliError> {
         (Answer::Images(a), Answer::Images(b)) => Answer::Images(concat(a, b)),
         (Answer::Kernels(a), Answer::Kernels(b)) => Answer::Kernels(concat(a, b)),
         (Answer::Ops(a), Answer::Ops(b)) => Answer::Ops(concat(a, b)),
+        (Answer::Stats(a), Answer::Stats(b)) => Answer::Stats(concat(a, b)),
         (Answer::Checks(a), Answer::Checks(b)) => Answer::Checks(concat(a, b)),
         (before, Answer::Nothing) => before,
         (_, other) => return Err(CliError::unexpected("the rest of a list", &other)),

@@ -24,6 +24,8 @@ pub(crate) enum ColorChoice {
 #[derive(Debug)]
 pub(crate) struct Output {
     stdout_color: bool,
+    /// One that takes commands to move its cursor.
+    pub(crate) stdout_is_terminal: bool,
     stderr_color: bool,
     pub(crate) stderr_is_terminal: bool,
     pub(crate) quiet: bool,
@@ -46,9 +48,11 @@ impl Output {
             ColorChoice::Never => false,
             ColorChoice::Auto => terminal && !set("NO_COLOR") && !dumb,
         };
+        let stdout_is_terminal = io::stdout().is_terminal();
         let stderr_is_terminal = io::stderr().is_terminal();
         Self {
-            stdout_color: wanted(io::stdout().is_terminal()),
+            stdout_color: wanted(stdout_is_terminal),
+            stdout_is_terminal: stdout_is_terminal && !dumb,
             stderr_color: wanted(stderr_is_terminal),
             stderr_is_terminal: stderr_is_terminal && !dumb,
             quiet,

@@ -15,6 +15,7 @@ mod op;
 mod proc_stat;
 mod size;
 mod spec;
+mod usage;
 mod vm;
 
 pub use admission::{HostBudget, Refusal, admit};
@@ -31,4 +32,5 @@ pub use op::{
 pub use proc_stat::ProcStat;
 pub use size::{ParseSizeError, Size};
 pub use spec::{SpecDefaults, SpecError, VmSpec, VmmChoice, VmmKind};
+pub use usage::{DeviceCounters, DiskUsage, ProcessUsage};
 pub use vm::{ExitReport, ProcessIdentity, VmHandles, VmKeys, VmRecord, VmView};

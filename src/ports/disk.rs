@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::PortFuture;
-use crate::model::{OpId, Size, VmId};
+use crate::model::{DiskUsage, OpId, Size, VmId};
 
 /// Where everything of one VM lives: two directories named after its id. Pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +73,18 @@ impl VmPaths {
         self.run.join(format!("vsock.sock_{port}"))
     }
 
+    /// What Firecracker counted, which it goes on writing.
+    #[must_use]
+    pub fn firecracker_metrics(&self) -> PathBuf {
+        self.run.join("metrics")
+    }
+
+    /// The sums of what it counted and was given back.
+    #[must_use]
+    pub fn firecracker_sums(&self) -> PathBuf {
+        self.run.join("metrics.sums")
+    }
+
     /// The agent's control port, where it is a virtio-serial port.
     #[must_use]
     pub fn control_socket(&self) -> PathBuf {
@@ -140,7 +152,10 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
     /// Free space where the disks live.
     fn free(&self) -> PortFuture<'_, Size>;
 
-    /// Keeps the VM's logs below their cap: what is above moves to `<log>.1`. The VMM writes in
+    /// What the VM's disks take of the host's.
+    fn usage(&self, vm: VmId) -> PortFuture<'_, DiskUsage>;
+
+    /// Keeps the VM's logs and metrics below their cap: what is above moves to `<log>.1`. The VMM writes in
     /// append mode, so cutting the file is safe at any time.
     fn cap_logs(&self, vm: VmId) -> PortFuture<'_, ()>;
 

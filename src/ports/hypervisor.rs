@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{PortFuture, VmPaths};
-use crate::model::{Mac, OpId, Size, TapName, VmId, VmmChoice, VmmKind};
+use crate::model::{DeviceCounters, Mac, OpId, Size, TapName, VmId, VmmChoice, VmmKind};
 
 /// Everything a VMM must know to boot a guest. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,13 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// Lets a paused guest go on, its clock behind by as long as it stood. One that runs is left
     /// alone.
     fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+
+    /// What went through the devices of a guest that runs; none of a VMM that does not count it.
+    fn counters<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+    ) -> PortFuture<'a, Option<DeviceCounters>>;
 
     /// Memory that a VMM needs beside its guest's.
     fn overhead(&self) -> Size;

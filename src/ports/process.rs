@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{PortFuture, VmmCommand};
-use crate::model::{ExitReport, OpId, ProcessIdentity, VmId};
+use crate::model::{ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnRequest {
@@ -40,6 +40,13 @@ pub trait ProcessHost: Send + Sync + std::fmt::Debug {
 
     /// Ends everything in the VM's cgroup by SIGKILL, waits until it is gone, removes the cgroup.
     fn ensure_gone(&self, op: OpId, vm: VmId) -> PortFuture<'_, Option<ExitReport>>;
+
+    /// What the VM's process takes now; none when it has ended. Needs no privilege.
+    fn usage<'a>(
+        &'a self,
+        vm: VmId,
+        process: &'a ProcessIdentity,
+    ) -> PortFuture<'a, Option<ProcessUsage>>;
 
     /// Ends when the process has ended. Dropping the future stops the watch only.
     fn exited<'a>(&'a self, vm: VmId, process: &'a ProcessIdentity) -> PortFuture<'a, ExitReport>;

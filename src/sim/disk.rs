@@ -4,7 +4,7 @@ use futures::FutureExt;
 
 use super::SimWorld;
 use super::state::State;
-use crate::model::{Code, OpId, Size, VmId};
+use crate::model::{Code, DiskUsage, OpId, Size, VmId};
 use crate::ports::{DiskHost, DiskPlan, HostError, LogKind, PortFuture, VmPaths};
 
 const CONSOLE: [&str; 2] = ["[sim] booting", "[sim] agent started"];
@@ -88,6 +88,15 @@ impl DiskHost for SimWorld {
 
     fn free(&self) -> PortFuture<'_, Size> {
         self.call("disk.free", |_| Ok(Size::from_bytes(1 << 40))).boxed()
+    }
+
+    fn usage(&self, vm: VmId) -> PortFuture<'_, DiskUsage> {
+        let usage = move |state: &mut State| {
+            let made = state.world.disks.contains_key(&vm);
+            let bytes = |bytes| if made { bytes } else { 0 };
+            Ok(DiskUsage { root_bytes: bytes(3 << 20), work_bytes: bytes(1 << 20) })
+        };
+        self.call("disk.usage", usage).boxed()
     }
 
     fn cap_logs(&self, _vm: VmId) -> PortFuture<'_, ()> {

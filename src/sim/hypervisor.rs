@@ -3,7 +3,7 @@
 use futures::FutureExt;
 
 use super::SimWorld;
-use crate::model::{Code, OpId, Size, VmId, VmmChoice, VmmKind};
+use crate::model::{Code, DeviceCounters, OpId, Size, VmId, VmmChoice, VmmKind};
 use crate::ports::{
     BootPlan, HostError, Hypervisor, PortFuture, VmPaths, VmmCommand, VmmDescription,
 };
@@ -61,6 +61,34 @@ impl Hypervisor for SimWorld {
 
     fn unpause<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
         self.call_set_paused("hypervisor.unpause", paths, false).boxed()
+    }
+
+    fn counters<'a>(
+        &'a self,
+        _op: OpId,
+        paths: &'a VmPaths,
+    ) -> PortFuture<'a, Option<DeviceCounters>> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            let count = move |state: &mut super::state::State| {
+                let counted = DeviceCounters {
+                    net_in_bytes: 4200,
+                    net_out_bytes: 2100,
+                    net_in_packets: 42,
+                    net_out_packets: 21,
+                    disk_read_bytes: 32 << 20,
+                    disk_written_bytes: 1 << 20,
+                    disk_reads: 800,
+                    disk_writes: 40,
+                    disk_flushes: 4,
+                    vsock_in_bytes: 100,
+                    vsock_out_bytes: 200,
+                };
+                Ok(state.running(vm).map(|_| counted))
+            };
+            self.call("hypervisor.counters", count).await
+        }
+        .boxed()
     }
 
     fn overhead(&self) -> Size {

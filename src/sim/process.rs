@@ -4,7 +4,7 @@ use futures::FutureExt;
 
 use super::state::State;
 use super::{SimProcess, SimWorld};
-use crate::model::{Code, ExitReport, OpId, ProcessIdentity, VmId};
+use crate::model::{Code, ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
 use crate::ports::{HostError, PortFuture, ProcessHost, SpawnRequest};
 
 const HOST_BOOT_ID: &str = "00000000-0000-4000-8000-000000000000";
@@ -70,6 +70,24 @@ impl ProcessHost for SimWorld {
     fn ensure_gone(&self, _op: OpId, vm: VmId) -> PortFuture<'_, Option<ExitReport>> {
         let end = move |state: &mut State| Ok(state.end_process(vm, "killed by SIGKILL"));
         self.call("process.ensure_gone", end).boxed()
+    }
+
+    fn usage<'a>(
+        &'a self,
+        vm: VmId,
+        process: &'a ProcessIdentity,
+    ) -> PortFuture<'a, Option<ProcessUsage>> {
+        // A tenth of a CPU, since the host was made.
+        let cpu_us = u64::try_from(self.born.elapsed().as_micros() / 10).unwrap_or(u64::MAX);
+        let usage = move |state: &mut State| {
+            let runs = state.running(vm).is_some_and(|running| running == *process);
+            Ok(runs.then_some(ProcessUsage {
+                cpu_us,
+                resident_bytes: 64 << 20,
+                cgroup_bytes: Some(80 << 20),
+            }))
+        };
+        self.call("process.usage", usage).boxed()
     }
 
     fn exited<'a>(&'a self, vm: VmId, process: &'a ProcessIdentity) -> PortFuture<'a, ExitReport> {

@@ -1,13 +1,13 @@
 //! From the model to what crosses the socket. The model stays free to change; these shapes do not.
 
 use super::reply::{
-    BusyInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo, ImageInfo, KernelInfo, OpInfo,
-    StepInfo, VmInfo,
+    BusyInfo, DevicesInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo, ImageInfo, KernelInfo,
+    OpInfo, StepInfo, VmInfo,
 };
 use super::request::Vmm;
 use crate::model::{
-    Event, EventKind, Failure, ImageRecord, KernelRecord, OpRecord, Outcome, StepStatus,
-    StepTiming, VmView, VmmChoice,
+    DeviceCounters, Event, EventKind, Failure, ImageRecord, KernelRecord, OpRecord, Outcome,
+    StepStatus, StepTiming, VmView, VmmChoice,
 };
 
 impl From<&Failure> for FailureInfo {
@@ -65,6 +65,37 @@ impl From<&VmView> for VmInfo {
             host_key: record.keys.host_public.clone(),
             last_failure: record.last_failure.as_ref().map(Into::into),
             last_exit: exit.map(|exit| ExitInfo { unix_ms: exit.unix_ms, how: exit.how.clone() }),
+        }
+    }
+}
+
+impl From<DeviceCounters> for DevicesInfo {
+    fn from(counters: DeviceCounters) -> Self {
+        let DeviceCounters {
+            net_in_bytes,
+            net_out_bytes,
+            net_in_packets,
+            net_out_packets,
+            disk_read_bytes,
+            disk_written_bytes,
+            disk_reads,
+            disk_writes,
+            disk_flushes,
+            vsock_in_bytes,
+            vsock_out_bytes,
+        } = counters;
+        Self {
+            net_in_bytes,
+            net_out_bytes,
+            net_in_packets,
+            net_out_packets,
+            disk_read_bytes,
+            disk_written_bytes,
+            disk_reads,
+            disk_writes,
+            disk_flushes,
+            vsock_in_bytes,
+            vsock_out_bytes,
         }
     }
 }

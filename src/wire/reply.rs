@@ -41,6 +41,7 @@ pub enum Answer {
     Lane {
         socket: String,
     },
+    Stats(Vec<StatsInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -111,6 +112,46 @@ pub struct VmInfo {
     pub host_key: String,
     pub last_failure: Option<FailureInfo>,
     pub last_exit: Option<ExitInfo>,
+}
+
+/// What a VM takes of its host. Counters begin with its VMM's process; a rate is the difference of
+/// two, over that of their times.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct StatsInfo {
+    pub id: String,
+    pub name: String,
+    pub state: String,
+    pub collected_unix_ms: u64,
+    pub vcpu: u32,
+    pub memory_mib: u32,
+    /// Which process the counters are of: another one has begun again.
+    pub pid: Option<u32>,
+    pub cpu_us: Option<u64>,
+    /// Of the guest's memory and the VMM's own, what is in RAM.
+    pub resident_bytes: Option<u64>,
+    /// As the VM's cgroup is charged, the host's cache of its disks included.
+    pub cgroup_bytes: Option<u64>,
+    /// On the host's disk; the disks are sparse.
+    pub root_disk_bytes: u64,
+    pub work_disk_bytes: u64,
+    /// Where the VMM counts.
+    pub devices: Option<DevicesInfo>,
+}
+
+/// In and out, read and written are the guest's.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct DevicesInfo {
+    pub net_in_bytes: u64,
+    pub net_out_bytes: u64,
+    pub net_in_packets: u64,
+    pub net_out_packets: u64,
+    pub disk_read_bytes: u64,
+    pub disk_written_bytes: u64,
+    pub disk_reads: u64,
+    pub disk_writes: u64,
+    pub disk_flushes: u64,
+    pub vsock_in_bytes: u64,
+    pub vsock_out_bytes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]

@@ -98,6 +98,10 @@ pub enum Request {
     Lane {
         vm: String,
     },
+    /// What these VMs take of the host, or, if none is named, all that run.
+    Stats {
+        vms: Vec<String>,
+    },
 }
 
 /// Whatever is not given comes from the daemon's configuration.

@@ -7,7 +7,7 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +15,8 @@ use super::logs;
 use super::superblock::Superblock;
 use super::template::{self, Templates};
 use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
-use crate::model::{Code, OpId, Size, VmId};
+use crate::host::vmm::firecracker::metrics;
+use crate::model::{Code, DiskUsage, OpId, Size, VmId};
 use crate::ports::{DiskHost, DiskPlan, HostError, LogKind, PortFuture, VmPaths};
 
 #[derive(Clone, Debug)]
@@ -142,6 +143,17 @@ fn remove_stale(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes on disk; a file that is not there takes none.
+fn taken(path: &Path) -> Result<u64, HostError> {
+    /// `st_blocks` counts in these, whatever the file system's blocks are (stat(2)).
+    const UNIT: u64 = 512;
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(meta.blocks() * UNIT),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(HostError::io("measure", path.display().to_string(), error)),
+    }
+}
+
 fn remove_tree(dir: &Path) -> Result<(), HostError> {
     if !is_real_dir(dir)? {
         return Ok(());
@@ -207,12 +219,24 @@ impl DiskHost for LocalDisks {
         Box::pin(blocking("measure free space", move || this.free_bytes()))
     }
 
+    fn usage(&self, vm: VmId) -> PortFuture<'_, DiskUsage> {
+        let paths = self.paths_of(vm);
+        Box::pin(blocking("measure disks", move || {
+            let root_bytes = taken(&paths.overlay())?;
+            Ok(DiskUsage { root_bytes, work_bytes: taken(&paths.work())? })
+        }))
+    }
+
     fn cap_logs(&self, vm: VmId) -> PortFuture<'_, ()> {
         let paths = self.paths_of(vm);
         Box::pin(blocking("cap logs", move || {
             [paths.serial_log(), paths.vmm_log()].iter().try_for_each(|log| {
                 logs::cap(log)
                     .map_err(|error| HostError::io("cap log", log.display().to_string(), error))
+            })?;
+            metrics::trim(&paths).map_err(|error| {
+                let metrics = paths.firecracker_metrics();
+                HostError::io("cap metrics", metrics.display().to_string(), error)
             })
         }))
     }

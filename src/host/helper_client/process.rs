@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::client::{HelperClient, unexpected};
 use crate::host::clock::SystemClock;
+use crate::host::files::blocking;
 use crate::host::process;
-use crate::model::{Code, ExitReport, OpId, ProcessIdentity, VmId};
+use crate::model::{Code, ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
 use crate::ports::{Clock, HostError, PortFuture, ProcessHost, SpawnRequest};
 use crate::wire::helper::{HelperBody, HelperOk, SpawnVmm, WireExit, WireExitHow};
 
@@ -79,6 +80,18 @@ impl ProcessHost for HelperProcess {
                 other => Err(unexpected("end-vmm", &other)),
             }
         })
+    }
+
+    fn usage<'a>(
+        &'a self,
+        vm: VmId,
+        process: &'a ProcessIdentity,
+    ) -> PortFuture<'a, Option<ProcessUsage>> {
+        let process = process.clone();
+        Box::pin(blocking("measure process", move || {
+            process::usage(vm, &process)
+                .map_err(|error| HostError::io("measure process of", vm.to_string(), error))
+        }))
     }
 
     fn exited<'a>(&'a self, vm: VmId, process: &'a ProcessIdentity) -> PortFuture<'a, ExitReport> {

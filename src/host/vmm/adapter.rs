@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::model::{OpId, Size};
+use crate::model::{DeviceCounters, OpId, Size};
 use crate::ports::{BootPlan, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 pub(crate) trait Adapter: Debug + Send + Sync {
@@ -17,6 +17,16 @@ pub(crate) trait Adapter: Debug + Send + Sync {
     fn pause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
 
     fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
+
+    /// As [`crate::ports::Hypervisor::counters`]; most VMMs count nothing.
+    fn counters<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+    ) -> PortFuture<'a, Option<DeviceCounters>> {
+        let _ = (op, paths);
+        Box::pin(async { Ok(None) })
+    }
 
     fn overhead(&self) -> Size;
 }

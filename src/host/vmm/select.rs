@@ -6,7 +6,7 @@ use super::accel::Accelerator;
 use super::adapter::Adapter;
 use super::firecracker::Firecracker;
 use super::qemu::Qemu;
-use crate::model::{Code, OpId, Size, VmmChoice, VmmKind, chain};
+use crate::model::{Code, DeviceCounters, OpId, Size, VmmChoice, VmmKind, chain};
 use crate::ports::{
     BootPlan, HostError, Hypervisor, PortFuture, VmPaths, VmmCommand, VmmDescription,
 };
@@ -95,6 +95,14 @@ impl Hypervisor for Vmms {
 
     fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
         self.running(paths).unpause(op, paths)
+    }
+
+    fn counters<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+    ) -> PortFuture<'a, Option<DeviceCounters>> {
+        self.running(paths).counters(op, paths)
     }
 
     fn overhead(&self) -> Size {

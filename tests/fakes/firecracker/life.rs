@@ -63,13 +63,18 @@ impl Machine {
     fn go(&mut self, resumed: bool) {
         self.life = Life::Running;
         for drive in &self.drives {
-            self.metrics.add(&format!("block_{}", drive.drive_id), "read_bytes", 4096);
-            self.metrics.add(&format!("block_{}", drive.drive_id), "read_count", 1);
-            self.metrics.add(&format!("block_{}", drive.drive_id), "write_bytes", 512);
+            // Of each device, and of all of its kind together.
+            for group in [format!("block_{}", drive.drive_id), "block".to_owned()] {
+                self.metrics.add(&group, "read_bytes", 4096);
+                self.metrics.add(&group, "read_count", 1);
+                self.metrics.add(&group, "write_bytes", 512);
+            }
         }
         for network in &self.networks {
-            self.metrics.add(&format!("net_{}", network.iface_id), "tx_bytes_count", 90);
-            self.metrics.add(&format!("net_{}", network.iface_id), "rx_bytes_count", 42);
+            for group in [format!("net_{}", network.iface_id), "net".to_owned()] {
+                self.metrics.add(&group, "tx_bytes_count", 90);
+                self.metrics.add(&group, "rx_bytes_count", 42);
+            }
         }
         if let Some((_, vsock)) = &self.vsock {
             let drives = self.drives.iter().filter_map(|drive| drive.path_on_host.as_deref());

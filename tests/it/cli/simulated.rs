@@ -21,6 +21,32 @@ pub(super) fn json(said: &Said) -> serde_json::Value {
 }
 
 #[test]
+fn stats_of_what_runs_and_of_what_is_named() {
+    let (daemon, here) = place("");
+    let run = |line: &str| here.banger(&daemon.socket(), line).said();
+    assert_eq!(run("vm stats").out.lines().count(), 1, "a header and nobody");
+    assert_eq!(run("vm create --name web --memory 512M -q").code, 0);
+    assert_eq!(run("vm create --no-start --name idle -q").code, 0);
+
+    let said = run("vm stats");
+    let lines: Vec<Vec<&str>> =
+        said.out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines.len(), 2, "{}", said.out);
+    assert_eq!(lines[0], ["NAME", "STATE", "CPU", "MEM", "OF", "ROOT", "WORK", "NET", "BLOCK"]);
+    assert_eq!(lines[1][..2], ["web", "running"]);
+    assert!(lines[1][2].ends_with('%'), "{}", said.out);
+    assert_eq!(lines[1][3..], ["64M", "512M", "3M", "1M", "4.1K/2K", "32M/1M"]);
+
+    let list = json(&run("vm stats --json idle web web"));
+    assert_eq!(list.as_array().unwrap().len(), 2, "one VM named twice is one");
+    assert_eq!((&list[0]["name"], &list[0]["cpu_us"]), (&"idle".into(), &().into()));
+    let percent = list[1]["cpu_percent"].as_f64().unwrap();
+    assert!((5.0..15.0).contains(&percent), "a tenth of a CPU: {percent}");
+    assert_eq!(list[1]["devices"]["net_in_bytes"], 4200);
+    assert_eq!(run("vm stats nope").code, 4);
+}
+
+#[test]
 fn a_vms_life() {
     let (daemon, here) = place("");
     let run = |line: &str| here.banger(&daemon.socket(), line).said();

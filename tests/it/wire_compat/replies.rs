@@ -1,14 +1,14 @@
 //! Samples of every reply.
 
 use banger::wire::reply::{
-    Answer, BusyInfo, CheckInfo, EndpointInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo,
-    ImageInfo, KernelInfo, OpInfo, Reply, StatusInfo, StepInfo, VmInfo,
+    Answer, BusyInfo, CheckInfo, DevicesInfo, EndpointInfo, EventInfo, EventKindInfo, ExitInfo,
+    FailureInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo, StatusInfo, StepInfo, VmInfo,
 };
 
 use super::{check, every};
 
 every!(reply: Reply { Accepted Event Bytes Part Done Failed });
-every!(answer: Answer { Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane });
+every!(answer: Answer { Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
     ActorQuarantined Progress Missed Note
@@ -85,6 +85,37 @@ fn op() -> OpInfo {
 fn event(kind: EventKindInfo) -> EventInfo {
     let unix_ms = 1_700_000_000_000;
     EventInfo { seq: 9, unix_ms, op_id: Some(s("op-01")), vm_id: Some(s("0a0a")), kind }
+}
+
+fn stats() -> StatsInfo {
+    let devices = DevicesInfo {
+        net_in_bytes: 1,
+        net_out_bytes: 2,
+        net_in_packets: 3,
+        net_out_packets: 4,
+        disk_read_bytes: 5,
+        disk_written_bytes: 6,
+        disk_reads: 7,
+        disk_writes: 8,
+        disk_flushes: 9,
+        vsock_in_bytes: 10,
+        vsock_out_bytes: 11,
+    };
+    StatsInfo {
+        id: "ab".repeat(16),
+        name: s("web"),
+        state: s("running"),
+        collected_unix_ms: 1_700_000_000_000,
+        vcpu: 2,
+        memory_mib: 512,
+        pid: Some(4242),
+        cpu_us: Some(1_500_000),
+        resident_bytes: Some(64 << 20),
+        cgroup_bytes: None,
+        root_disk_bytes: 3 << 20,
+        work_disk_bytes: 1 << 20,
+        devices: Some(devices),
+    }
 }
 
 #[test]
@@ -165,6 +196,7 @@ fn answers() {
         Answer::Ops(vec![op()]),
         Answer::Ended { op: Box::new(op()), vm: Some(Box::new(vm())) },
         Answer::Lane { socket: s("/run/b/lane.sock") },
+        Answer::Stats(vec![stats()]),
     ];
     check("answer", answer::ALL, answer::name, &samples);
 }

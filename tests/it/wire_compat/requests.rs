@@ -9,7 +9,7 @@ use super::{check, every};
 every!(request: Request {
     Ping Status Doctor CreateVm StartVm StopVm KillVm RestartVm DeleteVm ListVms ShowVm Endpoint
     Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
-    ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane
+    ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats
 });
 every!(vmm: Vmm { Auto Qemu Firecracker });
 every!(log_source: LogSource { Serial Vmm });
@@ -70,6 +70,7 @@ fn requests() {
         Request::CancelOp { op: s("op-01") },
         Request::Events { since: 7, follow: true },
         Request::Lane { vm: s("web") },
+        Request::Stats { vms: vec![s("web"), s("db")] },
     ];
     check("request", request::ALL, request::name, &samples);
 }

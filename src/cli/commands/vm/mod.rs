@@ -13,6 +13,7 @@ pub(crate) mod show;
 mod spec;
 pub(crate) mod ssh;
 pub(crate) mod start;
+pub(crate) mod stats;
 pub(crate) mod stop;
 
 #[derive(Debug, clap::Subcommand)]
@@ -43,4 +44,6 @@ pub(crate) enum Command {
     Ssh(ssh::Args),
     /// Print a VM's console, also when it has stopped or failed
     Logs(logs::Args),
+    /// Print what VMs take of the host: CPU, memory, disk
+    Stats(stats::Args),
 }

@@ -1,22 +1,28 @@
 //! The adapter itself: what [`super`] says, put together.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 use super::client::{ApiError, Call, Client, failed};
 use super::machine::{arguments, requests};
+use super::metrics;
 use super::types::{Action, ActionType, InstanceInfo, InstanceState, VmChange, VmChangeTo};
 use super::version::{FIRECRACKER, Fit, Version};
+use crate::host::files::blocking;
 use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::Adapter;
 use crate::host::vmm::socket::connect_when_there;
-use crate::model::{Code, OpId, Size, VmId, VmmKind};
+use crate::model::{Code, DeviceCounters, OpId, Size, VmId, VmmKind, chain};
 use crate::ports::{BootPlan, HostError, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 /// Firecracker itself, with room for its devices' queues.
 const OWN_MIB: u32 = 16;
+/// Who asks for metrics would rather have old ones than wait.
+const FLUSH_LIMIT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub struct Firecracker {
@@ -92,6 +98,27 @@ impl Adapter for Firecracker {
         Box::pin(change(op, "let the guest go on at", paths, VmChangeTo::Resumed))
     }
 
+    fn counters<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+    ) -> PortFuture<'a, Option<DeviceCounters>> {
+        Box::pin(async move {
+            // What it wrote last is a minute old at most, and better than nothing.
+            if let Err(error) = flush(paths).await {
+                tracing::debug!(op_id = %op, error = %chain(&error), "metrics not flushed");
+            }
+            let paths = paths.clone();
+            blocking("read metrics", move || {
+                metrics::read(&paths).map_err(|error| {
+                    let metrics = paths.firecracker_metrics();
+                    HostError::io("read metrics", metrics.display().to_string(), error)
+                })
+            })
+            .await
+        })
+    }
+
     fn overhead(&self) -> Size {
         Size::from_mib(OWN_MIB)
     }
@@ -157,6 +184,26 @@ async fn once(
     tell(&mut api, socket, &call).await?;
     tracing::debug!(op_id = %op, socket = %socket.display(), path = call.path, "told");
     Ok(())
+}
+
+/// Has it write down what it has counted since it last did.
+async fn flush(paths: &VmPaths) -> Result<(), HostError> {
+    let what = "flush the metrics at";
+    let socket = paths.firecracker_socket();
+    let object = || socket.display().to_string();
+    let flushed = async {
+        let stream = UnixStream::connect(&socket).await;
+        let stream = stream.map_err(|error| HostError::io(what, object(), error))?;
+        let mut api = open(stream, &socket).await?;
+        let call = Call::put("/actions", &Action { action_type: ActionType::FlushMetrics });
+        let call =
+            call.map_err(|error| HostError::new(Code::Internal, what, object()).because(error))?;
+        tell(&mut api, &socket, &call).await
+    };
+    match timeout(FLUSH_LIMIT, flushed).await {
+        Ok(flushed) => flushed,
+        Err(_) => Err(HostError::new(Code::Deadline, what, object()).because("no answer")),
+    }
 }
 
 async fn open(stream: UnixStream, socket: &Path) -> Result<Client, HostError> {

@@ -62,9 +62,8 @@ async fn requests_share_a_connection_and_name_their_length() {
     both(
         async |mut api| {
             assert!(api.call(&put()).await.unwrap().is_empty());
-            let version: super::super::types::FirecrackerVersion =
-                api.get("/version").await.unwrap();
-            assert_eq!(version.firecracker_version, "1.2.3");
+            let version: serde_json::Value = api.get("/version").await.unwrap();
+            assert_eq!(version["firecracker_version"], "1.2.3");
         },
         async |mut stream| {
             let first = request(&mut stream, 2).await.to_lowercase();

@@ -21,8 +21,12 @@ const INTERFACE: &str = "net0";
 /// The arguments after the program's name. What it prints goes where the spawner says.
 pub(super) fn arguments(plan: &BootPlan) -> Result<Vec<String>, HostError> {
     let api = socket_path(&plan.paths.firecracker_socket())?;
-    // The id is what its process is found by when all else is lost.
-    Ok(vec!["--api-sock".to_owned(), api, "--id".to_owned(), plan.vm.to_string()])
+    let metrics = plain_path(&plan.paths.firecracker_metrics())?;
+    let id = plan.vm.to_string();
+    // The id is what its process is found by when all else is lost. Metrics are named here, for
+    // over the API they could not be named again.
+    let args = ["--api-sock", &api, "--id", &id, "--metrics-path", &metrics];
+    Ok(args.map(str::to_owned).to_vec())
 }
 
 /// Each may be sent again to a VMM whose guest was not started; the last one starts it.

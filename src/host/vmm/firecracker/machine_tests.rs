@@ -41,7 +41,14 @@ fn said(calls: &[Call]) -> Vec<(String, Value)> {
 fn the_process_is_told_where_to_listen_and_whose_it_is() {
     assert_eq!(
         arguments(&plan()).unwrap(),
-        ["--api-sock", "/run/b/abababababab/fc.sock", "--id", "abababababababababababababababab"]
+        [
+            "--api-sock",
+            "/run/b/abababababab/fc.sock",
+            "--id",
+            "abababababababababababababababab",
+            "--metrics-path",
+            "/run/b/abababababab/metrics",
+        ]
     );
 }
 

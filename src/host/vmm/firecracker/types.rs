@@ -68,28 +68,6 @@ pub struct Vsock {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Entropy {}
 
-/// `PUT /logger`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Logger {
-    pub level: LogLevel,
-    pub show_level: bool,
-    pub show_log_origin: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub enum LogLevel {
-    Error,
-    Warning,
-    Info,
-    Debug,
-}
-
-/// `PUT /metrics`, once in a VMM's life.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Metrics {
-    pub metrics_path: String,
-}
-
 /// `PUT /actions`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Action {
@@ -130,12 +108,6 @@ pub enum InstanceState {
     NotStarted,
     Running,
     Paused,
-}
-
-/// The answer to `GET /version`
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct FirecrackerVersion {
-    pub firecracker_version: String,
 }
 
 /// The answer to whatever was refused.
