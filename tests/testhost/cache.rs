@@ -12,8 +12,8 @@ use std::time::SystemTime;
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 
-/// Switching between two checkouts makes nothing anew.
-const KEEP: usize = 2;
+/// Switching between a few checkouts makes nothing anew.
+const KEEP: usize = 4;
 
 /// Held while something is looked for, made or removed.
 #[derive(Debug)]
@@ -43,6 +43,10 @@ impl Cache {
         if !dir.exists() {
             let unfinished = Unfinished::new(parent.join("unfinished"));
             make(&unfinished.0);
+            // What is there by its name is whole, whatever happens to this machine.
+            for file in fs::read_dir(&unfinished.0).unwrap().filter_map(Result::ok) {
+                File::open(file.path()).unwrap().sync_all().unwrap();
+            }
             fs::rename(&unfinished.0, &dir).unwrap();
         }
         let handle = File::open(&dir).unwrap();

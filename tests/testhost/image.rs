@@ -10,7 +10,7 @@ use crate::cache::{Cache, Entry, key};
 /// To be raised when the image must be built anew though nothing that `key` sees has changed.
 const FORMAT: &str = "1";
 const SUITE: &str = "bookworm";
-const SIZE: &str = "8G";
+const SIZE: &str = "16G";
 const PACKAGES: &str = include_str!("image/packages");
 const CUSTOMIZE: &str = include_str!("image/customize.sh");
 const RECOMMENDS: &str = r#"--aptopt=APT::Install-Recommends "false""#;
@@ -40,8 +40,10 @@ fn build(dir: &Path) {
     fs::write(&hook, CUSTOMIZE).unwrap();
     fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
     let packages = PACKAGES.split_whitespace().collect::<Vec<_>>().join(",");
-    let mut mmdebstrap = Command::new("mmdebstrap");
-    mmdebstrap.args(["--quiet", "--variant=minbase", RECOMMENDS]);
+    // All that it starts ends with it, and it with the thread that waits for it.
+    let mut mmdebstrap = Command::new("setpriv");
+    mmdebstrap.args(["--pdeathsig", "KILL", "unshare", "--pid", "--mount-proc", "--kill-child"]);
+    mmdebstrap.args(["mmdebstrap", "--quiet", "--variant=minbase", RECOMMENDS]);
     mmdebstrap.arg(format!("--include={packages}"));
     mmdebstrap.arg(format!("--customize-hook={}", hook.display()));
     run(dir, mmdebstrap.arg(SUITE).arg(&root));

@@ -18,6 +18,13 @@ const BOOT: Duration = Duration::from_secs(300);
 const RESTORE: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(50);
 
+/// What was deleted and is free should hold nothing: zeros are not saved.
+const FORGET: &str = "fstrim -a; sync; echo 3 > /proc/sys/vm/drop_caches
+    mount -t tmpfs -o size=100% zeros /mnt
+    awk '/^MemAvailable/ { print $2 - 131072 }' /proc/meminfo |
+        xargs -I KIB head -c KIBK /dev/zero > /mnt/zeros
+    umount /mnt";
+
 #[derive(Debug)]
 pub(crate) struct Machine {
     child: Child,
@@ -31,7 +38,14 @@ fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
 }
 
+/// What is not written to `at` is read from `over`. In the cache they find each other wherever it is
+/// moved to: one lies in the directory above the other's.
 pub(crate) fn overlay(over: &Path, format: &str, at: &Path) {
+    let above = at.parent().and_then(Path::parent);
+    let over = match over.file_name() {
+        Some(name) if over.parent() == above => Path::new("..").join(name),
+        _ => over.to_path_buf(),
+    };
     let mut make = Command::new("qemu-img");
     make.args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(over).arg(at);
     assert!(make.status().unwrap().success(), "{make:?}");
@@ -128,7 +142,7 @@ impl Machine {
 
     /// Writes the machine's memory into `file` and ends it. Its disk is complete then.
     pub(crate) fn save(mut self, file: &Path) {
-        self.run("fstrim / && sync && echo 3 > /proc/sys/vm/drop_caches", RESTORE).ok();
+        self.run(FORGET, RESTORE).ok();
         self.agent.hang_up();
         self.ask("stop", json!({}));
         self.ask("migrate-set-parameters", json!({"max-bandwidth": 10_000_000_000_u64}));

@@ -62,21 +62,35 @@ impl Payload {
         key(self.0.iter().flat_map(|(name, path)| [name.as_bytes().to_vec(), read(path)]))
     }
 
-    /// Programs go without what only a debugger reads: two thirds of a build for tests.
     fn write(&self, to: &Path) {
         let mut tar = tar::Builder::new(File::create(to).unwrap());
         for (name, path) in &self.0 {
-            let bare = to.with_extension("bare");
-            let mut strip = Command::new("strip");
-            strip.arg("--strip-debug").arg("-o").arg(&bare).arg(path).stderr(Stdio::null());
-            let stripped = strip.status().is_ok_and(|status| status.success());
-            let from = if stripped { &bare } else { path };
+            let light = to.with_extension("light");
+            let from = if lightened(path, &light) { &light } else { path };
             tar.append_path_with_name(from, format!("opt/{name}")).unwrap();
-            drop(fs::remove_file(&bare));
+            drop(fs::remove_file(&light));
         }
         // Ends with zeros up to a whole number of sectors.
         tar.into_inner().unwrap();
     }
+}
+
+/// The same in less time for an emulated host: a package packed by what unpacks in a tenth of the
+/// time, a program without what only a debugger reads.
+fn lightened(from: &Path, to: &Path) -> bool {
+    let well = |command: &mut Command| {
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    if from.extension().is_none_or(|extension| extension != "deb") {
+        return well(Command::new("strip").arg("--strip-debug").arg("-o").arg(to).arg(from));
+    }
+    let tree = to.with_extension("tree");
+    let unpack = |tree| well(Command::new("dpkg-deb").arg("-R").arg(from).arg(tree));
+    let pack = ["-Zzstd", "-z1", "--root-owner-group", "-b"];
+    let done = unpack(&tree) && well(Command::new("dpkg-deb").args(pack).arg(&tree).arg(to));
+    drop(fs::remove_dir_all(&tree));
+    done
 }
 
 fn read(path: &Path) -> Vec<u8> {

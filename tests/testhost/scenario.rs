@@ -1,7 +1,7 @@
 //! A scenario: a script that runs as root in a host of its own, and must end well.
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::machine::{QEMU, last_lines};
 use crate::payload::Payload;
@@ -46,34 +46,28 @@ impl Scenario {
         self
     }
 
-    /// If the tests are to run it, and can.
-    pub(crate) fn run(self) {
-        match std::env::var_os(WANTED) {
-            Some(_) => self.run_always(),
-            None => eprintln!("skipped: scenarios run with {WANTED}=1"),
-        }
-    }
-
     /// Or says in a line why it cannot be run.
-    pub(crate) fn run_always(self) {
+    pub(crate) fn run(self) {
+        let begun = Instant::now();
         let saved = match saved(self.start) {
             Ok(saved) => saved,
             Err(missing) => return eprintln!("skipped: {missing}"),
         };
+        let found = begun.elapsed();
         let mut host = saved.restore();
+        eprintln!("the state was there after {found:.1?}, the host after {:.1?}", begun.elapsed());
         if !self.files.is_empty() {
             host.bring_in(&Payload::files(&self.files));
         }
+        let begun = Instant::now();
         let ended = host.run_unit("scenario", &self.script, self.limit);
         if ended.code != 0 {
-            let journal = host.journal();
-            panic!("exit code {}\n--- journal ---\n{}", ended.code, last_lines(&journal, 80));
+            let late = if begun.elapsed() < self.limit { "" } else { ", ended at its limit" };
+            let journal = last_lines(&host.journal(), 80);
+            panic!("exit code {}{late}\n--- journal ---\n{journal}", ended.code);
         }
     }
 }
-
-/// Set to run the scenarios: the first of them builds an image, which takes minutes.
-const WANTED: &str = "BANGER_TEST_HOST";
 
 fn saved(start: Start) -> Result<Saved, String> {
     if !nix::unistd::geteuid().is_root() {

@@ -10,7 +10,7 @@ use crate::payload::Payload;
 use crate::{arguments, image};
 
 /// To be raised when a state must be made anew though nothing that its key sees has changed.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 const INSTALL: &str = include_str!("scenarios/install.sh");
 const INSTALL_LIMIT: Duration = Duration::from_secs(300);
 

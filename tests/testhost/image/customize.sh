@@ -4,7 +4,11 @@ set -eu
 root=$1
 echo testhost > "$root/etc/hostname"
 printf '127.0.0.1 localhost\n127.0.1.1 testhost\n' > "$root/etc/hosts"
-printf '/dev/vda / ext4 rw,noatime 0 1\n' > "$root/etc/fstab"
+# Beside ext4 a file system that copies by reference.
+truncate -s 8G "$root/var/lib/xfs.img"
+chroot "$root" mkfs.xfs -q -m reflink=1 /var/lib/xfs.img
+mkdir "$root/srv/xfs"
+printf '/dev/vda / ext4 rw,noatime 0 1\n/var/lib/xfs.img /srv/xfs xfs loop,noatime 0 0\n' > "$root/etc/fstab"
 rm -f "$root/etc/resolv.conf"
 ln -s ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 printf '[Match]\nName=en* eth*\n[Network]\nDHCP=yes\n' > "$root/etc/systemd/network/20-wired.network"

@@ -17,7 +17,7 @@ say "what was written last is there after a stop"
 banger vm run -d --name web
 shown .vmm | grep '^firecracker '
 equal "the VMM" firecracker "$(cat "/proc/$(vmms)/comm")"
-for round in 1 2 3; do
+for round in $(seq "${rounds:-3}"); do
     banger vm exec web -- sh -c 'head -c 1000000 /dev/urandom | tee /data > /root/data'
     sums=$(banger vm exec web -- sha256sum /data /root/data)
     banger vm stop web
