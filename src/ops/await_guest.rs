@@ -10,9 +10,11 @@ use futures::future::BoxFuture;
 use super::start_vm::boot_plan;
 use super::step::no_undo;
 use super::{Settings, Step, StepCx, StepError};
-use crate::model::Code;
+use crate::model::{Code, chain};
 use crate::ports::HostError;
 
+/// How long a process may take to end after its connections did.
+const LAST_BREATH: Duration = Duration::from_millis(200);
 /// What fetching the console's lines may cost a failure.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(2);
 /// So that the step's own limit, which has a better story, comes before the runner's.
@@ -117,17 +119,25 @@ async fn while_alive<T>(
         .observed
         .process()
         .map_err(|error| HostError::new(Code::Internal, operation, name).because(error))?;
-    tokio::select! {
+    let died = |why: String| HostError::new(Code::GuestDied, operation, name).because(why);
+    let exited = cx.ports.process.exited(cx.vm.id, &process);
+    tokio::pin!(exited);
+    let error = tokio::select! {
         biased;
-        done = work => done,
-        exit = cx.ports.process.exited(cx.vm.id, &process) => {
-            let how = exit?.how;
-            Err(HostError::new(Code::GuestDied, operation, name).because(format!("the VMM ended: {how}")))
-        }
+        done = work => match done {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        },
+        exit = &mut exited => return Err(died(format!("the VMM ended: {}", exit?.how))),
         () = tokio::time::sleep(limit) => {
             let cause = format!("not ready within {} s", limit.as_secs_f32());
-            Err(HostError::new(overdue, operation, name).because(cause))
+            return Err(HostError::new(overdue, operation, name).because(cause));
         }
+    };
+    // Of a VMM that dies, its connections break first; how it ended says more than that.
+    match tokio::time::timeout(LAST_BREATH, exited).await {
+        Ok(Ok(exit)) => Err(died(format!("the VMM ended: {}: {}", exit.how, chain(&error)))),
+        Ok(Err(_)) | Err(_) => Err(error),
     }
 }
 
@@ -138,5 +148,10 @@ async fn with_story(cx: &StepCx, error: HostError) -> HostError {
         Ok(Ok(lines)) if error.detail.is_empty() => lines,
         _ => vec![],
     };
-    error.with_detail(lines).hint(format!("the whole console: banger vm logs {}", cx.vm.spec.name))
+    let name = &cx.vm.spec.name;
+    let more = match lines.is_empty() && error.detail.is_empty() {
+        true => format!("what the VMM said: banger vm logs --source vmm {name}"),
+        false => format!("the whole console: banger vm logs {name}"),
+    };
+    error.with_detail(lines).hint(more)
 }

@@ -9,6 +9,7 @@
 
 mod contract;
 mod crash;
+mod firecracker;
 mod guest;
 mod lane;
 mod lifecycle;

@@ -7,8 +7,10 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use super::hardware;
 use super::process::{Outcome, Running, until};
 use super::stock;
+use super::vmm::Vmm;
 
 /// The ordinary user that daemon and guests run as: nobody.
 const OWNER: u32 = 65534;
@@ -22,11 +24,13 @@ pub(crate) struct Settings {
     /// Import kernel and image, so that VMs can be made at once.
     pub(crate) stocked: bool,
     pub(crate) helper: bool,
+    /// Another VMM than QEMU, and the faults that the fake one plays.
+    pub(crate) firecracker: Option<(Vmm, String)>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { config: String::new(), stocked: true, helper: true }
+        Self { config: String::new(), stocked: true, helper: true, firecracker: None }
     }
 }
 
@@ -99,9 +103,22 @@ impl Host {
             fs::copy(from, &to).unwrap();
             fs::set_permissions(&to, fs::Permissions::from_mode(0o755)).unwrap();
         }
+        let mut vmm = "vmm = \"qemu\"".to_owned();
+        if let Some((firecracker, faults)) = &self.settings.firecracker {
+            let program = self.dir.join("bin/firecracker");
+            for (from, to) in [
+                (firecracker.firecracker(), &program),
+                (firecracker.jailer(), &self.dir.join("bin/jailer")),
+            ] {
+                fs::copy(from, to).unwrap();
+                fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+            self.plan_faults(faults);
+            vmm = format!("vmm = \"firecracker\"\nfirecracker_bin = \"{}\"", program.display());
+        }
         let config = format!(
             "state_dir = \"{dir}/s\"\nrun_dir = \"{dir}/r\"\nhelper_socket = \"{dir}/h/helper.sock\"\n\
-             agent_bin = \"{dir}/bin/banger-agent\"\nvmm = \"qemu\"\ndefault_image_name = \"tiny\"\n{extra}\n\
+             agent_bin = \"{dir}/bin/banger-agent\"\n{vmm}\ndefault_image_name = \"tiny\"\n{extra}\n\
              [vm_defaults]\nvcpu = 1\nmemory_mib = 192\ndisk_size = \"1G\"\nwork_disk_size = \"1G\"\n\
              [network]\nbridge = \"br-test\"\ntap_prefix = \"bgt\"\ncidr = \"10.77.0.0/24\"\n",
             dir = self.dir.display(),
@@ -110,6 +127,11 @@ impl Host {
         fs::write(self.dir.join("config.toml"), config).unwrap();
         self.run(Command::new("ip").args(["netns", "add", &self.netns])).ok();
         self.inside("ip", &["link", "set", "lo", "up"]).ok();
+    }
+
+    /// What the fake Firecracker plays from its next start on.
+    pub(crate) fn plan_faults(&self, faults: &str) {
+        fs::write(self.dir.join("bin/firecracker.faults"), faults).unwrap();
     }
 
     pub(crate) fn start_helper(&mut self) {
@@ -137,6 +159,11 @@ impl Host {
             "--audit-log",
             &format!("{dir}/log/audit.jsonl"),
         ];
+        let firecracker = format!("{dir}/bin/firecracker");
+        let mut args = args.to_vec();
+        if self.settings.firecracker.is_some() {
+            args.extend(["--vmm", &firecracker]);
+        }
         let mut command = self.command(&format!("{dir}/bin/banger-helper"), &args);
         self.log_to(&mut command, "helper.log");
         self.helper = Some(Running::start(&mut command));
@@ -149,7 +176,12 @@ impl Host {
     pub(crate) fn start_daemon(&mut self) {
         let dir = self.dir.display().to_string();
         let owner = OWNER.to_string();
+        let pretended = match &self.settings.firecracker {
+            Some((Vmm::Fake, _)) => hardware::pretend(&self.dir).to_vec(),
+            _ => vec![],
+        };
         let args = [
+            "setpriv",
             "--reuid",
             &owner,
             "--regid",
@@ -162,7 +194,8 @@ impl Host {
             "--config",
             &format!("{dir}/config.toml"),
         ];
-        let mut command = self.command("setpriv", &args);
+        let args = pretended.iter().map(String::as_str).chain(args).collect::<Vec<_>>();
+        let mut command = self.command(args[0], &args[1..]);
         self.log_to(&mut command, "bangerd.log");
         self.daemon = Some(Running::start(&mut command));
         until("the daemon answers", UP, || self.banger(&["daemon", "status"]).code == Some(0));
@@ -264,9 +297,11 @@ impl Host {
         names.join("\n")
     }
 
-    /// Pids of VMMs that belong to this host.
+    /// Pids of VMMs that belong to this host: those in its network.
     pub(crate) fn guests(&self) -> Vec<u32> {
-        let mine = self.dir.display().to_string();
+        use std::os::unix::fs::MetadataExt;
+        let inode = |path: &Path| fs::metadata(path).map(|meta| meta.ino()).ok();
+        let mine = inode(&Path::new("/run/netns").join(&self.netns));
         let mut pids = vec![];
         for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
@@ -275,7 +310,8 @@ impl Host {
             let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
             let program = line.split('\0').next().unwrap_or_default();
-            if program.contains("qemu-system") && line.contains(&mine) {
+            let vmm = program.contains("qemu-system") || program.ends_with("/firecracker");
+            if vmm && mine.is_some() && inode(&entry.path().join("ns/net")) == mine {
                 pids.push(pid);
             }
         }

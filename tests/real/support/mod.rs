@@ -1,5 +1,6 @@
 //! What a test of real guests stands on.
 
+mod hardware;
 mod host;
 mod process;
 mod stock;

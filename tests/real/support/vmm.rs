@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::hardware;
 use super::process::{Outcome, Running, until};
 
 const UP: Duration = Duration::from_secs(20);
@@ -24,8 +25,27 @@ pub(crate) enum Vmm {
 impl Vmm {
     /// What `FIRECRACKER_BIN` names.
     pub(crate) fn real() -> Option<Self> {
-        let named = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_file());
         named("FIRECRACKER_BIN").map(Self::Real)
+    }
+
+    /// The same, or a line about what is missing to start guests by it.
+    pub(crate) fn real_with_guests() -> Option<Self> {
+        let missing = if named("FIRECRACKER_BIN").is_none() || named("JAILER_BIN").is_none() {
+            "FIRECRACKER_BIN and JAILER_BIN name no programs"
+        } else if !hardware::usable() {
+            "there is no usable hardware virtualisation"
+        } else {
+            return Self::real();
+        };
+        eprintln!("skipped with a real Firecracker: {missing}");
+        None
+    }
+
+    pub(crate) fn jailer(&self) -> PathBuf {
+        match self {
+            Self::Fake => example("fake-jailer"),
+            Self::Real(_) => named("JAILER_BIN").expect("JAILER_BIN"),
+        }
     }
 
     pub(crate) fn firecracker(&self) -> PathBuf {
@@ -34,6 +54,10 @@ impl Vmm {
             Self::Real(firecracker) => firecracker.clone(),
         }
     }
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file())
 }
 
 /// Examples are built with all tests, but not with a single one.
