@@ -1,16 +1,17 @@
-//! The file's blocks, given out and written strictly upwards, and hashed on the way.
+//! The file's blocks, given out and written strictly upwards, and hashed on the way. Those at the
+//! heads of groups are left out of both.
 
 use std::fs::File;
 use std::io::{self, Read};
 
 use sha2::{Digest as _, Sha256};
 
-use super::layout::{BLOCK, BLOCK_LEN, FIRST_DATA, MAX_GROUPS, PER_GROUP};
+use super::layout::{BLOCK, BLOCK_LEN, FIRST_DATA, MAX_GROUPS, PER_GROUP, data_at, group_end};
 use crate::host::disk::write_sparse;
 
 const BUFFER: usize = 1 << 20;
 
-/// Blocks that follow one another.
+/// Blocks that follow one another, but for the heads of groups between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) start: u32,
@@ -24,7 +25,7 @@ impl Run {
 #[derive(Debug)]
 pub(super) struct Blocks {
     file: File,
-    /// Whole blocks that are not written yet; they begin at block `flushed`.
+    /// Whole blocks of one group that are not written yet; they begin at block `flushed`.
     buffer: Vec<u8>,
     flushed: u32,
     hash: Sha256,
@@ -56,7 +57,7 @@ impl Blocks {
         let start = self.next();
         let mut left = len;
         while left > 0 {
-            let room = BUFFER - self.buffer.len();
+            let room = self.room();
             let want = usize::try_from(left).map_or(room, |left| left.min(room));
             let at = self.buffer.len();
             self.buffer.resize(at + want, 0);
@@ -65,11 +66,18 @@ impl Blocks {
             if left == 0 {
                 self.buffer.resize(self.buffer.len().next_multiple_of(BLOCK), 0);
             }
-            if self.buffer.len() >= BUFFER {
+            if self.room() == 0 {
                 self.flush()?;
             }
         }
-        Ok(Run { start, blocks: self.next() - start })
+        let blocks = u32::try_from(len.div_ceil(BLOCK_LEN)).map_err(io::Error::other)?;
+        Ok(Run { start, blocks })
+    }
+
+    /// Bytes until the buffer is full or its group ends.
+    fn room(&self) -> usize {
+        let in_group = (group_end(self.flushed) - self.flushed) as usize * BLOCK;
+        BUFFER.min(in_group) - self.buffer.len()
     }
 
     /// Leaves holes up to `block`.
@@ -83,7 +91,7 @@ impl Blocks {
     fn flush(&mut self) -> io::Result<()> {
         self.hash.update(&self.buffer);
         write_sparse(&self.file, &self.buffer, u64::from(self.flushed) * BLOCK_LEN)?;
-        self.flushed = self.next();
+        self.flushed = data_at(self.next());
         self.buffer.clear();
         if self.flushed >= MAX_GROUPS * PER_GROUP {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, "an image ends at 1 TiB"));

@@ -7,12 +7,13 @@ use std::os::unix::fs::FileExt;
 use sha2::Digest as _;
 
 use super::blocks::{Blocks, Run};
+use super::header::{Count, Header};
 use super::inode::{self, DirBlocks, Outside};
+use super::journal;
 use super::layout::{
-    BLOCK, BLOCK_LEN, DESCRIPTOR, FIRST_DATA, FIRST_INODE, Fields, Geometry, INODE, PER_GROUP,
-    SUPERBLOCK_AT, UUID_AT, halves,
+    BLOCK, BLOCK_LEN, FIRST_INODE, Geometry, INODE, JOURNAL_INODE, PER_GROUP,
 };
-use super::tree::{Kind, Meta, Refusal, Special, Tree};
+use super::tree::{Kind, Meta, Node, Refusal, Special, Tree};
 use super::verify::uuid_of;
 use super::xattr::{self, Encoded};
 use crate::model::Digest;
@@ -162,16 +163,28 @@ impl Builder {
         })
     }
 
-    /// Writes directories, tables and superblock. The file is not synced.
+    /// Writes journal, directories, tables and superblock. The file is not synced.
     pub(in crate::host::image) fn finish(mut self) -> Result<Built, BuildError> {
+        let journal = self.write_journal().map_err(BuildError::Tables)?;
         self.write_directories().map_err(BuildError::Tables)?;
         let (outside, inline) = self.write_outside()?;
         let inodes = inode::number(u32::try_from(self.tree.nodes.len()).unwrap_or(u32::MAX) - 1);
         let geometry = Geometry::fit(self.blocks.next(), inodes.max(FIRST_INODE))
             .ok_or(BuildError::TooLarge)?;
-        self.write_tables(&geometry, inodes, &outside, &inline).map_err(BuildError::Tables)?;
-        let header = self.header(&geometry, inodes);
+        let inodes = Inodes { last: inodes, journal, outside, inline };
+        self.write_tables(&geometry, &inodes).map_err(BuildError::Tables)?;
+        let header = Header::new(&geometry, &self.count(&geometry, &inodes), &inodes.journal_copy());
         self.seal(&geometry, header).map_err(BuildError::Tables)
+    }
+
+    fn write_journal(&mut self) -> io::Result<[u8; INODE]> {
+        let len = u64::from(journal::BLOCKS) * BLOCK_LEN;
+        let superblock = journal::superblock();
+        let mut contents = (&superblock[..]).chain(io::repeat(0));
+        let data = self.blocks.append_from(&mut contents, len)?;
+        let meta = Meta { mode: 0o600, ..Meta::default() };
+        let node = Node { kind: Kind::File { len, data }, meta, links: 1 };
+        Ok(inode::encode(&node, &Outside::default(), None))
     }
 
     fn write_directories(&mut self) -> io::Result<()> {
@@ -216,8 +229,8 @@ impl Builder {
                 self.blocks.append(bytes).map(|run| run.start).map_err(BuildError::Tables)
             };
             let mut out = Outside::default();
-            for block in inode::extent_blocks(run) {
-                out.extents.push(put(&block)?);
+            for (first, block) in inode::extent_blocks(run) {
+                out.extents.push((first, put(&block)?));
             }
             // Checked when the entry came.
             inline.push(match xattr::encode(&node.meta.xattrs).unwrap_or(Encoded::None) {
@@ -233,125 +246,99 @@ impl Builder {
         Ok((outside, inline))
     }
 
-    fn write_tables(
-        &mut self,
-        geometry: &Geometry,
-        inodes: u32,
-        outside: &[Outside],
-        inline: &[Inline],
-    ) -> io::Result<()> {
-        for group in 0..geometry.groups {
+    fn write_tables(&mut self, geometry: &Geometry, inodes: &Inodes) -> io::Result<()> {
+        for (group, at) in (0..geometry.groups).zip(&geometry.block_bitmaps) {
             let first = group * PER_GROUP;
             let used = |bit| bit >= geometry.blocks_in(group) || geometry.is_used(first + bit);
+            self.blocks.skip_to(*at)?;
             self.blocks.append(&bitmap(used))?;
         }
-        for group in 0..geometry.groups {
+        for (group, at) in (0..geometry.groups).zip(&geometry.inode_bitmaps) {
             let first = group * geometry.inodes_per_group + 1;
-            let used = |bit| bit >= geometry.inodes_per_group || is_inode_used(first + bit, inodes);
+            let used =
+                |bit| bit >= geometry.inodes_per_group || is_inode_used(first + bit, inodes.last);
+            self.blocks.skip_to(*at)?;
             self.blocks.append(&bitmap(used))?;
         }
-        let mut table = vec![0; BLOCK];
-        let per_block = u32::try_from(BLOCK / INODE).unwrap_or(1);
-        for first in (1..=geometry.groups * geometry.inodes_per_group).step_by(BLOCK / INODE) {
+        let mut table = vec![0; geometry.inodes_per_group as usize * INODE];
+        for (group, at) in (0..geometry.groups).zip(&geometry.inode_tables) {
+            let first = group * geometry.inodes_per_group + 1;
             table.fill(0);
-            for number in first..first + per_block {
-                let index = match number {
-                    2 => 0,
-                    FIRST_INODE.. if number <= inodes => (number + 1 - FIRST_INODE) as usize,
-                    _ => continue,
-                };
-                let at = (number - first) as usize * INODE;
-                let node = &self.tree.nodes[index];
-                let bytes = inode::encode(node, &outside[index], inline[index].as_deref());
-                table[at..at + INODE].copy_from_slice(&bytes);
+            for (number, slot) in (first..).zip(table.chunks_mut(INODE)) {
+                if let Some(bytes) = inodes.encode(&self.tree, number) {
+                    slot.copy_from_slice(&bytes);
+                }
             }
+            self.blocks.skip_to(*at)?;
             self.blocks.append(&table)?;
         }
         self.blocks.skip_to(geometry.blocks)
     }
 
-    /// Everything before [`FIRST_DATA`], with the UUID still zero.
-    fn header(&self, geometry: &Geometry, inodes: u32) -> Vec<u8> {
-        let mut header = vec![0; FIRST_DATA as usize * BLOCK];
-        let (mut free_blocks, mut free_inodes) = (0, 0);
-        let mut dirs = vec![0_u32; geometry.groups as usize];
+    fn count(&self, geometry: &Geometry, inodes: &Inodes) -> Vec<Count> {
+        let mut counts = vec![Count::default(); geometry.groups as usize];
         for (index, node) in self.tree.nodes.iter().enumerate() {
             if matches!(node.kind, Kind::Dir { .. }) {
                 let number = inode::number(u32::try_from(index).unwrap_or(u32::MAX));
-                dirs[((number - 1) / geometry.inodes_per_group) as usize] += 1;
+                counts[((number - 1) / geometry.inodes_per_group) as usize].directories += 1;
             }
         }
-        for group in 0..geometry.groups {
-            let block = group * PER_GROUP;
-            let blocks = (0..geometry.blocks_in(group)).filter(|b| !geometry.is_used(block + b));
-            let blocks = u32::try_from(blocks.count()).unwrap_or(0);
+        for (group, count) in (0..geometry.groups).zip(&mut counts) {
+            let first = group * PER_GROUP;
+            let free = |block: &u32| !geometry.is_used(first + block);
+            let blocks = (0..geometry.blocks_in(group)).filter(free).count();
+            count.blocks = u32::try_from(blocks).unwrap_or(0);
             let first = group * geometry.inodes_per_group + 1;
-            let used = (first..first + geometry.inodes_per_group)
-                .filter(|number| is_inode_used(*number, inodes))
-                .count();
-            let inodes = geometry.inodes_per_group - u32::try_from(used).unwrap_or(0);
-            free_blocks += blocks;
-            free_inodes += inodes;
-            Fields(&mut header[BLOCK + group as usize * DESCRIPTOR..])
-                .u32(0x00, geometry.block_bitmap(group))
-                .u32(0x04, geometry.inode_bitmap(group))
-                .u32(0x08, geometry.inode_table(group))
-                .u16(0x0c, halves(blocks).0)
-                .u16(0x0e, halves(inodes).0)
-                .u16(0x10, halves(dirs[group as usize]).0);
+            let all = first..first + geometry.inodes_per_group;
+            let free = all.filter(|number| !is_inode_used(*number, inodes.last)).count();
+            count.inodes = u32::try_from(free).unwrap_or(0);
         }
-        put_superblock(&mut header[SUPERBLOCK_AT..], geometry, free_blocks, free_inodes);
-        header
+        counts
     }
 
-    fn seal(self, geometry: &Geometry, mut header: Vec<u8>) -> io::Result<Built> {
+    fn seal(self, geometry: &Geometry, mut header: Header) -> io::Result<Built> {
         let (file, mut hash) = self.blocks.finish()?;
-        hash.update(&header);
+        header.parts().for_each(|part| hash.update(part));
         let digest = Digest(hash.finalize().into());
         let uuid = uuid_of(digest);
-        header[UUID_AT..UUID_AT + 16].copy_from_slice(&uuid);
+        header.sign(uuid);
         let bytes = u64::from(geometry.blocks) * BLOCK_LEN;
         file.set_len(bytes)?;
-        file.write_all_at(&header, 0)?;
+        for (at, block) in header.blocks() {
+            file.write_all_at(&block, u64::from(at) * BLOCK_LEN)?;
+        }
         Ok(Built { digest, uuid, bytes })
     }
 }
 
-fn put_superblock(into: &mut [u8], geometry: &Geometry, free_blocks: u32, free_inodes: u32) {
-    const EXT_ATTR: u32 = 0x8;
-    const SPARSE_SUPER2: u32 = 0x200;
-    const FILETYPE: u32 = 0x2;
-    const EXTENTS: u32 = 0x40;
-    const FLEX_BG: u32 = 0x200;
-    const LARGE_FILE: u32 = 0x2;
-    const HUGE_FILE: u32 = 0x8;
-    const EXTRA_ISIZE: u32 = 0x40;
-    Fields(into)
-        .u32(0x00, geometry.groups * geometry.inodes_per_group)
-        .u32(0x04, geometry.blocks)
-        .u32(0x0c, free_blocks)
-        .u32(0x10, free_inodes)
-        .u32(0x18, 2) // blocks of 1 KiB << 2
-        .u32(0x1c, 2)
-        .u32(0x20, PER_GROUP)
-        .u32(0x24, PER_GROUP)
-        .u32(0x28, geometry.inodes_per_group)
-        .u16(0x36, 0xffff) // no check after so many mounts
-        .u16(0x38, 0xef53)
-        .u16(0x3a, 1) // clean
-        .u16(0x3c, 1) // on errors: go on
-        .u32(0x4c, 1) // dynamic inode sizes
-        .u32(0x54, FIRST_INODE)
-        .u16(0x58, 256)
-        .u32(0x5c, EXT_ATTR | SPARSE_SUPER2)
-        .u32(0x60, FILETYPE | EXTENTS | FLEX_BG)
-        .u32(0x64, LARGE_FILE | HUGE_FILE | EXTRA_ISIZE)
-        .bytes(0x78, b"banger-image")
-        .u32(0x100, 0xc) // user attributes and access control lists
-        .u16(0x15c, 32)
-        .u16(0x15e, 32)
-        .u32(0x160, 1) // signed directory hashes, which there are none of
-        .u8(0x174, 4);
+/// What goes into the inode tables beside the tree.
+struct Inodes {
+    last: u32,
+    journal: [u8; INODE],
+    outside: Vec<Outside>,
+    inline: Vec<Inline>,
+}
+
+impl Inodes {
+    /// `None`: nothing has this number.
+    fn encode(&self, tree: &Tree, number: u32) -> Option<[u8; INODE]> {
+        let index = match number {
+            2 => 0,
+            JOURNAL_INODE => return Some(self.journal),
+            FIRST_INODE.. if number <= self.last => (number + 1 - FIRST_INODE) as usize,
+            _ => return None,
+        };
+        let inline = self.inline[index].as_deref();
+        Some(inode::encode(&tree.nodes[index], &self.outside[index], inline))
+    }
+
+    /// Its extents and its size, as the superblock repeats them.
+    fn journal_copy(&self) -> Vec<u8> {
+        let mut copy = self.journal[0x28..0x64].to_vec();
+        copy.extend(&self.journal[0x6c..0x70]);
+        copy.extend(&self.journal[0x04..0x08]);
+        copy
+    }
 }
 
 fn is_inode_used(number: u32, last: u32) -> bool {

@@ -162,3 +162,42 @@ fn a_source_that_ends_early_is_an_error() {
     let BuildError::Copy { source, .. } = error else { panic!("{error}") };
     assert_eq!(source.kind(), io::ErrorKind::UnexpectedEof);
 }
+
+/// As a clone is used: mounted to be written, with the journal, and grown. (Guests grow it while it
+/// is mounted: see the tests with real ones.)
+#[test]
+fn a_kernel_writes_to_it_and_it_grows() {
+    let (rig, mut builder) = Rig::new();
+    put(&mut builder, "a", meta(0o644), b"one");
+    // Long enough that there are groups with copies of the superblock in it.
+    let len: u64 = 420 << 20;
+    builder.file(b"long", meta(0o644), &mut io::repeat(7).take(len), len).unwrap();
+    builder.finish().unwrap();
+    let at = rig.dir.path().join("at");
+    std::fs::create_dir(&at).unwrap();
+    let script = r#"
+        set -e
+        truncate -s 9G "$1"
+        resize2fs "$1" >&2
+        mount -o loop "$1" "$2" 2>/dev/null || { echo SKIP; exit 0; }
+        trap 'umount "$2"' EXIT
+        echo two > "$2/b"
+        mkdir "$2/many"; for n in $(seq 300); do : > "$2/many/a-name-that-takes-room-$n"; done
+        dd if=/dev/zero of="$2/big" bs=1M count=64 conv=fsync status=none
+        df --output=size -BG "$2" | tail -1
+    "#;
+    #[allow(clippy::disallowed_methods, reason = "tests ask the kernel")]
+    let output = Command::new("sh")
+        .env("PATH", crate::host::files::SYSTEM_PATH)
+        .args(["-c", script, "sh"])
+        .args([rig.path(), at])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    match String::from_utf8_lossy(&output.stdout).trim() {
+        "SKIP" => println!("skipped: file systems cannot be mounted here"),
+        size => assert_eq!(size, "9G"),
+    }
+    rig.check();
+    assert!(rig.debugfs("stat <8>").contains("Size: 16777216"));
+}

@@ -1,20 +1,20 @@
 //! Inodes, extents and directory blocks as bytes. Pure.
 
 use super::blocks::Run;
-use super::layout::{BLOCK, BLOCK_LEN, FIRST_INODE, Fields, INODE, PER_GROUP, halves, words};
+use super::layout::{
+    BLOCK, BLOCK_LEN, FIRST_INODE, Fields, INODE, data_at, group_end, halves, words,
+};
 use super::tree::{Kind, Meta, Node, Special};
 
 const EXTENTS_FLAG: u32 = 0x8_0000;
 const EXTENT_MAGIC: u16 = 0xf30a;
-/// An extent's length limit, which is a group's.
-const EXTENT: u32 = PER_GROUP;
 /// What fits in the inode, and in a block.
 const EXTENTS_IN_INODE: usize = 4;
 const EXTENTS_IN_BLOCK: usize = (BLOCK - 12) / 12;
 /// Symbolic links shorter than this are kept in the inode.
 pub(super) const FAST_LINK: usize = 60;
-pub(super) const MAX_FILE: u64 =
-    (EXTENTS_IN_INODE * EXTENTS_IN_BLOCK) as u64 * EXTENT as u64 * BLOCK_LEN;
+/// No extent leaves its group, so this many groups have extents to spare.
+pub(super) const MAX_FILE: u64 = 160 << 30;
 
 /// The number of the inode of the node at this place in the tree.
 pub(super) fn number(index: u32) -> u32 {
@@ -24,12 +24,14 @@ pub(super) fn number(index: u32) -> u32 {
 /// Blocks that hold what the inode cannot: extents, attributes.
 #[derive(Debug, Default)]
 pub(super) struct Outside {
-    pub(super) extents: Vec<u32>,
+    /// The first block of the file that each of them leads to, and where it is.
+    pub(super) extents: Vec<(u32, u32)>,
     pub(super) xattrs: Option<u32>,
 }
 
-/// The extent blocks that this run needs; mostly none.
-pub(super) fn extent_blocks(run: Run) -> Vec<Vec<u8>> {
+/// The extent blocks that this run needs, each with the first block of the file that it is about;
+/// mostly none.
+pub(super) fn extent_blocks(run: Run) -> Vec<(u32, Vec<u8>)> {
     let extents = extents(run);
     if extents.len() <= EXTENTS_IN_INODE {
         return vec![];
@@ -37,15 +39,22 @@ pub(super) fn extent_blocks(run: Run) -> Vec<Vec<u8>> {
     let block = |part: &[(u32, u32, u32)]| {
         let mut block = vec![0; BLOCK];
         put_extents(&mut block, part, EXTENTS_IN_BLOCK);
-        block
+        (part[0].0, block)
     };
     extents.chunks(EXTENTS_IN_BLOCK).map(block).collect()
 }
 
-/// First block in the file, length, first block on disk.
+/// First block in the file, length, first block on disk. An extent ends with its group at the
+/// latest, which is also as long as one may be.
 fn extents(run: Run) -> Vec<(u32, u32, u32)> {
-    let starts = (0..run.blocks).step_by(EXTENT as usize);
-    starts.map(|at| (at, (run.blocks - at).min(EXTENT), run.start + at)).collect()
+    let (mut extents, mut at, mut start) = (vec![], 0, run.start);
+    while at < run.blocks {
+        let len = (group_end(start) - start).min(run.blocks - at);
+        extents.push((at, len, start));
+        at += len;
+        start = data_at(start + len);
+    }
+    extents
 }
 
 fn put_header(into: &mut [u8], entries: usize, room: usize, depth: u16) {
@@ -62,12 +71,10 @@ fn put_extents(into: &mut [u8], extents: &[(u32, u32, u32)], room: usize) {
     }
 }
 
-fn put_index(into: &mut [u8], leaves: &[u32]) {
+fn put_index(into: &mut [u8], leaves: &[(u32, u32)]) {
     put_header(into, leaves.len(), EXTENTS_IN_INODE, 1);
-    let mut first = 0;
-    for (index, leaf) in leaves.iter().enumerate() {
-        Fields(into).u32(12 + 12 * index, first).u32(16 + 12 * index, *leaf);
-        first += EXTENT * u32::try_from(EXTENTS_IN_BLOCK).unwrap_or(0);
+    for (index, (first, leaf)) in leaves.iter().enumerate() {
+        Fields(into).u32(12 + 12 * index, *first).u32(16 + 12 * index, *leaf);
     }
 }
 
@@ -212,15 +219,28 @@ impl DirBlocks {
 
 #[cfg(test)]
 mod tests {
+    use super::super::layout::PER_GROUP;
     use super::*;
 
     #[test]
     fn long_runs_get_extent_blocks() {
-        assert!(extent_blocks(Run { start: 100, blocks: 4 * EXTENT }).is_empty());
-        let blocks = extent_blocks(Run { start: 100, blocks: 5 * EXTENT });
+        assert!(extent_blocks(Run { start: 100, blocks: 3 * PER_GROUP }).is_empty());
+        let blocks = extent_blocks(Run { start: 100, blocks: 4 * PER_GROUP });
         assert_eq!(blocks.len(), 1);
-        assert_eq!(blocks[0][..4], [0x0a, 0xf3, 5, 0]);
-        assert_eq!(extent_blocks(Run { start: 0, blocks: 341 * EXTENT }).len(), 2);
+        assert_eq!(blocks[0].1[..4], [0x0a, 0xf3, 5, 0]);
+        let two = extent_blocks(Run { start: 2, blocks: 341 * PER_GROUP });
+        assert_eq!(two.len(), 2);
+        let largest = Run { start: 100, blocks: u32::try_from(MAX_FILE / BLOCK_LEN).unwrap() };
+        assert!(extent_blocks(largest).len() <= EXTENTS_IN_INODE);
+    }
+
+    #[test]
+    fn extents_go_around_the_heads_of_groups() {
+        let run = Run { start: PER_GROUP - 1, blocks: PER_GROUP + 10 };
+        // Group 1 begins with two blocks of its own, group 2 with none.
+        let expected =
+            [(0, 1, PER_GROUP - 1), (1, PER_GROUP - 2, PER_GROUP + 2), (32767, 11, 2 * PER_GROUP)];
+        assert_eq!(extents(run), expected);
     }
 
     #[test]

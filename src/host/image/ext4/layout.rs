@@ -1,4 +1,11 @@
 //! Numbers of the on-disk format, and how blocks are dealt out. Pure.
+//!
+//! Some groups begin with blocks that are no contents' (`heads`): a copy of the superblock, and the
+//! descriptors of their metagroup (`meta_bg`). Where they are depends on the group's number alone,
+//! so contents can be written before anybody knows how many groups there will be, and a kernel
+//! that makes the file system larger later finds every copy where it looks for it.
+
+use std::ops::Range;
 
 pub(super) const BLOCK: usize = 4096;
 pub(super) const BLOCK_LEN: u64 = BLOCK as u64;
@@ -6,72 +13,126 @@ pub(super) const INODE: usize = 256;
 pub(super) const INODES_PER_BLOCK: u32 = 16;
 /// Blocks, and at most inodes, of one group: the bits of one block.
 pub(super) const PER_GROUP: u32 = 32768;
-/// Room for group descriptors: 8192 groups, which is 1 TiB.
-const DESCRIPTOR_BLOCKS: u32 = 64;
 pub(super) const DESCRIPTOR: usize = 32;
-pub(super) const MAX_GROUPS: u32 = DESCRIPTOR_BLOCKS * 128;
+/// Groups whose descriptors fill one block: a metagroup.
+pub(super) const PER_METAGROUP: u32 = 128;
+/// 1 TiB.
+pub(super) const MAX_GROUPS: u32 = 8192;
 /// The first block that may hold contents.
-pub(super) const FIRST_DATA: u32 = 1 + DESCRIPTOR_BLOCKS;
-/// Inodes 1 to 10 are reserved; number 2 is the root.
+pub(super) const FIRST_DATA: u32 = 2;
+/// Inodes 1 to 10 are reserved; number 2 is the root, 8 the journal.
 pub(super) const FIRST_INODE: u32 = 11;
+pub(super) const JOURNAL_INODE: u32 = 8;
+/// What mke2fs gives a group by default. A clone of the image grows by groups of the same kind,
+/// and those must have inodes for what a guest will put there.
+const LEAST_INODES: u32 = 8192;
 
 pub(super) const SUPERBLOCK_AT: usize = 1024;
 pub(super) const UUID_AT: usize = SUPERBLOCK_AT + 0x68;
+/// Of a descriptor's checksum, which depends on the UUID.
+pub(super) const CHECKSUM_AT: usize = 0x1e;
+
+/// Whether this group begins with a copy of the superblock (`sparse_super`).
+pub(super) fn has_superblock(group: u32) -> bool {
+    let power = |base: u32| {
+        let mut at = base;
+        while at < group {
+            at = at.saturating_mul(base);
+        }
+        at == group
+    };
+    group <= 1 || power(3) || power(5) || power(7)
+}
+
+/// Whether it begins with the descriptors of its metagroup: the first, the second and the last do.
+pub(super) fn has_descriptors(group: u32) -> bool {
+    matches!(group % PER_METAGROUP, 0 | 1 | 127)
+}
+
+/// How many blocks at the beginning of this group are not contents'.
+pub(super) fn heads(group: u32) -> u32 {
+    u32::from(has_superblock(group)) + u32::from(has_descriptors(group))
+}
+
+/// This block, or the first after it that may hold contents.
+pub(super) fn data_at(block: u32) -> u32 {
+    let start = block / PER_GROUP * PER_GROUP;
+    block.max(start + heads(block / PER_GROUP))
+}
+
+/// The end of the group that this block is in.
+pub(super) fn group_end(block: u32) -> u32 {
+    (block / PER_GROUP + 1) * PER_GROUP
+}
 
 /// How many groups, and what they hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Geometry {
     pub(super) groups: u32,
     pub(super) inodes_per_group: u32,
     /// Of the whole file system.
     pub(super) blocks: u32,
-    /// The first block after contents: block bitmaps, inode bitmaps, inode tables, in this order.
-    pub(super) tables: u32,
+    pub(super) block_bitmaps: Vec<u32>,
+    pub(super) inode_bitmaps: Vec<u32>,
+    /// The first block of each group's inode table.
+    pub(super) inode_tables: Vec<u32>,
+    /// One past the last block in use.
+    end: u32,
+    /// Blocks that were passed over, because a table must not be cut by the head of a group.
+    gaps: Vec<Range<u32>>,
 }
 
 impl Geometry {
     /// For `inodes` inodes after `used` blocks; `None` if no file system is that large.
     pub(super) fn fit(used: u32, inodes: u32) -> Option<Self> {
-        let needed = |groups: u32| -> Option<Self> {
-            let per_group = inodes.div_ceil(groups).next_multiple_of(INODES_PER_BLOCK);
-            if per_group > PER_GROUP {
-                return None;
+        (used.div_ceil(PER_GROUP).max(1)..=MAX_GROUPS)
+            .find_map(|groups| Self::with(groups, used, inodes))
+    }
+
+    fn with(groups: u32, used: u32, inodes: u32) -> Option<Self> {
+        let per_group = inodes.div_ceil(groups).max(LEAST_INODES);
+        let per_group = per_group.next_multiple_of(INODES_PER_BLOCK);
+        let table = per_group / INODES_PER_BLOCK;
+        // Cheap, and rules out most of what does not fit.
+        if per_group > PER_GROUP || used.checked_add(groups * (2 + table))? > groups * PER_GROUP {
+            return None;
+        }
+        let (mut next, mut gaps) = (data_at(used), vec![]);
+        let mut take = |blocks: u32| {
+            if next + blocks > group_end(next) {
+                gaps.push(next..group_end(next));
+                next = group_end(next);
             }
-            let tables = groups.checked_mul(2 + per_group / INODES_PER_BLOCK)?;
-            let end = used.checked_add(tables)?;
-            if end.div_ceil(PER_GROUP) > groups {
-                return None;
-            }
-            // Many inodes without contents need more groups than blocks; those are holes.
-            let blocks = end.max((groups - 1) * PER_GROUP + 1);
-            Some(Self { groups, inodes_per_group: per_group, blocks, tables: used })
+            let start = data_at(next);
+            next = start + blocks;
+            start
         };
-        (used.div_ceil(PER_GROUP).max(1)..=MAX_GROUPS).find_map(needed)
-    }
-
-    pub(super) fn block_bitmap(&self, group: u32) -> u32 {
-        self.tables + group
-    }
-
-    pub(super) fn inode_bitmap(&self, group: u32) -> u32 {
-        self.tables + self.groups + group
-    }
-
-    pub(super) fn inode_table(&self, group: u32) -> u32 {
-        self.tables + 2 * self.groups + group * (self.inodes_per_group / INODES_PER_BLOCK)
-    }
-
-    /// One past the last block in use.
-    pub(super) fn end(&self) -> u32 {
-        self.inode_table(self.groups)
-    }
-
-    pub(super) fn descriptor_blocks(&self) -> u32 {
-        self.groups.div_ceil(128)
+        let block_bitmaps = (0..groups).map(|_| take(1)).collect();
+        let inode_bitmaps = (0..groups).map(|_| take(1)).collect();
+        let inode_tables = (0..groups).map(|_| take(table)).collect();
+        if next.div_ceil(PER_GROUP) > groups {
+            return None;
+        }
+        // Many inodes without contents need more groups than blocks; those are holes.
+        let last = groups - 1;
+        let blocks = next.max(last * PER_GROUP + heads(last).max(1));
+        let inodes_per_group = per_group;
+        Some(Self {
+            groups,
+            inodes_per_group,
+            blocks,
+            block_bitmaps,
+            inode_bitmaps,
+            inode_tables,
+            end: next,
+            gaps,
+        })
     }
 
     pub(super) fn is_used(&self, block: u32) -> bool {
-        block <= self.descriptor_blocks() || (FIRST_DATA..self.end()).contains(&block)
+        let is_head = data_at(block) != block;
+        let in_gap = || self.gaps.iter().any(|gap| gap.contains(&block));
+        is_head || (block < self.end && !in_gap())
     }
 
     /// Blocks of this group, which the last one may have fewer of.
@@ -125,18 +186,29 @@ mod tests {
         for (used, inodes) in [
             (FIRST_DATA, 11),
             (PER_GROUP - 2, 11),
-            (PER_GROUP, 40_000),
+            (PER_GROUP + 2, 40_000),
             (100_000, 9_000),
             (FIRST_DATA, 200_000),
             (MAX_GROUPS * PER_GROUP / 2, 1_000_000),
         ] {
             let fit = Geometry::fit(used, inodes).unwrap();
             assert!(fit.groups * fit.inodes_per_group >= inodes, "{fit:?}");
-            assert!(fit.end() <= fit.blocks, "{fit:?}");
+            assert!(fit.end <= fit.blocks && fit.block_bitmaps[0] >= used, "{fit:?}");
             assert_eq!(fit.blocks.div_ceil(PER_GROUP), fit.groups, "{fit:?}");
-            assert!(fit.block_bitmap(0) >= used);
-            assert!(fit.descriptor_blocks() < FIRST_DATA);
+            let table = fit.inodes_per_group / INODES_PER_BLOCK;
+            for start in &fit.inode_tables {
+                assert!((*start..start + table).all(|block| data_at(block) == block), "{start}");
+            }
         }
-        assert_eq!(Geometry::fit(MAX_GROUPS * PER_GROUP, 11), None);
+        assert_eq!(Geometry::fit(MAX_GROUPS * PER_GROUP - 1, 11), None);
+    }
+
+    #[test]
+    fn copies_are_where_the_kernel_looks_for_them() {
+        let with_copy: Vec<u32> = (0..130).filter(|group| has_superblock(*group)).collect();
+        assert_eq!(with_copy, [0, 1, 3, 5, 7, 9, 25, 27, 49, 81, 125]);
+        let with_table: Vec<u32> = (0..260).filter(|group| has_descriptors(*group)).collect();
+        assert_eq!(with_table, [0, 1, 127, 128, 129, 255, 256, 257]);
+        assert_eq!((data_at(0), data_at(PER_GROUP), data_at(2 * PER_GROUP)), (2, 32770, 65536));
     }
 }

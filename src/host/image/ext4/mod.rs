@@ -9,18 +9,21 @@
 //! for owners, devices and file capabilities, and the same entries give the same bytes whatever
 //! the host's file system. The result is exactly as large as its content.
 //!
-//! Layout: superblock and group descriptors, contents in order of arrival, directories, attribute
-//! and extent blocks, then all bitmaps and inode tables (`flex_bg` lets them lie anywhere). No
-//! journal, no checksums, no backup superblocks: the file is written once, named after its digest,
-//! and attached read-only.
+//! Layout: superblock and descriptors, contents in order of arrival, the journal, directories,
+//! attribute and extent blocks, then all bitmaps and inode tables (`flex_bg` lets them lie
+//! anywhere). The file itself is attached read-only and never changes, but clones of it are
+//! written to and grow: hence a journal, checksums of descriptors (a kernel then need not zero the
+//! tables of groups that it adds) and copies of the superblock where it looks for them.
 //!
-//! **The digest** is SHA-256 over everything from [`layout::FIRST_DATA`] on and then over what
-//! lies before it, with the UUID zero; **the UUID** is the digest's first half with the version
-//! bits of a UUID 8. So one pass is enough, and a file's UUID must fit its name.
+//! **The digest** is SHA-256 over all contents and then superblock and descriptors, with the UUID
+//! and the checksums that depend on it zero; **the UUID** is the digest's first half with the
+//! version bits of a UUID 8. So one pass is enough, and a file's UUID must fit its name.
 
 mod blocks;
 mod builder;
+mod header;
 mod inode;
+mod journal;
 mod layout;
 mod tree;
 mod verify;
@@ -28,4 +31,4 @@ mod xattr;
 
 pub(super) use builder::{BuildError, Builder, Built};
 pub(super) use tree::{Meta, Refusal, Special};
-pub(super) use verify::{digest_of, uuid_of};
+pub(super) use verify::{digest_of, is_growable, uuid_of};

@@ -78,7 +78,7 @@ pub(in crate::host::image) enum Refusal {
     OutOfRange(&'static str),
     #[error("it has more than 65000 directories or links")]
     TooManyLinks,
-    #[error("it is larger than 170 GiB")]
+    #[error("it is larger than 160 GiB")]
     FileTooLarge,
     #[error("with it there are more than four million entries")]
     TooMany,
