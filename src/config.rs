@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::{Name, Size, SpecDefaults, Subnet, VmmChoice};
+use crate::model::{DiskBackend, DiskChoice, Name, Size, SpecDefaults, Subnet, VmmChoice};
 
 /// A Unix socket's path ends at 108 bytes; what lies below the run directory needs 32 of them.
 const MAX_RUN_DIR_BYTES: usize = 76;
@@ -23,6 +23,8 @@ pub struct Config {
     pub helper_socket: PathBuf,
     pub log_level: String,
     pub vmm: VmmChoice,
+    /// How root disks are made, unless a request says.
+    pub disk_backend: DiskChoice,
     pub qemu_bin: Option<PathBuf>,
     pub firecracker_bin: Option<PathBuf>,
     pub agent_bin: Option<PathBuf>,
@@ -109,6 +111,7 @@ struct File {
     helper_socket: Option<PathBuf>,
     log_level: Option<String>,
     vmm: Option<String>,
+    disk_backend: Option<String>,
     qemu_bin: Option<PathBuf>,
     firecracker_bin: Option<PathBuf>,
     agent_bin: Option<PathBuf>,
@@ -218,6 +221,7 @@ impl Config {
             helper_socket,
             log_level: file.log_level.unwrap_or_else(|| "info".to_owned()),
             vmm,
+            disk_backend: disk_backend(file.disk_backend.as_deref())?,
             qemu_bin: file.qemu_bin,
             firecracker_bin: file.firecracker_bin,
             agent_bin: file.agent_bin,
@@ -277,6 +281,16 @@ fn value(key: &'static str, why: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, why: why.into() }
 }
 
+fn disk_backend(text: Option<&str>) -> Result<DiskChoice, ConfigError> {
+    let named = |word: &str| DiskBackend::ALL.into_iter().find(|known| known.as_str() == word);
+    match text {
+        None | Some("auto") => Ok(DiskChoice::Auto),
+        Some(word) => named(word).map(DiskChoice::Only).ok_or_else(|| {
+            value("disk_backend", format!("{word:?} is not auto, reflink, dm-snapshot or overlay"))
+        }),
+    }
+}
+
 fn size(key: &'static str, text: Option<&str>) -> Result<Option<Size>, ConfigError> {
     let size = text.map(str::parse::<Size>).transpose();
     size.map_err(|error| value(key, error.to_string()))
@@ -324,6 +338,7 @@ mod tests {
             ("colour = 1", "colour"),
             ("state_dir = \"x\"", "state_dir"),
             ("vmm = \"xen\"", "vmm"),
+            ("disk_backend = \"zfs\"", "disk_backend"),
             ("stop_grace = \"20\"", "stop_grace"),
             ("stop_grace = \"0s\"", "stop_grace"),
             ("[network]\ncidr = \"10.0.0.0/33\"", "cidr"),

@@ -11,8 +11,8 @@ use super::session::{Refusal, Response, Session, missed};
 use super::supervisor::ListVms;
 use super::vm::{CancelOp, Ended, Ticket};
 use crate::model::{
-    Code, Entry, Failure, Name, OpId, OpRecord, Size, StepEvent, StepStatus, StepTiming, VmSpec,
-    VmState, VmView,
+    Code, Entry, Failure, Name, OpId, OpRecord, RootDisk, Size, StepEvent, StepStatus, StepTiming,
+    VmSpec, VmState, VmView,
 };
 use crate::ports::LogKind;
 use crate::wire::reply::{Answer, EndpointInfo, EventInfo, OpInfo, Reply, StatusInfo, VmInfo};
@@ -51,6 +51,7 @@ pub(super) fn fill_spec(house: &House, create: CreateVm) -> Result<VmSpec, Failu
         nat: create.nat,
         env: create.env,
         vmm,
+        root: RootDisk::default(), // settled with the image at hand
     };
     Name::artefact(&spec.image).map_err(|error| invalid(&error))?;
     if !spec.kernel.is_empty() {

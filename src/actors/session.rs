@@ -16,12 +16,14 @@ use super::images::{Delete, Kind, Make, Recipe};
 use super::stats;
 use super::supervisor::{BringUp, CreateVm};
 use super::vm::{Ended, OpRequest, RunOp, Ticket};
-use crate::model::{Code, EventKind, Failure, Name, OpId, OpKind, Outcome, Verb, VmView, admits};
+use crate::model::{
+    Code, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Verb, VmView, admits,
+};
 use crate::ports::{ImageRecipe, KernelRecipe};
 use crate::wire::codec;
 use crate::wire::frame::{FrameError, Frames};
-use crate::wire::reply::{Answer, EventKindInfo, Reply, VmInfo};
-use crate::wire::request::{Envelope, ImageSource, KernelSource, Request};
+use crate::wire::reply::{Answer, DiskInfo, EventKindInfo, Reply, VmInfo};
+use crate::wire::request::{self as wire, Envelope, ImageSource, KernelSource, Request};
 
 /// A frame that has begun must be whole by then.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
@@ -97,12 +99,11 @@ impl Session<'_> {
             Request::Ping => Ok(Response::Now(Answer::Nothing)),
             Request::Status => answers::status(house, self.op_id).await,
             Request::Doctor => Ok(Response::Now(Answer::Checks((house.checks)(self.op_id).await))),
-            Request::CreateVm(create) => {
-                let start = create.start;
-                let spec = answers::fill_spec(house, create)?;
-                let create = CreateVm { spec, start, request_hash: hash };
-                let ctx = house.ctx(self.op_id);
-                Ok(Response::Follow(house.supervisor.call(ctx, create).await?))
+            Request::CreateVm(create) => self.create(create, DiskChoice::Auto, hash).await,
+            Request::CreateVmOn { create, disk } => self.create(create, disk.into(), hash).await,
+            Request::ShowDisk { vm } => {
+                let view = house.find(self.op_id, &vm).await?.view;
+                Ok(Response::Now(Answer::Disk(Box::new(DiskInfo::from(&view)))))
             }
             Request::StartVm { vm } => self.vm_op(&vm, OpRequest::Start, hash).await,
             Request::StopVm { vm, grace_ms } => {
@@ -165,6 +166,24 @@ impl Session<'_> {
             Request::CancelOp { op } => answers::cancel_op(house, self.op_id, &op).await,
             Request::Events { since, follow } => answers::events(self, since, follow).await,
         }
+    }
+
+    async fn create(
+        &self,
+        create: wire::CreateVm,
+        disk: DiskChoice,
+        hash: u64,
+    ) -> Result<Response, Refusal> {
+        let house = self.house;
+        let disk = match disk {
+            DiskChoice::Auto => house.config.disk_backend,
+            chosen => chosen,
+        };
+        let start = create.start;
+        let spec = answers::fill_spec(house, create)?;
+        let create = CreateVm { spec, disk, start, request_hash: hash };
+        let ctx = house.ctx(self.op_id);
+        Ok(Response::Follow(house.supervisor.call(ctx, create).await?))
     }
 
     fn grace(&self, asked_ms: Option<u64>) -> Duration {
@@ -339,6 +358,7 @@ fn is_operation(request: &Request) -> bool {
     matches!(
         request,
         Request::CreateVm(_)
+            | Request::CreateVmOn { .. }
             | Request::StartVm { .. }
             | Request::StopVm { .. }
             | Request::KillVm { .. }

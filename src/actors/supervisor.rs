@@ -18,8 +18,8 @@ use super::handle::Handle;
 use super::vm::{Ended, OpRequest, RunOp, Ticket, VmActor, VmDeps, VmScope};
 use super::watch::{ChildDown, RestartBudget, Verdict};
 use crate::model::{
-    Code, EventKind, Failure, HostBudget, Incarnation, Name, OpId, OpKind, OpRecord, Size,
-    VmHandles, VmId, VmRecord, VmSpec, VmState, VmView, admit,
+    Code, DiskChoice, EventKind, Failure, HostBudget, Incarnation, Name, OpId, OpKind, OpRecord,
+    Size, VmHandles, VmId, VmRecord, VmSpec, VmState, VmView, admit,
 };
 use crate::store::{Reserved, Store, VmDraft};
 
@@ -82,7 +82,9 @@ impl Command for Adopt {
 /// Reserves a VM and starts its creation.
 #[derive(Debug)]
 pub struct CreateVm {
+    /// Its root disk is settled by what `disk` asks for.
     pub spec: VmSpec,
+    pub disk: DiskChoice,
     pub start: bool,
     pub request_hash: u64,
 }
@@ -335,12 +337,24 @@ fn build(scope: &VmScope, incarnation: Incarnation) -> Handle<VmActor> {
     Handle::new(VmActor::new(scope.clone(), incarnation).start(), VM_SLOTS)
 }
 
+/// Without such an image the reservation will say so.
+async fn settle_root(deps: &VmDeps, op_id: OpId, create: &mut CreateVm) -> Result<(), Failure> {
+    let image = deps.store.image(&create.spec.image).map_err(|error| Failure::from(&error))?;
+    if let Some(image) = image {
+        let base = deps.ports.images.base(op_id, image.digest).await;
+        let base = base.map_err(|error| Failure::from(&error))?;
+        let root = deps.ports.disk.choose(op_id, create.disk, &base).await;
+        create.spec.root = root.map_err(|error| Failure::from(&error))?;
+    }
+    Ok(())
+}
+
 /// Keys, free disk, then the reservation: the part of a creation that waits.
 async fn reserve(
     deps: Arc<VmDeps>,
     reserve_bytes: Size,
     op_id: OpId,
-    create: CreateVm,
+    mut create: CreateVm,
 ) -> Result<Reserved, Failure> {
     let ports = &deps.ports;
     let keys = ports.guest.make_keys().await.map_err(|error| Failure::from(&error))?;
@@ -354,6 +368,7 @@ async fn reserve(
         // A VMM that cannot be had is refused before anything is made.
         let vmm = ports.hypervisor.describe(create.spec.vmm).await;
         vmm.map_err(|error| Failure::from(&error))?;
+        settle_root(&deps, op_id, &mut create).await?;
     }
     let now = ports.clock.unix_ms();
     let vm = deps.mint.vm();

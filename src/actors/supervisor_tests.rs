@@ -11,7 +11,7 @@ use crate::actors::events::EventsActor;
 use crate::actors::mint::Mint;
 use crate::actors::vm::{CancelOp, PanicNow, recover};
 use crate::actors::{TapPoolActor, TapPoolConfig};
-use crate::model::{ImageRecord, KernelRecord, Outcome, Size, VmmChoice};
+use crate::model::{ImageRecord, KernelRecord, Outcome, RootDisk, Size, VmmChoice};
 use crate::ops::Settings;
 use crate::ports::{ImageHost, ImageRecipe, KernelRecipe};
 use crate::sim::{At, Fault, SimOptions, SimWorld, World};
@@ -161,8 +161,9 @@ fn create(name: &str, start: bool) -> CreateVm {
         nat: true,
         env: vec![],
         vmm: VmmChoice::Auto,
+        root: RootDisk::default(),
     };
-    CreateVm { spec, start, request_hash: 1 }
+    CreateVm { spec, disk: DiskChoice::Auto, start, request_hash: 1 }
 }
 
 async fn stock(store: &Store, sim: &SimWorld) {

@@ -13,8 +13,8 @@ use crate::model::OpId;
 use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
-    Answer, CheckInfo, EndpointInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo, StatusInfo,
-    VmInfo,
+    Answer, CheckInfo, DiskInfo, EndpointInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo,
+    StatusInfo, VmInfo,
 };
 use crate::wire::request::{Envelope, Request};
 
@@ -178,6 +178,13 @@ impl Client {
         match self.ask(op, Request::ShowVm { vm: vm.to_owned() }).await? {
             Answer::Vms(vms) => only(vms, "a VM").map_err(|error| error.of(op)),
             other => Err(CliError::unexpected("a VM", &other).of(op)),
+        }
+    }
+
+    pub(crate) async fn disk(&mut self, op: OpId, vm: &str) -> Result<DiskInfo, CliError> {
+        match self.ask(op, Request::ShowDisk { vm: vm.to_owned() }).await? {
+            Answer::Disk(disk) => Ok(*disk),
+            other => Err(CliError::unexpected("a disk", &other).of(op)),
         }
     }
 

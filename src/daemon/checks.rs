@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::host::facts::HostFacts;
 use crate::host::vmm::Accelerator;
 use crate::model::{Code, OpId, Size, chain};
+use crate::ports::BaseImage;
 use crate::store::Store;
 use crate::wire::reply::CheckInfo;
 
@@ -33,6 +34,7 @@ pub(super) fn checks(
             let mut report = vec![architecture(), cpu(), state(&config)];
             report.push(space(&config, &raw).await);
             report.push(vmm(&config, &raw).await);
+            report.push(disks(op, &config, &raw, &store).await);
             report.push(agent(&config));
             report.extend([
                 program("mke2fs", "e2fsprogs", "needed to make disks and images", true),
@@ -127,6 +129,24 @@ async fn vmm(config: &Config, raw: &Raw) -> CheckInfo {
             Some(warning) => check("vmm", "warn", format!("{vmm}; {warning}"), None),
         },
         Err(error) => check("vmm", "fail", chain(&error), error.hints.first().map(String::as_str)),
+    }
+}
+
+/// How the disks of the next VM will be made: of the default image, or of one as it would be
+/// imported now.
+async fn disks(op: OpId, config: &Config, raw: &Raw, store: &Store) -> CheckInfo {
+    let image = store.image(&config.defaults.image).ok().flatten();
+    let base = match image {
+        Some(image) => raw.images.base(op, image.digest).await.ok(),
+        None => None,
+    };
+    let (path, size) = (config.state_dir.clone(), Size::from_mib(1));
+    let base = base.unwrap_or(BaseImage { path, uuid: [0; 16], size, growable: true });
+    match raw.disk.choose(op, config.disk_backend, &base).await {
+        Ok(root) => check("disks", "pass", format!("{}: {}", root.backend, root.why), None),
+        Err(error) => {
+            check("disks", "fail", chain(&error), error.hints.first().map(String::as_str))
+        }
     }
 }
 

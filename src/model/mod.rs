@@ -4,6 +4,7 @@
 //! ([`VmView`]) are different types on purpose: what somebody asked for is never mistaken for what is.
 
 mod admission;
+mod disk;
 mod event;
 mod failure;
 mod ids;
@@ -19,6 +20,7 @@ mod usage;
 mod vm;
 
 pub use admission::{HostBudget, Refusal, admit};
+pub use disk::{DiskBackend, DiskChoice, RootDisk};
 pub use event::{Event, EventKind};
 pub use failure::{Code, Failure, chain};
 pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};

@@ -1,5 +1,6 @@
 //! What a user asks for when creating a VM, and the checks that need no host.
 
+use super::disk::RootDisk;
 use super::name::Name;
 use super::size::Size;
 
@@ -13,7 +14,7 @@ pub struct VmSpec {
     pub kernel: String,
     pub vcpu: u32,
     pub memory_mib: u32,
-    /// Size of the private overlay over the shared image: what can be written to `/`.
+    /// What can be written to `/` beside what the shared image holds.
     pub disk: Size,
     /// Size of the work disk mounted at `/root`.
     pub work_disk: Size,
@@ -21,6 +22,7 @@ pub struct VmSpec {
     /// Given to every command that runs in the guest.
     pub env: Vec<(String, String)>,
     pub vmm: VmmChoice,
+    pub root: RootDisk,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,6 +170,7 @@ pub(crate) mod tests {
             nat: false,
             env: vec![],
             vmm: VmmChoice::Auto,
+            root: RootDisk::default(),
         }
     }
 

@@ -28,7 +28,7 @@ pub fn keeps_vm(outcome: &Outcome) -> bool {
 }
 
 pub(super) fn disk_plan(vm: &VmRecord) -> DiskPlan {
-    DiskPlan::for_vm(vm.id, vm.spec.disk, vm.spec.work_disk)
+    DiskPlan::for_vm(vm.id, &vm.spec)
 }
 
 #[derive(Debug)]
@@ -42,8 +42,10 @@ impl Step for EnsureDisks {
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
             let plan = disk_plan(&cx.vm);
-            cx.ports.disk.ensure_vm_disks(cx.op, cx.vm.id, &plan).await?;
-            Ok(format!("overlay {}, work {}", plan.overlay, plan.work))
+            let base = cx.ports.images.base(cx.op, cx.vm.image).await?;
+            cx.ports.disk.ensure_vm_disks(cx.op, cx.vm.id, &plan, &base).await?;
+            let spec = &cx.vm.spec;
+            Ok(format!("{} {}, work {}", spec.root.backend, spec.disk, plan.work))
         }
         .boxed()
     }

@@ -15,8 +15,8 @@ use super::{
     create_vm, plan_for_recovery, recover, run,
 };
 use crate::model::{
-    Digest, Entry, OpId, OpKind, Outcome, Size, Subnet, TapName, VmId, VmKeys, VmRecord, VmSpec,
-    VmState, VmmChoice,
+    Digest, Entry, OpId, OpKind, Outcome, RootDisk, Size, Subnet, TapName, VmId, VmKeys, VmRecord,
+    VmSpec, VmState, VmmChoice,
 };
 use crate::ports::{ImageFile, KernelFile};
 use crate::sim::{At, Fault, SimOptions, SimWorld, World, ports};
@@ -53,6 +53,7 @@ pub(super) fn record() -> VmRecord {
             nat: true,
             env: vec![],
             vmm: VmmChoice::Auto,
+            root: RootDisk::default(),
         },
         state: VmState::Created,
         address: [172, 16, 0, 2].into(),

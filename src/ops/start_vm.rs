@@ -1,6 +1,8 @@
 //! Starting a VM, read from top to bottom. Its disks are there; everything else is made here and
 //! taken away in reverse if the guest does not come up.
 
+use std::path::PathBuf;
+
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
@@ -10,7 +12,9 @@ use super::kill_vm::kill_steps;
 use super::step::no_undo;
 use super::{Direction, Phase, Plan, Step, StepCx, StepError};
 use crate::model::{ProcessIdentity, TapName, VmRecord};
-use crate::ports::{BootPlan, DiskAttachment, GuestSetup, SpawnRequest};
+use crate::ports::{
+    BaseImage, BootPlan, DiskAttachment, GuestSetup, RootPlan, SpawnRequest, VmPaths,
+};
 
 #[must_use]
 pub fn start_vm(vm: &VmRecord) -> Plan {
@@ -179,7 +183,7 @@ impl Step for WriteConfig {
                 record: cx.vm.as_ref().clone(),
                 subnet: cx.settings.subnet,
                 dns: cx.settings.dns.clone(),
-                base_uuid: cx.observed.boot()?.base_uuid,
+                base_uuid: cx.observed.boot()?.base.uuid,
                 disks: disk_plan(&cx.vm),
                 vmm: cx.observed.vmm()?,
             };
@@ -196,11 +200,22 @@ impl Step for WriteConfig {
     }
 }
 
+fn disk(path: PathBuf, read_only: bool) -> DiskAttachment {
+    DiskAttachment { path, read_only }
+}
+
+/// What the guest's `/` is made of.
+fn root_disks(vm: &VmRecord, base: BaseImage, paths: &VmPaths) -> Vec<DiskAttachment> {
+    match disk_plan(vm).root {
+        RootPlan::Overlay { .. } => vec![disk(base.path, true), disk(paths.overlay(), false)],
+        RootPlan::Reflink { .. } => vec![disk(paths.root(), false)],
+    }
+}
+
 /// From what the steps before found out.
 pub(super) fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
     let (vm, files) = (&cx.vm, cx.observed.boot()?);
     let paths = cx.ports.disk.paths(vm.id);
-    let disk = |path, read_only| DiskAttachment { path, read_only };
     Ok(BootPlan {
         vm: vm.id,
         name: vm.spec.name.to_string(),
@@ -208,12 +223,10 @@ pub(super) fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
         memory_mib: vm.spec.memory_mib,
         kernel: files.kernel,
         initrd: files.initrd,
-        disks: vec![
-            disk(files.base, true),
-            disk(paths.overlay(), false),
-            disk(paths.work(), false),
-            disk(paths.config(), true),
-        ],
+        disks: root_disks(&cx.vm, files.base, &paths)
+            .into_iter()
+            .chain([disk(paths.work(), false), disk(paths.config(), true)])
+            .collect(),
         tap: cx.observed.tap()?,
         mac: vm.mac(),
         paths,

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::PortFuture;
-use crate::model::{DiskUsage, OpId, Size, VmId};
+use super::{BaseImage, PortFuture};
+use crate::model::{DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, Size, VmId, VmSpec};
 
 /// Where everything of one VM lives: two directories named after its id. Pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,12 @@ impl VmPaths {
     #[must_use]
     pub fn overlay(&self) -> PathBuf {
         self.dir.join("overlay.ext4")
+    }
+
+    /// A root disk that is a clone of its image.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        self.dir.join("root.ext4")
     }
 
     #[must_use]
@@ -102,21 +108,34 @@ impl VmPaths {
 /// VM's id ([`DiskPlan::for_vm`]), so that a repeated step makes the same disks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskPlan {
-    pub overlay: Size,
-    pub overlay_uuid: [u8; 16],
+    pub root: RootPlan,
     pub work: Size,
     pub work_uuid: [u8; 16],
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootPlan {
+    /// An empty disk; the guest lays it over the image.
+    Overlay { size: Size, uuid: [u8; 16] },
+    /// A clone of the image, so much larger than it. Its UUID is the image's.
+    Reflink { room: Size },
+}
+
 impl DiskPlan {
     #[must_use]
-    pub fn for_vm(vm: VmId, overlay: Size, work: Size) -> Self {
+    pub fn for_vm(vm: VmId, spec: &VmSpec) -> Self {
         let tagged = |tag: u8| {
             let mut uuid = vm.0;
             uuid[15] ^= tag;
             uuid
         };
-        Self { overlay, overlay_uuid: tagged(1), work, work_uuid: tagged(2) }
+        let root = match spec.root.backend {
+            DiskBackend::Overlay | DiskBackend::DmSnapshot => {
+                RootPlan::Overlay { size: spec.disk, uuid: tagged(1) }
+            }
+            DiskBackend::Reflink => RootPlan::Reflink { room: spec.disk },
+        };
+        Self { root, work: spec.work_disk, work_uuid: tagged(2) }
     }
 }
 
@@ -129,9 +148,24 @@ pub enum LogKind {
 pub trait DiskHost: Send + Sync + std::fmt::Debug {
     fn paths(&self, vm: VmId) -> VmPaths;
 
-    /// Makes the VM's directory and its two sparse disks, empty ext4 of the planned sizes. Disks
-    /// that are there already are left alone.
-    fn ensure_vm_disks<'a>(&'a self, op: OpId, vm: VmId, plan: &'a DiskPlan) -> PortFuture<'a, ()>;
+    /// How the root disk of a VM over this image will be made, and why so; a choice that this host
+    /// or this image does not have is refused.
+    fn choose<'a>(
+        &'a self,
+        op: OpId,
+        choice: DiskChoice,
+        base: &'a BaseImage,
+    ) -> PortFuture<'a, RootDisk>;
+
+    /// Makes the VM's directory and its two sparse disks of the planned sizes. Disks that are there
+    /// already are left alone.
+    fn ensure_vm_disks<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        base: &'a BaseImage,
+    ) -> PortFuture<'a, ()>;
 
     /// Writes the configuration drive, replacing it by rename.
     fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()>;

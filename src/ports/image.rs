@@ -54,11 +54,20 @@ pub struct KernelFile {
     pub source: String,
 }
 
+/// An image's file, as disks are made of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseImage {
+    pub path: PathBuf,
+    pub uuid: [u8; 16],
+    pub size: Size,
+    /// Whether a clone of it may be written to and grow: files of the first format have no journal.
+    pub growable: bool,
+}
+
 /// What a VM boots from; all verified to be there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootFiles {
-    pub base: PathBuf,
-    pub base_uuid: [u8; 16],
+    pub base: BaseImage,
     pub kernel: PathBuf,
     /// Modules and agent in one initramfs.
     pub initrd: PathBuf,
@@ -85,6 +94,9 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
         progress: ProgressSink,
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, KernelFile>;
+
+    /// The image's file, which is there and is what its name says.
+    fn base(&self, op: OpId, image: Digest) -> PortFuture<'_, BaseImage>;
 
     /// The files to boot from; puts the initramfs together if it is not there yet. A missing or
     /// damaged file is named.

@@ -16,12 +16,12 @@ mod process;
 mod set;
 
 pub use clock::Clock;
-pub use disk::{DiskHost, DiskPlan, LogKind, VmPaths};
+pub use disk::{DiskHost, DiskPlan, LogKind, RootPlan, VmPaths};
 pub use error::HostError;
 pub use guest::{GuestLink, GuestReady, GuestSetup};
 pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescription};
 pub use image::{
-    BootFiles, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, ProgressSink,
+    BaseImage, BootFiles, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, ProgressSink,
 };
 pub use names::{NameHost, NameSink};
 pub use net::{NetHost, TapSource};

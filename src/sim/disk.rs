@@ -4,8 +4,10 @@ use futures::FutureExt;
 
 use super::SimWorld;
 use super::state::State;
-use crate::model::{Code, DiskUsage, OpId, Size, VmId};
-use crate::ports::{DiskHost, DiskPlan, HostError, LogKind, PortFuture, VmPaths};
+use crate::model::{Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, Size, VmId};
+use crate::ports::{
+    BaseImage, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
+};
 
 const CONSOLE: [&str; 2] = ["[sim] booting", "[sim] agent started"];
 /// What the agent's configuration drive may hold at most.
@@ -16,14 +18,31 @@ impl DiskHost for SimWorld {
         VmPaths::new(&self.options.vms_dir, &self.options.run_dir, vm)
     }
 
+    /// It has all of them; left to itself it takes the plainest.
+    fn choose<'a>(
+        &'a self,
+        _op: OpId,
+        choice: DiskChoice,
+        _base: &'a BaseImage,
+    ) -> PortFuture<'a, RootDisk> {
+        let (backend, why) = match choice {
+            DiskChoice::Auto => (DiskBackend::Overlay, "the host is simulated"),
+            DiskChoice::Only(backend) => (backend, "asked for"),
+        };
+        self.call("disk.choose", move |_| Ok(RootDisk { backend, why: why.to_owned() })).boxed()
+    }
+
     fn ensure_vm_disks<'a>(
         &'a self,
         _op: OpId,
         vm: VmId,
         plan: &'a DiskPlan,
+        _base: &'a BaseImage,
     ) -> PortFuture<'a, ()> {
         let make = move |state: &mut State| {
-            if plan.overlay.bytes() == 0 || plan.work.bytes() == 0 {
+            let (RootPlan::Overlay { size: root, .. } | RootPlan::Reflink { room: root }) =
+                plan.root;
+            if root.bytes() == 0 || plan.work.bytes() == 0 {
                 return Err(HostError::new(Code::Invalid, "make disks of VM", vm.short()));
             }
             state.world.disks.entry(vm).or_insert_with(|| plan.clone());

@@ -9,8 +9,8 @@ use super::SimWorld;
 use super::state::State;
 use crate::model::{Code, Digest, OpId, Size};
 use crate::ports::{
-    BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, PortFuture,
-    ProgressSink,
+    BaseImage, BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe,
+    PortFuture, ProgressSink,
 };
 
 impl ImageHost for SimWorld {
@@ -69,18 +69,18 @@ impl ImageHost for SimWorld {
         self.call("images.make_kernel", make).boxed()
     }
 
+    fn base(&self, _op: OpId, image: Digest) -> PortFuture<'_, BaseImage> {
+        self.call("images.base", move |state: &mut State| base(state, image)).boxed()
+    }
+
     fn boot_files(&self, _op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {
         let look = move |state: &mut State| {
-            let missing =
-                |what, digest: Digest| HostError::new(Code::NotFound, what, digest.short());
-            let base =
-                state.world.images.get(&image).ok_or_else(|| missing("open image", image))?;
+            let base = base(state, image)?;
             if !state.world.kernels.contains_key(&kernel) {
-                return Err(missing("open kernel", kernel));
+                return Err(HostError::new(Code::NotFound, "open kernel", kernel.short()));
             }
             Ok(BootFiles {
-                base: format!("/sim/images/{image}").into(),
-                base_uuid: base.uuid,
+                base,
                 kernel: format!("/sim/kernels/{kernel}/vmlinux").into(),
                 initrd: format!("/sim/kernels/{kernel}/initrd").into(),
             })
@@ -98,6 +98,13 @@ impl ImageHost for SimWorld {
         };
         self.call("images.sweep", sweep).boxed()
     }
+}
+
+fn base(state: &State, image: Digest) -> Result<BaseImage, HostError> {
+    let missing = || HostError::new(Code::NotFound, "open image", image.short());
+    let ImageFile { uuid, size, .. } = state.world.images.get(&image).ok_or_else(missing)?;
+    let path = format!("/sim/images/{image}").into();
+    Ok(BaseImage { path, uuid: *uuid, size: *size, growable: true })
 }
 
 fn digest_of(recipe: &impl std::fmt::Debug) -> Digest {

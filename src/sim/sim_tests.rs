@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{At, Fault, SimOptions, SimWorld, World, ports};
 use crate::model::{Code, OpId, Size, TapName, VmId, VmmChoice, VmmKind};
 use crate::ports::{
-    BootPlan, DiskHost, DiskPlan, GuestLink, HostError, Hypervisor, NameHost, NetHost, ProcessHost,
-    SpawnRequest, TapSource, VmmCommand,
+    BaseImage, BootPlan, DiskHost, DiskPlan, GuestLink, HostError, Hypervisor, NameHost, NetHost,
+    ProcessHost, RootPlan, SpawnRequest, TapSource, VmmCommand,
 };
 
 const OP: OpId = OpId([1; 16]);
@@ -42,8 +42,11 @@ async fn spawn(host: &SimWorld, tap: &TapName) -> Result<crate::model::ProcessId
 }
 
 async fn with_files(host: &SimWorld) -> TapName {
-    let disks = DiskPlan::for_vm(VM, Size::from_mib(64), Size::from_mib(64));
-    host.ensure_vm_disks(OP, VM, &disks).await.unwrap();
+    let root = RootPlan::Overlay { size: Size::from_mib(64), uuid: [1; 16] };
+    let disks = DiskPlan { root, work: Size::from_mib(64), work_uuid: [2; 16] };
+    let base =
+        BaseImage { path: "/b".into(), uuid: [3; 16], size: Size::from_mib(64), growable: true };
+    host.ensure_vm_disks(OP, VM, &disks, &base).await.unwrap();
     host.write_config(OP, VM, vec![1]).await.unwrap();
     host.ensure_run_dir(OP, VM).await.unwrap();
     host.lease(OP, VM).await.unwrap()

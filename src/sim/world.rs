@@ -51,8 +51,7 @@ impl World {
             };
             (kernel.digest, file)
         };
-        let disks =
-            |vm: &VmRecord| (vm.id, DiskPlan::for_vm(vm.id, vm.spec.disk, vm.spec.work_disk));
+        let disks = |vm: &VmRecord| (vm.id, DiskPlan::for_vm(vm.id, &vm.spec));
         Self {
             images: images.iter().map(image).collect(),
             kernels: kernels.iter().map(kernel).collect(),

@@ -6,8 +6,8 @@ use futures::future::join_all;
 
 use super::{Reserved, Store, StoreError, VmDraft};
 use crate::model::{
-    Code, Digest, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind, OpRecord, Outcome, Size,
-    VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
+    Code, Digest, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind, OpRecord, Outcome,
+    RootDisk, Size, VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
 };
 
 pub(super) fn image(name: &str, content: u8) -> ImageRecord {
@@ -51,6 +51,7 @@ pub(super) fn draft(n: u16, name: &str) -> VmDraft {
             nat: false,
             env: vec![],
             vmm: VmmChoice::Auto,
+            root: RootDisk::default(),
         },
         keys: VmKeys {
             host_private: "a".to_owned(),

@@ -7,14 +7,35 @@ use std::net::Ipv4Addr;
 
 use super::table::{BadValue, Row};
 use crate::model::{
-    Code, Digest, ExitReport, Failure, Name, OpId, ProcessIdentity, Size, TapName, VmHandles, VmId,
-    VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
+    Code, Digest, DiskBackend, ExitReport, Failure, Name, OpId, ProcessIdentity, RootDisk, Size,
+    TapName, VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
 };
 use crate::wire::codec::{Decode, Encode};
 
 #[derive(Encode, Decode)]
 pub(super) enum StoredVm {
+    /// Of VMs whose root is an overlay, which was all there was.
     V1(Box<VmV1>),
+    V2(Box<VmV2>),
+}
+
+#[derive(Encode, Decode)]
+pub(super) struct VmV2 {
+    vm: VmV1,
+    root: RootDiskV1,
+}
+
+#[derive(Encode, Decode)]
+struct RootDiskV1 {
+    backend: DiskBackendV1,
+    why: String,
+}
+
+#[derive(Clone, Copy, Encode, Decode)]
+enum DiskBackendV1 {
+    Reflink,
+    DmSnapshot,
+    Overlay,
 }
 
 #[derive(Encode, Decode)]
@@ -115,7 +136,8 @@ impl Row for VmHandles {
 
 impl From<VmRecord> for StoredVm {
     fn from(record: VmRecord) -> Self {
-        Self::V1(Box::new(VmV1 {
+        let root = record.spec.root.clone().into();
+        let vm = VmV1 {
             id: record.id.0,
             spec: record.spec.into(),
             state: record.state.into(),
@@ -126,7 +148,8 @@ impl From<VmRecord> for StoredVm {
             created_unix_ms: record.created_unix_ms,
             last_failure: record.last_failure.map(Into::into),
             last_exit: record.last_exit.map(|ExitReport { unix_ms, how }| ExitV1 { unix_ms, how }),
-        }))
+        };
+        Self::V2(Box::new(VmV2 { vm, root }))
     }
 }
 
@@ -134,10 +157,13 @@ impl TryFrom<StoredVm> for VmRecord {
     type Error = BadValue;
 
     fn try_from(stored: StoredVm) -> Result<Self, BadValue> {
-        let StoredVm::V1(vm) = stored;
+        let (vm, root) = match stored {
+            StoredVm::V1(vm) => (*vm, RootDisk::default()),
+            StoredVm::V2(row) => (row.vm, row.root.into()),
+        };
         Ok(Self {
             id: VmId(vm.id),
-            spec: vm.spec.try_into()?,
+            spec: VmSpec { root, ..vm.spec.try_into()? },
             state: vm.state.into(),
             address: Ipv4Addr::from(vm.address),
             image: Digest(vm.image),
@@ -190,7 +216,30 @@ impl TryFrom<SpecV1> for VmSpec {
                 VmmV1::Qemu => VmmChoice::Qemu,
                 VmmV1::Firecracker => VmmChoice::Firecracker,
             },
+            root: RootDisk::default(), // it lies beside the specification
         })
+    }
+}
+
+impl From<RootDisk> for RootDiskV1 {
+    fn from(root: RootDisk) -> Self {
+        let backend = match root.backend {
+            DiskBackend::Reflink => DiskBackendV1::Reflink,
+            DiskBackend::DmSnapshot => DiskBackendV1::DmSnapshot,
+            DiskBackend::Overlay => DiskBackendV1::Overlay,
+        };
+        Self { backend, why: root.why }
+    }
+}
+
+impl From<RootDiskV1> for RootDisk {
+    fn from(stored: RootDiskV1) -> Self {
+        let backend = match stored.backend {
+            DiskBackendV1::Reflink => DiskBackend::Reflink,
+            DiskBackendV1::DmSnapshot => DiskBackend::DmSnapshot,
+            DiskBackendV1::Overlay => DiskBackend::Overlay,
+        };
+        Self { backend, why: stored.why }
     }
 }
 

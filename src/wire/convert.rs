@@ -1,13 +1,13 @@
 //! From the model to what crosses the socket. The model stays free to change; these shapes do not.
 
 use super::reply::{
-    BusyInfo, DevicesInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo, ImageInfo, KernelInfo,
-    OpInfo, StepInfo, VmInfo,
+    BusyInfo, DevicesInfo, DiskInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo, ImageInfo,
+    KernelInfo, OpInfo, StepInfo, VmInfo,
 };
-use super::request::Vmm;
+use super::request::{self, Vmm};
 use crate::model::{
-    DeviceCounters, Event, EventKind, Failure, ImageRecord, KernelRecord, OpRecord, Outcome,
-    StepStatus, StepTiming, VmView, VmmChoice,
+    DeviceCounters, DiskBackend, DiskChoice, Event, EventKind, Failure, ImageRecord, KernelRecord,
+    OpRecord, Outcome, StepStatus, StepTiming, VmView, VmmChoice,
 };
 
 impl From<&Failure> for FailureInfo {
@@ -29,6 +29,30 @@ impl From<Vmm> for VmmChoice {
             Vmm::Auto => Self::Auto,
             Vmm::Qemu => Self::Qemu,
             Vmm::Firecracker => Self::Firecracker,
+        }
+    }
+}
+
+impl From<request::DiskBackend> for DiskChoice {
+    fn from(disk: request::DiskBackend) -> Self {
+        match disk {
+            request::DiskBackend::Auto => Self::Auto,
+            request::DiskBackend::Reflink => Self::Only(DiskBackend::Reflink),
+            request::DiskBackend::DmSnapshot => Self::Only(DiskBackend::DmSnapshot),
+            request::DiskBackend::Overlay => Self::Only(DiskBackend::Overlay),
+        }
+    }
+}
+
+impl From<&VmView> for DiskInfo {
+    fn from(view: &VmView) -> Self {
+        let root = &view.record.spec.root;
+        Self {
+            backend: root.backend.to_string(),
+            why: root.why.clone(),
+            used_bytes: None,
+            limit_bytes: None,
+            paused: None,
         }
     }
 }

@@ -42,6 +42,7 @@ pub enum Answer {
         socket: String,
     },
     Stats(Vec<StatsInfo>),
+    Disk(Box<DiskInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -152,6 +153,19 @@ pub struct DevicesInfo {
     pub disk_flushes: u64,
     pub vsock_in_bytes: u64,
     pub vsock_out_bytes: u64,
+}
+
+/// A VM's root disk.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct DiskInfo {
+    pub backend: String,
+    /// Why that one.
+    pub why: String,
+    /// What the guest's changes take and may take, where that is watched.
+    pub used_bytes: Option<u64>,
+    pub limit_bytes: Option<u64>,
+    /// Why it is paused.
+    pub paused: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]

@@ -102,6 +102,15 @@ pub enum Request {
     Stats {
         vms: Vec<String>,
     },
+    /// As `CreateVm`, with a word on how its root disk is made.
+    CreateVmOn {
+        create: CreateVm,
+        disk: DiskBackend,
+    },
+    /// How a VM's root disk is made, and how it does.
+    ShowDisk {
+        vm: String,
+    },
 }
 
 /// Whatever is not given comes from the daemon's configuration.
@@ -127,6 +136,15 @@ pub enum Vmm {
     Auto,
     Qemu,
     Firecracker,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub enum DiskBackend {
+    #[default]
+    Auto,
+    Reflink,
+    DmSnapshot,
+    Overlay,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -15,6 +15,14 @@ nix::ioctl_write_ptr!(
     u64
 );
 
+/// Whether the disk is larger than the file system on it.
+pub(super) fn is_needed(disk: &Disk) -> bool {
+    let Content::Ext4 { blocks, block_bytes, .. } = disk.content else {
+        return false;
+    };
+    blocks_to_reach(disk.bytes, blocks, block_bytes).is_some()
+}
+
 /// A file system that cannot grow is still good: the reason is logged and the boot goes on.
 pub(super) fn to_device_size(disk: &Disk, mounted_at: &Path) {
     let Content::Ext4 { blocks, block_bytes, .. } = disk.content else {

@@ -11,13 +11,15 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::logs;
 use super::superblock::Superblock;
 use super::template::{self, Templates};
+use super::{logs, reflink};
 use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
 use crate::host::vmm::firecracker::metrics;
-use crate::model::{Code, DiskUsage, OpId, Size, VmId};
-use crate::ports::{DiskHost, DiskPlan, HostError, LogKind, PortFuture, VmPaths};
+use crate::model::{Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, Size, VmId};
+use crate::ports::{
+    BaseImage, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
+};
 
 #[derive(Clone, Debug)]
 pub struct LocalDisks {
@@ -44,19 +46,64 @@ impl LocalDisks {
         VmPaths::new(&self.vms, &self.run, vm)
     }
 
-    fn make_disks(&self, vm: VmId, plan: &DiskPlan) -> Result<(), HostError> {
+    /// Tries what can be tried: the first that this host has and the image bears.
+    fn choose_root(&self, choice: DiskChoice, base: &BaseImage) -> Result<RootDisk, HostError> {
+        let state = || self.vms.display().to_string();
+        let reflink = || -> Result<Result<(), String>, HostError> {
+            let tried = reflink::probe(&self.vms)
+                .map_err(|error| HostError::io("try to clone a file in", state(), error))?;
+            let old = "the image is of a format that has no journal; import it again";
+            Ok(tried
+                .map_err(str::to_owned)
+                .and_then(|()| if base.growable { Ok(()) } else { Err(old.to_owned()) }))
+        };
+        let settled = |backend, why: String| Ok(RootDisk { backend, why });
+        let refused = |backend: DiskBackend, why: String| {
+            Err(HostError::new(Code::Refused, "make a root disk by", backend.as_str())
+                .because(why)
+                .hint("`--disk auto` takes what this host has"))
+        };
+        match choice {
+            DiskChoice::Only(DiskBackend::Overlay) => {
+                settled(DiskBackend::Overlay, "asked for".to_owned())
+            }
+            DiskChoice::Only(DiskBackend::DmSnapshot) => {
+                refused(DiskBackend::DmSnapshot, "it is not there yet".to_owned())
+            }
+            DiskChoice::Only(DiskBackend::Reflink) => match reflink()? {
+                Ok(()) => settled(DiskBackend::Reflink, "asked for".to_owned()),
+                Err(why) => refused(DiskBackend::Reflink, why),
+            },
+            DiskChoice::Auto => match reflink()? {
+                Ok(()) => settled(DiskBackend::Reflink, "blocks are shared with the image".into()),
+                Err(why) => settled(DiskBackend::Overlay, format!("no reflink: {why}")),
+            },
+        }
+    }
+
+    fn make_disks(&self, vm: VmId, plan: &DiskPlan, base: &BaseImage) -> Result<(), HostError> {
         let paths = self.paths_of(vm);
         ensure_private_dir(&paths.dir)?;
         remove_stale(&paths.dir)
             .map_err(|error| HostError::io("clean", paths.dir.display().to_string(), error))?;
         let mut drafts = vec![];
-        for (path, size, uuid) in [
-            (paths.overlay(), plan.overlay, plan.overlay_uuid),
-            (paths.work(), plan.work, plan.work_uuid),
-        ] {
-            if !is_sound(&path, uuid)? {
-                drafts.push(self.templates.draft(&path, size, uuid)?);
+        match plan.root {
+            RootPlan::Overlay { size, uuid } => {
+                let overlay = paths.overlay();
+                if !is_sound(&overlay, uuid)? {
+                    drafts.push(self.templates.draft(&overlay, size, uuid)?);
+                }
             }
+            RootPlan::Reflink { room } => {
+                let root = paths.root();
+                if !is_sound(&root, base.uuid)? {
+                    drafts.push(reflink::draft(&root, base, room)?);
+                }
+            }
+        }
+        let work = paths.work();
+        if !is_sound(&work, plan.work_uuid)? {
+            drafts.push(self.templates.draft(&work, plan.work, plan.work_uuid)?);
         }
         template::publish(&drafts)
     }
@@ -167,10 +214,27 @@ impl DiskHost for LocalDisks {
         self.paths_of(vm)
     }
 
-    fn ensure_vm_disks<'a>(&'a self, op: OpId, vm: VmId, plan: &'a DiskPlan) -> PortFuture<'a, ()> {
-        let (this, plan) = (self.clone(), plan.clone());
+    fn choose<'a>(
+        &'a self,
+        op: OpId,
+        choice: DiskChoice,
+        base: &'a BaseImage,
+    ) -> PortFuture<'a, RootDisk> {
+        let (this, base) = (self.clone(), base.clone());
+        tracing::debug!(op_id = %op, ?choice, "choosing a disk back end");
+        Box::pin(blocking("choose a disk back end", move || this.choose_root(choice, &base)))
+    }
+
+    fn ensure_vm_disks<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        base: &'a BaseImage,
+    ) -> PortFuture<'a, ()> {
+        let (this, plan, base) = (self.clone(), plan.clone(), base.clone());
         tracing::debug!(op_id = %op, vm_id = %vm, "ensuring disks");
-        Box::pin(blocking("make disks", move || this.make_disks(vm, &plan)))
+        Box::pin(blocking("make disks", move || this.make_disks(vm, &plan, &base)))
     }
 
     fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {

@@ -19,8 +19,20 @@ fn rig() -> Rig {
     Rig { dir, disks }
 }
 
+fn tagged(vm: VmId, tag: u8) -> [u8; 16] {
+    let mut uuid = vm.0;
+    uuid[15] ^= tag;
+    uuid
+}
+
+/// Of VMs whose root is an overlay nothing is asked of it.
+fn base() -> BaseImage {
+    BaseImage { path: "/none".into(), uuid: [5; 16], size: Size::from_mib(64), growable: true }
+}
+
 fn plan(vm: VmId) -> DiskPlan {
-    DiskPlan::for_vm(vm, Size::from_mib(8192), Size::from_mib(64))
+    let root = RootPlan::Overlay { size: Size::from_mib(8192), uuid: tagged(vm, 1) };
+    DiskPlan { root, work: Size::from_mib(64), work_uuid: tagged(vm, 2) }
 }
 
 #[allow(clippy::disallowed_methods, reason = "tests ask e2fsprogs")]
@@ -33,15 +45,15 @@ fn e2fsck_is_clean(path: &Path) {
 async fn disks_are_sound_sparse_and_made_once() {
     let rig = rig();
     let (one, two) = (VmId([1; 16]), VmId([2; 16]));
-    rig.disks.ensure_vm_disks(OP, one, &plan(one)).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base()).await.unwrap();
     let start = Instant::now();
-    rig.disks.ensure_vm_disks(OP, two, &plan(two)).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, two, &plan(two), &base()).await.unwrap();
     // Milliseconds; the bound only catches a copy that is not sparse.
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     for vm in [one, two] {
         let (paths, plan) = (rig.disks.paths(vm), plan(vm));
         for (path, uuid, size) in [
-            (paths.overlay(), plan.overlay_uuid, plan.overlay),
+            (paths.overlay(), tagged(vm, 1), Size::from_mib(8192)),
             (paths.work(), plan.work_uuid, plan.work),
         ] {
             e2fsck_is_clean(&path);
@@ -57,7 +69,7 @@ async fn disks_are_sound_sparse_and_made_once() {
     // A disk that is there is left alone.
     let overlay = rig.disks.paths(one).overlay();
     let before = fs::metadata(&overlay).unwrap();
-    rig.disks.ensure_vm_disks(OP, one, &plan(one)).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base()).await.unwrap();
     let after = fs::metadata(&overlay).unwrap();
     assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
     assert_eq!(rig.disks.list().await.unwrap(), [one, two]);
@@ -73,7 +85,7 @@ async fn many_at_once_share_templates() {
         let disks = rig.disks.clone();
         async move {
             let vm = VmId([n / 2; 16]);
-            disks.ensure_vm_disks(OP, vm, &plan(vm)).await
+            disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await
         }
     });
     futures::future::try_join_all(all).await.unwrap();
@@ -88,14 +100,14 @@ async fn many_at_once_share_templates() {
 async fn a_damaged_disk_is_named_and_kept() {
     let rig = rig();
     let vm = VmId([1; 16]);
-    rig.disks.ensure_vm_disks(OP, vm, &plan(vm)).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap();
     let overlay = rig.disks.paths(vm).overlay();
     File::options().write(true).open(&overlay).unwrap().set_len(1 << 20).unwrap();
-    let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm)).await.unwrap_err();
+    let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap_err();
     assert_eq!(error.code, Code::Corrupt);
     assert!(error.object.contains("overlay.ext4"));
     fs::write(&overlay, "").unwrap();
-    let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm)).await.unwrap_err();
+    let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap_err();
     assert_eq!(error.code, Code::Corrupt);
     assert!(overlay.exists());
 }
@@ -109,7 +121,7 @@ async fn a_link_in_place_of_a_vm_is_refused_and_not_followed() {
     fs::write(elsewhere.join("precious"), "").unwrap();
     std::os::unix::fs::symlink(&elsewhere, rig.disks.paths(vm).dir).unwrap();
     for result in [
-        rig.disks.ensure_vm_disks(OP, vm, &plan(vm)).await,
+        rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await,
         rig.disks.write_config(OP, vm, vec![1]).await,
         rig.disks.remove_vm(OP, vm).await,
     ] {
@@ -125,7 +137,7 @@ async fn leftovers_of_a_crash_go() {
     let dir = rig.disks.paths(vm).dir;
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join(".tmp-1-0-overlay.ext4"), "half").unwrap();
-    rig.disks.ensure_vm_disks(OP, vm, &plan(vm)).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap();
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
 }
 
@@ -162,8 +174,107 @@ async fn a_run_directory_starts_empty() {
 async fn a_disk_that_is_too_small_is_refused_and_free_space_is_known() {
     let rig = rig();
     let vm = VmId([1; 16]);
-    let tiny = DiskPlan::for_vm(vm, Size::from_mib(1), Size::from_mib(64));
-    let error = rig.disks.ensure_vm_disks(OP, vm, &tiny).await.unwrap_err();
+    let root = RootPlan::Overlay { size: Size::from_mib(1), uuid: tagged(vm, 1) };
+    let tiny = DiskPlan { root, ..plan(vm) };
+    let error = rig.disks.ensure_vm_disks(OP, vm, &tiny, &base()).await.unwrap_err();
     assert_eq!(error.code, Code::Invalid);
     assert!(rig.disks.free().await.unwrap() > Size::from_mib(1));
+}
+
+/// A file system that can share blocks, as long as the value lives. `None`, with a line that says
+/// so: none can be mounted here.
+struct Xfs(tempfile::TempDir);
+
+impl Xfs {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "truncate -s 3G $1/xfs && mkfs.xfs -q -m reflink=1 $1/xfs && mkdir $1/at \
+                      && mount -o loop $1/xfs $1/at";
+        let made = sh(script, dir.path());
+        if !made.status.success() {
+            println!("skipped: no xfs: {}", String::from_utf8_lossy(&made.stderr));
+            return None;
+        }
+        Some(Self(dir))
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("at")
+    }
+
+    /// Bytes in use, as the file system counts them.
+    fn used(&self) -> u64 {
+        rustix::fs::syncfs(File::open(self.path()).unwrap()).unwrap();
+        let stat = rustix::fs::statvfs(&self.path()).unwrap();
+        (stat.f_blocks - stat.f_bfree) * stat.f_frsize
+    }
+}
+
+impl Drop for Xfs {
+    fn drop(&mut self) {
+        sh("umount $1/at", self.0.path());
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "tests use the host's programs")]
+fn sh(script: &str, dir: &Path) -> std::process::Output {
+    let path = crate::host::files::SYSTEM_PATH;
+    Command::new("sh").env("PATH", path).args(["-c", script, "sh"]).arg(dir).output().unwrap()
+}
+
+#[tokio::test]
+async fn a_clone_of_a_large_image_costs_nothing() {
+    let Some(xfs) = Xfs::mount() else { return };
+    let disks = LocalDisks::new(&xfs.path().join("state"), &xfs.path().join("run")).unwrap();
+    let image = xfs.path().join("image.ext4");
+    let made = sh(
+        "head -c 300M /dev/zero | tr '\\0' x > $1/fill && truncate -s 2G $1/image.ext4 \
+         && mke2fs -q -F -t ext4 -O ^metadata_csum $1/image.ext4 && mkdir $1/m \
+         && mount -o loop $1/image.ext4 $1/m && mv $1/fill $1/m/ && umount $1/m",
+        &xfs.path(),
+    );
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let uuid = Superblock::read(&File::open(&image).unwrap()).unwrap().uuid();
+    let size = Size::from_mib(2048);
+    let base = BaseImage { path: image, uuid, size, growable: true };
+    let auto = disks.choose(OP, DiskChoice::Auto, &base).await.unwrap();
+    assert_eq!(auto.backend, DiskBackend::Reflink);
+    let plan = |vm| DiskPlan {
+        root: RootPlan::Reflink { room: Size::from_mib(8192) },
+        work: Size::from_mib(8192),
+        work_uuid: tagged(vm, 2),
+    };
+    // The first one has the template of its work disk to make.
+    disks.ensure_vm_disks(OP, VmId([1; 16]), &plan(VmId([1; 16])), &base).await.unwrap();
+    let before = xfs.used();
+    let vm = VmId([2; 16]);
+    disks.ensure_vm_disks(OP, vm, &plan(vm), &base).await.unwrap();
+    disks.write_config(OP, vm, vec![1; 64 << 10]).await.unwrap();
+    let took = xfs.used() - before;
+    assert!(took < 1 << 20, "{took} bytes");
+    println!("a VM of a 2 GiB image takes {took} bytes");
+    let root = disks.paths(vm).root();
+    assert_eq!(fs::metadata(&root).unwrap().len(), 10 << 30);
+    let inode = fs::metadata(&root).unwrap().ino();
+    disks.ensure_vm_disks(OP, vm, &plan(vm), &base).await.unwrap();
+    assert_eq!(fs::metadata(&root).unwrap().ino(), inode, "what is there is left alone");
+    e2fsck_is_clean(&root);
+    // One that was made before images had journals is not written to.
+    let old = BaseImage { growable: false, ..base };
+    let chosen = disks.choose(OP, DiskChoice::Auto, &old).await.unwrap();
+    assert_eq!(chosen.backend, DiskBackend::Overlay);
+    let only = DiskChoice::Only(DiskBackend::Reflink);
+    assert_eq!(disks.choose(OP, only, &old).await.unwrap_err().code, Code::Refused);
+    assert_eq!(fs::read_dir(xfs.path().join("state/vms")).unwrap().count(), 2, "no probe is left");
+}
+
+#[tokio::test]
+async fn where_blocks_cannot_be_shared_that_is_said() {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let disks = LocalDisks::new(&dir.path().join("state"), &dir.path().join("run")).unwrap();
+    let auto = disks.choose(OP, DiskChoice::Auto, &base()).await.unwrap();
+    assert_eq!(auto.backend, DiskBackend::Overlay);
+    assert!(auto.why.contains("cannot share blocks"), "{auto:?}");
+    let only = DiskChoice::Only(DiskBackend::Reflink);
+    assert_eq!(disks.choose(OP, only, &base()).await.unwrap_err().code, Code::Refused);
 }

@@ -2,6 +2,7 @@
 
 mod local;
 mod logs;
+mod reflink;
 mod sparse;
 mod superblock;
 mod template;

@@ -55,7 +55,7 @@ impl Templates {
         Superblock::read(&copy)
             .and_then(|superblock| superblock.change_uuid(&copy, uuid))
             .map_err(|error| HostError::new(Code::Host, "make disk", named()).because(error))?;
-        Ok(Draft { target: target.to_owned(), temp, file: copy })
+        Ok(Draft::new(target, temp, copy))
     }
 
     fn ensure(&self, size: Size) -> Result<File, HostError> {
@@ -132,6 +132,10 @@ pub(super) fn publish(drafts: &[Draft]) -> Result<(), HostError> {
 }
 
 impl Draft {
+    pub(super) fn new(target: &Path, temp: TempFile, file: File) -> Self {
+        Self { target: target.to_owned(), temp, file }
+    }
+
     fn failed(&self, error: io::Error) -> HostError {
         HostError::io("make disk", self.target.display().to_string(), error)
     }

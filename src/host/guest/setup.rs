@@ -4,7 +4,7 @@ use banger_agent::contract::config::{Control, GuestConfig, NetConfig, RootLayout
 use banger_agent::contract::{control, drive};
 
 use crate::model::{Code, OpId, VmmKind};
-use crate::ports::{GuestSetup, HostError};
+use crate::ports::{GuestSetup, HostError, RootPlan};
 
 /// Where the guest's SSH server listens.
 pub const SSH_PORT: u16 = 22;
@@ -38,7 +38,12 @@ fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
         }),
         authorized_keys: vec![record.keys.client_public.clone()],
         host_key: record.keys.host_private.clone(),
-        root: RootLayout::Overlay { base: *base_uuid, overlay: disks.overlay_uuid },
+        root: match disks.root {
+            RootPlan::Overlay { uuid, .. } => {
+                RootLayout::Overlay { base: *base_uuid, overlay: uuid }
+            }
+            RootPlan::Reflink { .. } => RootLayout::Plain { disk: *base_uuid },
+        },
         work: Some(disks.work_uuid),
         env: record.spec.env.clone(),
         op_id: op.0,
@@ -62,10 +67,16 @@ mod tests {
 
     use super::super::make_keys;
     use super::*;
-    use crate::model::{Digest, Name, Size, VmId, VmRecord, VmSpec, VmState, VmmChoice};
+    use crate::model::{
+        Digest, DiskBackend, Name, RootDisk, Size, VmId, VmRecord, VmSpec, VmState, VmmChoice,
+    };
     use crate::ports::DiskPlan;
 
     fn setup(env: Vec<(String, String)>) -> GuestSetup {
+        setup_on(DiskBackend::Overlay, env)
+    }
+
+    fn setup_on(backend: DiskBackend, env: Vec<(String, String)>) -> GuestSetup {
         let id = VmId([9; 16]);
         let (disk, work_disk) = (Size::from_mib(64), Size::from_mib(32));
         let spec = VmSpec {
@@ -79,7 +90,9 @@ mod tests {
             nat: false,
             env,
             vmm: VmmChoice::Auto,
+            root: RootDisk { backend, why: String::new() },
         };
+        let disks = DiskPlan::for_vm(id, &spec);
         let record = VmRecord {
             id,
             spec,
@@ -97,7 +110,7 @@ mod tests {
             subnet: "172.16.0.0/24".parse().unwrap(),
             dns: vec![Ipv4Addr::new(1, 1, 1, 1)],
             base_uuid: [5; 16],
-            disks: DiskPlan::for_vm(id, disk, work_disk),
+            disks,
             vmm: VmmKind::Qemu,
         }
     }
@@ -117,7 +130,8 @@ mod tests {
         assert_eq!(config.authorized_keys, std::slice::from_ref(&setup.record.keys.client_public));
         assert_eq!(config.host_key, setup.record.keys.host_private);
         let disks = &setup.disks;
-        let root = RootLayout::Overlay { base: [5; 16], overlay: disks.overlay_uuid };
+        let RootPlan::Overlay { uuid: overlay, .. } = disks.root else { panic!("{disks:?}") };
+        let root = RootLayout::Overlay { base: [5; 16], overlay };
         assert_eq!((config.root, config.work), (root, Some(disks.work_uuid)));
     }
 
@@ -130,6 +144,13 @@ mod tests {
             let bytes = config_drive(OpId([3; 16]), &setup).unwrap();
             assert_eq!(drive::decode(&bytes).unwrap().control, control);
         }
+    }
+
+    #[test]
+    fn a_clone_of_the_image_is_found_by_the_images_uuid() {
+        let setup = setup_on(DiskBackend::Reflink, vec![]);
+        let config = guest_config(OpId([3; 16]), &setup);
+        assert_eq!(config.root, RootLayout::Plain { disk: [5; 16] });
     }
 
     #[test]

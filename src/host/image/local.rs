@@ -20,8 +20,8 @@ use crate::host::files::blocking;
 use crate::host::memory::give_back;
 use crate::model::{Code, Digest, OpId, Size};
 use crate::ports::{
-    BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, PortFuture,
-    ProgressSink,
+    BaseImage, BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe,
+    PortFuture, ProgressSink,
 };
 
 #[derive(Clone, Debug)]
@@ -231,6 +231,12 @@ impl ImageHost for LocalImages {
             give_back();
             made
         })
+    }
+
+    fn base(&self, op: OpId, image: Digest) -> PortFuture<'_, BaseImage> {
+        let shelf = self.shelf.clone();
+        tracing::debug!(op_id = %op, %image, "checking image");
+        Box::pin(blocking("check image", move || shelf.base(image)))
     }
 
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {

@@ -396,7 +396,7 @@ async fn a_kernel_and_its_boot_files() {
 
     let image = rig.import(&finish(root())).await.unwrap();
     let files = rig.images.boot_files(OP, image.digest, made.digest).await.unwrap();
-    assert_eq!(files.base_uuid, image.uuid);
+    assert_eq!(files.base.uuid, image.uuid);
     assert_eq!(uuid_of(image.digest), image.uuid);
     let initrd = fs::read(&files.initrd).unwrap();
     assert!(initrd.starts_with(b"070701"));
@@ -423,8 +423,8 @@ async fn a_kernel_and_its_boot_files() {
     // Importing it again repairs it.
     rig.images.make_kernel(OP, &recipe, quiet(), &cancel).await.unwrap();
     rig.images.boot_files(OP, image.digest, made.digest).await.unwrap();
-    let size = fs::metadata(&files.base).unwrap().len();
-    let base = broken(&files.base);
+    let size = fs::metadata(&files.base.path).unwrap().len();
+    let base = broken(&files.base.path);
     base.set_len(4096 * 10).unwrap();
     let error = rig.images.boot_files(OP, image.digest, made.digest).await.unwrap_err();
     assert!(error.code == Code::Corrupt && error.object.ends_with(".ext4"), "{error:?}");

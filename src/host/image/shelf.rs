@@ -15,13 +15,13 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::cpio::Cpio;
-use super::ext4::{Built, digest_of, uuid_of};
+use super::ext4::{Built, digest_of, is_growable, uuid_of};
 use super::kernel::Prepared;
 use super::workdir::{self, WorkDir};
 use crate::host::disk::Superblock;
 use crate::host::files::{TempFile, ensure_private_dir, gone, is_stale_temp, sync_parent};
 use crate::model::{Code, Digest, Size};
-use crate::ports::{BootFiles, HostError, KernelFile};
+use crate::ports::{BaseImage, BootFiles, HostError, KernelFile};
 
 #[derive(Debug)]
 pub(super) struct Shelf {
@@ -154,12 +154,23 @@ impl Shelf {
         Ok(removed)
     }
 
-    pub(super) fn boot_files(&self, image: Digest, kernel: Digest) -> Result<BootFiles, HostError> {
+    pub(super) fn base(&self, image: Digest) -> Result<BaseImage, HostError> {
         self.check_image(image)?;
+        let path = self.image(image);
+        let look = || -> io::Result<(u64, bool)> {
+            let file = File::open(&path)?;
+            Ok((file.metadata()?.len(), is_growable(&file)?))
+        };
+        let (bytes, growable) =
+            look().map_err(|error| HostError::io("look at", path.display().to_string(), error))?;
+        Ok(BaseImage { path, uuid: uuid_of(image), size: Size::from_bytes(bytes), growable })
+    }
+
+    pub(super) fn boot_files(&self, image: Digest, kernel: Digest) -> Result<BootFiles, HostError> {
+        let base = self.base(image)?;
         self.check_kernel(kernel)?;
         Ok(BootFiles {
-            base: self.image(image),
-            base_uuid: uuid_of(image),
+            base,
             kernel: self.kernel(kernel).join(VMLINUX),
             initrd: self.initrd(kernel)?,
         })

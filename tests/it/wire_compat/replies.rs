@@ -1,14 +1,17 @@
 //! Samples of every reply.
 
 use banger::wire::reply::{
-    Answer, BusyInfo, CheckInfo, DevicesInfo, EndpointInfo, EventInfo, EventKindInfo, ExitInfo,
-    FailureInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo, StatusInfo, StepInfo, VmInfo,
+    Answer, BusyInfo, CheckInfo, DevicesInfo, DiskInfo, EndpointInfo, EventInfo, EventKindInfo,
+    ExitInfo, FailureInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo, StatusInfo, StepInfo,
+    VmInfo,
 };
 
 use super::{check, every};
 
 every!(reply: Reply { Accepted Event Bytes Part Done Failed });
-every!(answer: Answer { Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats });
+every!(answer: Answer {
+    Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk
+});
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
     ActorQuarantined Progress Missed Note
@@ -197,6 +200,13 @@ fn answers() {
         Answer::Ended { op: Box::new(op()), vm: Some(Box::new(vm())) },
         Answer::Lane { socket: s("/run/b/lane.sock") },
         Answer::Stats(vec![stats()]),
+        Answer::Disk(Box::new(DiskInfo {
+            backend: s("dm-snapshot"),
+            why: s("asked for"),
+            used_bytes: Some(90),
+            limit_bytes: Some(100),
+            paused: Some(s("nearly full")),
+        })),
     ];
     check("answer", answer::ALL, answer::name, &samples);
 }

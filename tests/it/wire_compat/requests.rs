@@ -1,7 +1,7 @@
 //! Samples of every request.
 
 use banger::wire::request::{
-    CreateVm, Envelope, ImageSource, KernelSource, LogSource, Logs, Request, Vmm,
+    CreateVm, DiskBackend, Envelope, ImageSource, KernelSource, LogSource, Logs, Request, Vmm,
 };
 
 use super::{check, every};
@@ -9,8 +9,9 @@ use super::{check, every};
 every!(request: Request {
     Ping Status Doctor CreateVm StartVm StopVm KillVm RestartVm DeleteVm ListVms ShowVm Endpoint
     Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
-    ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats
+    ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
 });
+every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(vmm: Vmm { Auto Qemu Firecracker });
 every!(log_source: LogSource { Serial Vmm });
 every!(image_source: ImageSource { Tar Directory });
@@ -40,7 +41,7 @@ fn requests() {
         Request::Ping,
         Request::Status,
         Request::Doctor,
-        Request::CreateVm(create),
+        Request::CreateVm(create.clone()),
         Request::StartVm { vm: s("web") },
         Request::StopVm { vm: s("web"), grace_ms: Some(20_000) },
         Request::KillVm { vm: s("web"), signal: 9 },
@@ -71,6 +72,8 @@ fn requests() {
         Request::Events { since: 7, follow: true },
         Request::Lane { vm: s("web") },
         Request::Stats { vms: vec![s("web"), s("db")] },
+        Request::CreateVmOn { create, disk: DiskBackend::DmSnapshot },
+        Request::ShowDisk { vm: s("web") },
     ];
     check("request", request::ALL, request::name, &samples);
 }
@@ -78,6 +81,9 @@ fn requests() {
 #[test]
 fn parts_of_requests() {
     check("vmm", vmm::ALL, vmm::name, &[Vmm::Auto, Vmm::Qemu, Vmm::Firecracker]);
+    let backends =
+        [DiskBackend::Auto, DiskBackend::Reflink, DiskBackend::DmSnapshot, DiskBackend::Overlay];
+    check("disk", disk::ALL, disk::name, &backends);
     let sources = [LogSource::Serial, LogSource::Vmm];
     check("log-source", log_source::ALL, log_source::name, &sources);
     let sources = [

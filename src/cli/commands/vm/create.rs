@@ -8,7 +8,6 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::operation::{self, OnInterrupt};
 use crate::cli::ui::progress::Progress;
-use crate::wire::request::Request;
 
 const AFTER: &str = "\
 Examples:
@@ -33,13 +32,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    let create = args.spec.request(!args.no_start)?;
-    let op = app.op(create.name.as_deref())?;
+    let op = app.op(args.spec.name())?;
+    let request = args.spec.request(!args.no_start)?;
     let began = Instant::now();
     let mut client = app.client().await?;
     let board = Progress::new(&app.out);
     let mut track = board.track(None);
-    let request = Request::CreateVm(create);
     let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Cancel).await?;
     drop(track);
     let Some(vm) = ended.vm else {

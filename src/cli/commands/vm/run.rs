@@ -20,7 +20,7 @@ use crate::cli::operation::{self, Broken, OnInterrupt};
 use crate::cli::ui::progress::Progress;
 use crate::model::OpId;
 use crate::wire::reply::VmInfo;
-use crate::wire::request::{CreateVm, Request};
+use crate::wire::request::Request;
 
 const AFTER: &str = "\
 Examples:
@@ -62,11 +62,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     if let Some(path) = args.path {
         return Err(no_workspaces(&path));
     }
+    let op = app.op(args.spec.name())?;
     let create = args.spec.request(true)?;
-    let op = app.op(create.name.as_deref())?;
     let began = Instant::now();
     let mut client = app.client().await?;
-    let vm = boot(app, &mut client, op, create).await?;
+    let vm = boot(app, &mut client, op, &create).await?;
     if args.detach {
         spec::announce(app, &vm, began);
         app.out.line(&vm.name)?;
@@ -111,12 +111,11 @@ async fn boot(
     app: &App,
     client: &mut Client,
     op: OpId,
-    create: CreateVm,
+    create: &Request,
 ) -> Result<VmInfo, CliError> {
     let board = Progress::new(&app.out);
     let mut track = board.track(None);
-    let request = Request::CreateVm(create);
-    let booted = operation::run(client, op, &request, &mut track, OnInterrupt::Cancel).await;
+    let booted = operation::run(client, op, create, &mut track, OnInterrupt::Cancel).await;
     drop(track);
     match booted {
         Ok(ended) => match ended.vm {

@@ -1,11 +1,13 @@
 //! `banger vm show`.
 
 use clap_complete::ArgValueCandidates;
+use serde::Serialize;
 
 use crate::cli::app::App;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::wire::reply::{DiskInfo, VmInfo};
 
 const AFTER: &str = "\
 Examples:
@@ -28,6 +30,15 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(Some(&args.vm))?;
     let mut client = app.client().await?;
     let vm = client.vm(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
-    app.out.json(&vm)?;
+    // A daemon of before does not know of it.
+    let disk = client.disk(op, &args.vm).await.ok();
+    app.out.json(&Shown { vm: &vm, disk })?;
     Ok(Exit::Ok)
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    vm: &'a VmInfo,
+    disk: Option<DiskInfo>,
 }

@@ -11,7 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::ui::text;
 use crate::model::Size;
 use crate::wire::reply::VmInfo;
-use crate::wire::request::{CreateVm, Vmm};
+use crate::wire::request::{CreateVm, DiskBackend, Request, Vmm};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "The VM")]
@@ -57,6 +57,21 @@ pub(crate) struct SpecArgs {
     /// Program that runs the VM
     #[arg(long, value_enum, value_name = "VMM", default_value = "auto")]
     vmm: VmmArg,
+    /// How its root disk is made from the image
+    #[arg(long, value_enum, value_name = "BACKEND", default_value = "auto")]
+    disk: DiskArg,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum DiskArg {
+    /// The first of the following that the host has
+    Auto,
+    /// Shares the image's blocks (xfs, btrfs)
+    Reflink,
+    /// A device-mapper snapshot of the image
+    DmSnapshot,
+    /// The guest lays a disk of its own over the image
+    Overlay,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -67,8 +82,18 @@ enum VmmArg {
 }
 
 impl SpecArgs {
-    pub(crate) fn request(self, start: bool) -> Result<CreateVm, CliError> {
-        Ok(CreateVm {
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    pub(crate) fn request(self, start: bool) -> Result<Request, CliError> {
+        let disk = match self.disk {
+            DiskArg::Auto => DiskBackend::Auto,
+            DiskArg::Reflink => DiskBackend::Reflink,
+            DiskArg::DmSnapshot => DiskBackend::DmSnapshot,
+            DiskArg::Overlay => DiskBackend::Overlay,
+        };
+        let create = CreateVm {
             name: self.name,
             image: self.image,
             kernel: self.kernel,
@@ -84,6 +109,10 @@ impl SpecArgs {
                 VmmArg::Firecracker => Vmm::Firecracker,
             },
             start,
+        };
+        Ok(match disk {
+            DiskBackend::Auto => Request::CreateVm(create),
+            disk => Request::CreateVmOn { create, disk },
         })
     }
 }

@@ -10,9 +10,7 @@ use super::blocks::{Blocks, Run};
 use super::header::{Count, Header};
 use super::inode::{self, DirBlocks, Outside};
 use super::journal;
-use super::layout::{
-    BLOCK, BLOCK_LEN, FIRST_INODE, Geometry, INODE, JOURNAL_INODE, PER_GROUP,
-};
+use super::layout::{BLOCK, BLOCK_LEN, FIRST_INODE, Geometry, INODE, JOURNAL_INODE, PER_GROUP};
 use super::tree::{Kind, Meta, Node, Refusal, Special, Tree};
 use super::verify::uuid_of;
 use super::xattr::{self, Encoded};
@@ -173,7 +171,8 @@ impl Builder {
             .ok_or(BuildError::TooLarge)?;
         let inodes = Inodes { last: inodes, journal, outside, inline };
         self.write_tables(&geometry, &inodes).map_err(BuildError::Tables)?;
-        let header = Header::new(&geometry, &self.count(&geometry, &inodes), &inodes.journal_copy());
+        let header =
+            Header::new(&geometry, &self.count(&geometry, &inodes), &inodes.journal_copy());
         self.seal(&geometry, header).map_err(BuildError::Tables)
     }
 
