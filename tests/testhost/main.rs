@@ -56,6 +56,11 @@ fn firecracker_is_chosen_keeps_the_last_write_and_is_seen_dying() {
     Scenario::new(Start::Installed, include_str!("scenarios/firecracker.sh"), LONG).run();
 }
 
+#[test]
+fn roots_share_their_images_blocks_where_the_file_system_can() {
+    Scenario::new(Start::Installed, include_str!("scenarios/reflink.sh"), LONG).run();
+}
+
 /// Whatever `scripts/testhost.sh` was told to run.
 #[test]
 fn a_scenario_given_by_the_environment() {

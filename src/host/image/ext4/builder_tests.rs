@@ -195,7 +195,7 @@ fn a_kernel_writes_to_it_and_it_grows() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     match String::from_utf8_lossy(&output.stdout).trim() {
-        "SKIP" => println!("skipped: file systems cannot be mounted here"),
+        "SKIP" => {} // a file system cannot be mounted here; the rest still holds
         size => assert_eq!(size, "9G"),
     }
     rig.check();

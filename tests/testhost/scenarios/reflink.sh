@@ -1,0 +1,55 @@
+say "the state directory moves to a file system that shares blocks"
+state=/var/lib/banger/s
+systemctl stop bangerd banger-helper
+truncate -s 3G xfs.img
+mkfs.xfs -q -m reflink=1 xfs.img
+mkdir xfs
+mount -o loop xfs.img xfs
+cp -a --sparse=always $state/. xfs/
+umount xfs
+mount -o loop xfs.img $state
+systemctl start banger-helper bangerd
+until_true 30 banger daemon status
+before=$(world)
+used() { sync -f $state; df --output=used -k $state | tail -n 1; }
+
+say "doctor says how disks are made"
+banger doctor | tee doctor.txt
+grep -q 'disks .*reflink' doctor.txt
+
+say "a new VM takes less than a MiB"
+banger vm create --no-start --name first # makes the work disk's template, once
+full=$(used)
+banger vm create --no-start --name web
+took=$(($(used) - full))
+say "it took $took KiB"
+[ $took -lt 1024 ] || die "$took KiB for a VM"
+equal "its back end" reflink "$(banger vm show web | jq -r .disk.backend)"
+banger vm show web | jq .disk
+banger vm delete first
+
+say "it boots, and its root is as large as it was asked to be"
+banger vm start web
+inside() { banger vm exec web -- sh -ec "$1"; }
+size=$(inside "df -k / | tail -n 1 | awk '{print \$2}'")
+say "/ has $size KiB"
+[ "$size" -gt 950000 ] || die "/ has $size KiB"
+[ $(($(used) - full)) -lt 16384 ] || die "booting it wrote $(($(used) - full)) KiB"
+inside 'dd if=/dev/urandom of=/data bs=1M count=200 2>/dev/null; sha256sum /data > /sum; sync'
+# As Docker lays its layers.
+inside 'mkdir -p /o/l /o/u /o/w /o/m; echo low > /o/l/f
+    mount -t overlay overlay -o lowerdir=/o/l,upperdir=/o/u,workdir=/o/w /o/m
+    echo up > /o/m/g; cat /o/m/f /o/u/g; umount /o/m'
+
+say "what was written is there after a stop, and after a kill"
+banger vm stop web
+banger vm start web
+inside 'sha256sum -c /sum; echo more > /more; sync'
+banger vm kill web
+banger vm start web
+equal "what was synced" more "$(inside 'sha256sum -c /sum >/dev/null; cat /more')"
+
+say "an overlay can still be had by name"
+banger vm run --rm --disk overlay -- sh -c 'df / | tail -n 1' | grep overlay
+banger vm delete web
+nothing_left "$before"
