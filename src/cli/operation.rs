@@ -97,7 +97,7 @@ pub(crate) async fn run(
     track: &mut Track<'_>,
     on_interrupt: OnInterrupt,
 ) -> Result<Ended, Broken> {
-    let mut follow = Follow { op, vm_id: None, signal: None };
+    let mut follow = Follow { op, vm_id: None, signal: None, lost: None };
     match follow.follow(client, request, track, on_interrupt).await {
         Ok(ended) => Ok(ended),
         Err(mut error) => {
@@ -115,6 +115,9 @@ struct Follow {
     vm_id: Option<String>,
     /// The first signal to end that came.
     signal: Option<u8>,
+    /// Since when no reply has come, once the daemon was lost. One that takes a connection and says
+    /// nothing on it is still lost.
+    lost: Option<Instant>,
 }
 
 impl Follow {
@@ -137,6 +140,9 @@ impl Follow {
                     continue;
                 }
             };
+            if reply.is_ok() {
+                self.lost = None;
+            }
             match reply {
                 Ok(Reply::Accepted { .. }) => {}
                 Ok(Reply::Event(event)) => {
@@ -162,7 +168,7 @@ impl Follow {
 
     /// Finds the daemon again and asks for the same operation.
     async fn resume(
-        &self,
+        &mut self,
         client: &mut Client,
         request: &Request,
         track: &Track<'_>,
@@ -171,8 +177,13 @@ impl Follow {
         if matches!(error, FrameError::Codec(_)) {
             return Err(lost(error)); // It would say the same again.
         }
-        track.note("lost the daemon; waiting for it to come back");
-        let until = Instant::now() + RETURN_LIMIT;
+        let lost_again = self.lost.is_some();
+        let until = *self.lost.get_or_insert_with(Instant::now) + RETURN_LIMIT;
+        if lost_again {
+            tokio::time::sleep(RETURN_PAUSE).await;
+        } else {
+            track.note("lost the daemon; waiting for it to come back");
+        }
         while Instant::now() < until {
             if client.reconnect().await.is_ok() && client.send(self.op, None, request).await.is_ok()
             {
@@ -238,4 +249,46 @@ fn judge(op: OpInfo, vm: Option<VmInfo>) -> Result<Ended, CliError> {
         error.hints = failure.hints;
     }
     Err(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::output::{ColorChoice, Output};
+    use crate::cli::ui::progress::Progress;
+    use crate::wire::frame::Frames;
+    use crate::wire::hello::DAEMON;
+    use crate::wire::request::Envelope;
+
+    /// The clock stands still and jumps to the next timer when everybody waits.
+    #[tokio::test(start_paused = true)]
+    async fn a_daemon_that_hangs_up_each_time_is_given_up_in_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let greeting = Duration::from_secs(3600);
+        let server = async {
+            for tries in 0_u32.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut frames = Frames::accept(stream, DAEMON, greeting).await.unwrap();
+                frames.receive::<Envelope>().await.unwrap();
+                assert!(tries < 1000, "it does not pause between two tries");
+            }
+        };
+        let output = Output::new(ColorChoice::Never, true, false);
+        let board = Progress::silent(&output);
+        let mut track = board.track(None);
+        let following = async {
+            let mut client = Client::connect(&socket).await.unwrap();
+            let request = Request::StartVm { vm: "web".to_owned() };
+            let (op, on_interrupt) = (OpId([7; 16]), OnInterrupt::Leave);
+            run(&mut client, op, &request, &mut track, on_interrupt).await.unwrap_err()
+        };
+        let broken = tokio::select! {
+            broken = following => broken,
+            () = server => unreachable!("it serves for ever"),
+        };
+        assert_eq!(broken.error.exit, Exit::Unreachable);
+        assert!(broken.error.hints.iter().any(|hint| hint.contains("ops show")));
+    }
 }
