@@ -12,10 +12,12 @@ use super::supervisor::ListVms;
 use super::vm::{CancelOp, Ended, Ticket};
 use crate::model::{
     Code, Entry, Failure, Name, OpId, OpRecord, RootDisk, Size, StepEvent, StepStatus, StepTiming,
-    VmSpec, VmState, VmView,
+    VmSpec, VmState, VmView, VmmChoice, VmmKind,
 };
 use crate::ports::LogKind;
-use crate::wire::reply::{Answer, EndpointInfo, EventInfo, OpInfo, Reply, StatusInfo, VmInfo};
+use crate::wire::reply::{
+    Answer, EndpointInfo, EventInfo, EventKindInfo, OpInfo, Reply, StatusInfo, VmInfo,
+};
 use crate::wire::request::{CreateVm, LogSource, Logs};
 
 /// So many rows fit a frame with room to spare.
@@ -25,7 +27,7 @@ const LOG_PAUSE: Duration = Duration::from_millis(200);
 /// Names given to VMs that have none end in so many random hex digits.
 const NAME_BYTES: usize = 4;
 
-pub(super) fn fill_spec(house: &House, create: CreateVm) -> Result<VmSpec, Failure> {
+pub(super) fn fill_spec(house: &House, create: CreateVm, console: bool) -> Result<VmSpec, Failure> {
     let defaults = &house.config.defaults;
     let invalid = |error: &dyn std::error::Error| Failure::from_error(Code::Invalid, error);
     let name = match create.name {
@@ -52,6 +54,7 @@ pub(super) fn fill_spec(house: &House, create: CreateVm) -> Result<VmSpec, Failu
         env: create.env,
         vmm,
         root: RootDisk::default(), // settled with the image at hand
+        console,
     };
     Name::artefact(&spec.image).map_err(|error| invalid(&error))?;
     if !spec.kernel.is_empty() {
@@ -326,7 +329,8 @@ async fn gone(session: &Session<'_>) {
 
 pub(super) async fn logs(session: &mut Session<'_>, logs: Logs) -> Result<Response, Refusal> {
     let house = session.house;
-    let vm = house.find(session.op_id, &logs.vm).await?.view.record.id;
+    let view = house.find(session.op_id, &logs.vm).await?.view;
+    let vm = view.record.id;
     let kind = match logs.source {
         LogSource::Serial => LogKind::Serial,
         LogSource::Vmm => LogKind::Vmm,
@@ -346,6 +350,9 @@ pub(super) async fn logs(session: &mut Session<'_>, logs: Logs) -> Result<Respon
             Some(_) => text.extend(piece),
             None => session.frames.send(&Reply::Bytes(piece)).await?,
         }
+    }
+    if let (LogSource::Serial, 0, Some(why)) = (logs.source, at, no_console(&view)) {
+        session.frames.send(&Reply::Event(note(why))).await?;
     }
     if let Some(lines) = logs.tail {
         let tail = last_lines(&text, usize::try_from(lines).unwrap_or(usize::MAX));
@@ -367,6 +374,26 @@ pub(super) async fn logs(session: &mut Session<'_>, logs: Logs) -> Result<Respon
         }
     }
     Ok(Response::Now(Answer::Nothing))
+}
+
+/// Why a VM's console has nothing to say, if it may have none.
+fn no_console(view: &VmView) -> Option<String> {
+    let VmSpec { name, vmm, console: false, .. } = &view.record.spec else { return None };
+    let runs_on = view.handles.vmm.as_deref().and_then(VmmKind::described);
+    let how = "on Firecracker a VM has one if it is created with --console";
+    match (runs_on, vmm) {
+        (Some(VmmKind::Firecracker), _) | (None, VmmChoice::Firecracker) => {
+            Some(format!("{name} has no console: {how}"))
+        }
+        // It may have been on either.
+        (None, VmmChoice::Auto) => Some(format!("the console of {name} said nothing; {how}")),
+        _ => None,
+    }
+}
+
+fn note(text: String) -> EventInfo {
+    let kind = EventKindInfo::Note { text };
+    EventInfo { seq: 0, unix_ms: 0, op_id: None, vm_id: None, kind }
 }
 
 fn last_lines(text: &[u8], lines: usize) -> &[u8] {

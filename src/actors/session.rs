@@ -99,8 +99,10 @@ impl Session<'_> {
             Request::Ping => Ok(Response::Now(Answer::Nothing)),
             Request::Status => answers::status(house, self.op_id).await,
             Request::Doctor => Ok(Response::Now(Answer::Checks((house.checks)(self.op_id).await))),
-            Request::CreateVm(create) => self.create(create, DiskChoice::Auto, hash).await,
-            Request::CreateVmOn { create, disk } => self.create(create, disk.into(), hash).await,
+            Request::CreateVm(create) => self.create(create, DiskChoice::Auto, false, hash).await,
+            Request::CreateVmOn { create, disk, console } => {
+                self.create(create, disk.into(), console, hash).await
+            }
             Request::ShowDisk { vm } => {
                 let view = house.find(self.op_id, &vm).await?.view;
                 Ok(Response::Now(Answer::Disk(Box::new(DiskInfo::from(&view)))))
@@ -172,6 +174,7 @@ impl Session<'_> {
         &self,
         create: wire::CreateVm,
         disk: DiskChoice,
+        console: bool,
         hash: u64,
     ) -> Result<Response, Refusal> {
         let house = self.house;
@@ -180,7 +183,7 @@ impl Session<'_> {
             chosen => chosen,
         };
         let start = create.start;
-        let spec = answers::fill_spec(house, create)?;
+        let spec = answers::fill_spec(house, create, console)?;
         let create = CreateVm { spec, disk, start, request_hash: hash };
         let ctx = house.ctx(self.op_id);
         Ok(Response::Follow(house.supervisor.call(ctx, create).await?))

@@ -162,6 +162,7 @@ fn create(name: &str, start: bool) -> CreateVm {
         env: vec![],
         vmm: VmmChoice::Auto,
         root: RootDisk::default(),
+        console: false,
     };
     CreateVm { spec, disk: DiskChoice::Auto, start, request_hash: 1 }
 }

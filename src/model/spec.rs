@@ -23,6 +23,8 @@ pub struct VmSpec {
     pub env: Vec<(String, String)>,
     pub vmm: VmmChoice,
     pub root: RootDisk,
+    /// A serial console also where it costs speed: QEMU's guests always have one.
+    pub console: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -171,6 +173,7 @@ pub(crate) mod tests {
             env: vec![],
             vmm: VmmChoice::Auto,
             root: RootDisk::default(),
+            console: false,
         }
     }
 

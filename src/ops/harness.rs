@@ -54,6 +54,7 @@ pub(super) fn record() -> VmRecord {
             env: vec![],
             vmm: VmmChoice::Auto,
             root: RootDisk::default(),
+            console: false,
         },
         state: VmState::Created,
         address: [172, 16, 0, 2].into(),

@@ -13,7 +13,7 @@ use super::step::no_undo;
 use super::{Direction, Phase, Plan, Step, StepCx, StepError};
 use crate::model::{ProcessIdentity, TapName, VmRecord};
 use crate::ports::{
-    BaseImage, BootPlan, DiskAttachment, GuestSetup, RootPlan, SpawnRequest, VmPaths,
+    BaseImage, BootPlan, DiskAttachment, GuestSetup, LogKind, RootPlan, SpawnRequest, VmPaths,
 };
 
 #[must_use]
@@ -229,6 +229,7 @@ pub(super) fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
             .collect(),
         tap: cx.observed.tap()?,
         mac: vm.mac(),
+        console: vm.spec.console,
         paths,
     })
 }
@@ -246,7 +247,11 @@ impl Step for SpawnVmm {
         async move {
             let plan = boot_plan(cx)?;
             let command = cx.ports.hypervisor.command(cx.observed.vmm()?, &plan).await?;
-            let request = SpawnRequest { vm: cx.vm.id, command, log: plan.paths.vmm_log() };
+            let log = match command.prints {
+                LogKind::Serial => plan.paths.serial_log(),
+                LogKind::Vmm => plan.paths.vmm_log(),
+            };
+            let request = SpawnRequest { vm: cx.vm.id, command, log };
             let process = cx.ports.process.ensure_spawned(cx.op, &request).await?;
             Ok(format!("{} {} {}", process.pid, process.start_ticks, process.host_boot_id))
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{PortFuture, VmPaths};
+use super::{LogKind, PortFuture, VmPaths};
 use crate::model::{DeviceCounters, Mac, OpId, Size, TapName, VmId, VmmChoice, VmmKind};
 
 /// Everything a VMM must know to boot a guest. Paths are absolute.
@@ -18,6 +18,8 @@ pub struct BootPlan {
     pub disks: Vec<DiskAttachment>,
     pub tap: TapName,
     pub mac: Mac,
+    /// A serial console is wanted also where there is none otherwise.
+    pub console: bool,
     pub paths: VmPaths,
 }
 
@@ -32,6 +34,8 @@ pub struct DiskAttachment {
 pub struct VmmCommand {
     pub program: PathBuf,
     pub args: Vec<String>,
+    /// Where what it prints belongs: a VMM may print what its guest says.
+    pub prints: LogKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

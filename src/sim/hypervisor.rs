@@ -5,7 +5,7 @@ use futures::FutureExt;
 use super::SimWorld;
 use crate::model::{Code, DeviceCounters, OpId, Size, VmId, VmmChoice, VmmKind};
 use crate::ports::{
-    BootPlan, HostError, Hypervisor, PortFuture, VmPaths, VmmCommand, VmmDescription,
+    BootPlan, HostError, Hypervisor, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription,
 };
 
 impl Hypervisor for SimWorld {
@@ -27,7 +27,7 @@ impl Hypervisor for SimWorld {
         let command = move |_: &mut _| {
             own(kind)?;
             let args = vec![format!("vm={}", plan.vm), format!("tap={}", plan.tap)];
-            Ok(VmmCommand { program: "/sim/vmm".into(), args })
+            Ok(VmmCommand { program: "/sim/vmm".into(), args, prints: LogKind::Vmm })
         };
         self.call("hypervisor.command", command).boxed()
     }

@@ -32,6 +32,7 @@ fn plan(tap: &TapName, host: &SimWorld) -> BootPlan {
         disks: vec![],
         tap: tap.clone(),
         mac: crate::model::Mac([2; 6]),
+        console: false,
         paths: host.paths(VM),
     }
 }

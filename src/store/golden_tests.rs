@@ -135,6 +135,9 @@ fn vms() {
         record.spec.root = RootDisk { backend, why: "asked for".to_owned() };
         rows.push((format!("disk-{backend}"), record));
     }
+    let mut loud = vm();
+    loud.spec.console = true;
+    rows.push(("console".to_owned(), loud));
     golden("vms-2", rows);
 }
 

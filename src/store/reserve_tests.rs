@@ -52,6 +52,7 @@ pub(super) fn draft(n: u16, name: &str) -> VmDraft {
             env: vec![],
             vmm: VmmChoice::Auto,
             root: RootDisk::default(),
+            console: false,
         },
         keys: VmKeys {
             host_private: "a".to_owned(),

@@ -23,6 +23,7 @@ pub(super) enum StoredVm {
 pub(super) struct VmV2 {
     vm: VmV1,
     root: RootDiskV1,
+    console: bool,
 }
 
 #[derive(Encode, Decode)]
@@ -136,7 +137,7 @@ impl Row for VmHandles {
 
 impl From<VmRecord> for StoredVm {
     fn from(record: VmRecord) -> Self {
-        let root = record.spec.root.clone().into();
+        let (root, console) = (record.spec.root.clone().into(), record.spec.console);
         let vm = VmV1 {
             id: record.id.0,
             spec: record.spec.into(),
@@ -149,7 +150,7 @@ impl From<VmRecord> for StoredVm {
             last_failure: record.last_failure.map(Into::into),
             last_exit: record.last_exit.map(|ExitReport { unix_ms, how }| ExitV1 { unix_ms, how }),
         };
-        Self::V2(Box::new(VmV2 { vm, root }))
+        Self::V2(Box::new(VmV2 { vm, root, console }))
     }
 }
 
@@ -157,13 +158,13 @@ impl TryFrom<StoredVm> for VmRecord {
     type Error = BadValue;
 
     fn try_from(stored: StoredVm) -> Result<Self, BadValue> {
-        let (vm, root) = match stored {
-            StoredVm::V1(vm) => (*vm, RootDisk::default()),
-            StoredVm::V2(row) => (row.vm, row.root.into()),
+        let (vm, root, console) = match stored {
+            StoredVm::V1(vm) => (*vm, RootDisk::default(), false),
+            StoredVm::V2(row) => (row.vm, row.root.into(), row.console),
         };
         Ok(Self {
             id: VmId(vm.id),
-            spec: VmSpec { root, ..vm.spec.try_into()? },
+            spec: VmSpec { root, console, ..vm.spec.try_into()? },
             state: vm.state.into(),
             address: Ipv4Addr::from(vm.address),
             image: Digest(vm.image),
@@ -217,6 +218,7 @@ impl TryFrom<SpecV1> for VmSpec {
                 VmmV1::Firecracker => VmmChoice::Firecracker,
             },
             root: RootDisk::default(), // it lies beside the specification
+            console: false,            // so does this
         })
     }
 }

@@ -102,10 +102,12 @@ pub enum Request {
     Stats {
         vms: Vec<String>,
     },
-    /// As `CreateVm`, with a word on how its root disk is made.
+    /// As `CreateVm`, with a word on how its root disk is made, and on whether it gets a serial
+    /// console where that costs speed.
     CreateVmOn {
         create: CreateVm,
         disk: DiskBackend,
+        console: bool,
     },
     /// How a VM's root disk is made, and how it does.
     ShowDisk {

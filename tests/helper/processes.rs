@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt, symlink};
 
 use banger::model::{Code, ProcStat, ProcessIdentity, VmId, chain};
-use banger::ports::{ProcessHost, SpawnRequest, VmmCommand};
+use banger::ports::{LogKind, ProcessHost, SpawnRequest, VmmCommand};
 use nix::sys::signal::Signal;
 
 use crate::support::{Host, OP, OWNER, SHELL, is_root, new_vm, run, script, wait_for};
@@ -14,7 +14,8 @@ const VMM: &str = "echo started; trap '' HUP; trap 'exit 7' TERM; sleep 1000 & w
 const LONELY: &str = "kill -STOP $$";
 
 fn request(host: &Host, vm: VmId, text: &str) -> SpawnRequest {
-    let command = VmmCommand { program: SHELL.into(), args: script(vm, text) };
+    let command =
+        VmmCommand { program: SHELL.into(), args: script(vm, text), prints: LogKind::Vmm };
     SpawnRequest { vm, command, log: host.path("state/vmm.log") }
 }
 

@@ -162,6 +162,23 @@ fn without_its_socket_a_vm_is_seen_and_stopped() {
 }
 
 #[test]
+fn a_console_is_there_when_it_was_asked_for() {
+    let host = new_host!(failing(""));
+    host.banger(&["vm", "create", "--name", "web"]).ok();
+    let none = host.banger(&["vm", "logs", "web"]).expect(0);
+    let why = "web has no console: on Firecracker a VM has one if it is created with --console\n";
+    assert_eq!((none.stdout.as_str(), none.stderr.as_str()), ("", why));
+    host.banger(&["vm", "create", "--name", "loud", "--console"]).ok();
+    let said = host.banger(&["vm", "logs", "loud"]).expect(0);
+    assert!(said.stdout.contains("A played guest boots."), "{}", said.stdout);
+    assert_eq!(said.stderr, "");
+    host.banger(&["vm", "restart", "loud"]).ok();
+    let said = host.banger(&["vm", "logs", "loud"]).ok();
+    assert_eq!(said.matches("A played guest boots.").count(), 2, "{said}");
+    host.banger(&["vm", "delete", "web", "loud"]).ok();
+}
+
+#[test]
 fn the_doctor_knows_which_versions_serve() {
     for (version, code, said) in [
         ("1.11.2", 1, "firecracker 1.11.2 is older than 1.12, the oldest that serves"),

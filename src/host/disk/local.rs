@@ -286,7 +286,8 @@ impl DiskHost for LocalDisks {
     fn usage(&self, vm: VmId) -> PortFuture<'_, DiskUsage> {
         let paths = self.paths_of(vm);
         Box::pin(blocking("measure disks", move || {
-            let root_bytes = taken(&paths.overlay())?;
+            // One of the two is there. Blocks that a clone shares count for each of its owners.
+            let root_bytes = taken(&paths.overlay())? + taken(&paths.root())?;
             Ok(DiskUsage { root_bytes, work_bytes: taken(&paths.work())? })
         }))
     }

@@ -91,6 +91,7 @@ mod tests {
             env,
             vmm: VmmChoice::Auto,
             root: RootDisk { backend, why: String::new() },
+            console: false,
         };
         let disks = DiskPlan::for_vm(id, &spec);
         let record = VmRecord {

@@ -72,7 +72,7 @@ fn requests() {
         Request::Events { since: 7, follow: true },
         Request::Lane { vm: s("web") },
         Request::Stats { vms: vec![s("web"), s("db")] },
-        Request::CreateVmOn { create, disk: DiskBackend::DmSnapshot },
+        Request::CreateVmOn { create, disk: DiskBackend::DmSnapshot, console: true },
         Request::ShowDisk { vm: s("web") },
     ];
     check("request", request::ALL, request::name, &samples);

@@ -14,6 +14,7 @@ Examples:
   banger vm create
   banger vm create --name web --vcpu 2 --memory 1G --nat
   banger vm create --name later --no-start
+  banger vm create --name odd --console       then: banger vm logs odd
 
 Returns when the VM has booted and answers. Prints its name. Ctrl-C takes it back.";
 

@@ -7,14 +7,16 @@ use crate::cli::client::lost;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::wire::reply::Reply;
+use crate::wire::reply::{EventInfo, EventKindInfo, Reply};
 use crate::wire::request::{LogSource, Logs, Request};
 
 const AFTER: &str = "\
 Examples:
   banger vm logs web
   banger vm logs -f -n 20 web
-  banger vm logs --source vmm web     why the VMM does not start";
+  banger vm logs --source vmm web     why the VMM does not start
+
+On Firecracker a VM has a console only if it was created with --console.";
 
 /// Print a VM's console, also when it has stopped or failed
 #[derive(Debug, clap::Args)]
@@ -53,6 +55,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     loop {
         match client.stream().await.map_err(|error| error.about(&args.vm))? {
             Reply::Bytes(bytes) => app.out.raw(&bytes)?,
+            Reply::Event(EventInfo { kind: EventKindInfo::Note { text }, .. }) => {
+                app.out.note(text);
+            }
             Reply::Accepted { .. } | Reply::Event(_) => {}
             Reply::Done(_) => return Ok(Exit::Ok),
             other => return Err(CliError::unexpected("a log", &other)),

@@ -60,6 +60,9 @@ pub(crate) struct SpecArgs {
     /// How its root disk is made from the image
     #[arg(long, value_enum, value_name = "BACKEND", default_value = "auto")]
     disk: DiskArg,
+    /// Record a serial console on Firecracker, too, at some cost of speed; `vm logs` prints it
+    #[arg(long)]
+    console: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -110,9 +113,9 @@ impl SpecArgs {
             },
             start,
         };
-        Ok(match disk {
-            DiskBackend::Auto => Request::CreateVm(create),
-            disk => Request::CreateVmOn { create, disk },
+        Ok(match (disk, self.console) {
+            (DiskBackend::Auto, false) => Request::CreateVm(create),
+            (disk, console) => Request::CreateVmOn { create, disk, console },
         })
     }
 }

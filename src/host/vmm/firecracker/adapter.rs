@@ -17,7 +17,7 @@ use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::Adapter;
 use crate::host::vmm::socket::connect_when_there;
 use crate::model::{Code, DeviceCounters, OpId, Size, VmId, VmmKind, chain};
-use crate::ports::{BootPlan, HostError, PortFuture, VmPaths, VmmCommand, VmmDescription};
+use crate::ports::{BootPlan, HostError, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 /// Firecracker itself, with room for its devices' queues.
 const OWN_MIB: u32 = 16;
@@ -78,7 +78,9 @@ impl Adapter for Firecracker {
         Box::pin(async move {
             // What could be refused before anything runs is.
             requests(plan)?;
-            Ok(VmmCommand { program: self.binary()?, args: arguments(plan)? })
+            // The guest's serial line is its output, in append mode and so cut as any log.
+            let prints = if plan.console { LogKind::Serial } else { LogKind::Vmm };
+            Ok(VmmCommand { program: self.binary()?, args: arguments(plan)?, prints })
         })
     }
 

@@ -62,15 +62,14 @@ fn boot_source(plan: &BootPlan) -> Result<BootSource, HostError> {
     Ok(BootSource {
         kernel_image_path: plain_path(&plan.kernel)?,
         initrd_path: plain_path(&plan.initrd)?,
-        boot_args: kernel_arguments(),
+        boot_args: kernel_arguments(plan.console),
     })
 }
 
 /// No `root=`: the initramfs finds the disks by their file systems' UUIDs. Naming any arguments
 /// keeps out Firecracker's own, among them `nomodule`, which no modular kernel boots with.
-fn kernel_arguments() -> String {
+fn kernel_arguments(console: bool) -> String {
     let mut words = vec![
-        "quiet",
         "panic=1",
         "random.trust_cpu=on",
         // Self-tests of the kernel's ciphers, and no news about a kernel that booted before.
@@ -80,13 +79,18 @@ fn kernel_arguments() -> String {
         words.extend([
             // By the keyboard controller: the one reset that ends the process.
             "reboot=k",
-            // Each byte on an emulated serial line is an exit; there is no console.
-            "8250.nr_uarts=0",
             // The controller is there for its reset and Ctrl-Alt-Del; looking for more takes long.
             "i8042.noaux",
             "i8042.nomux",
             "i8042.dumbkbd",
         ]);
+    }
+    match console {
+        // Who asked for it wants to read what the kernel says.
+        true => words.extend(["console=ttyS0", "8250.nr_uarts=1"]),
+        // Each byte on an emulated serial line is an exit.
+        false if cfg!(target_arch = "x86_64") => words.extend(["quiet", "8250.nr_uarts=0"]),
+        false => words.push("quiet"),
     }
     words.join(" ")
 }

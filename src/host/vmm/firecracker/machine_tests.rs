@@ -25,6 +25,7 @@ pub(in crate::host::vmm::firecracker) fn plan() -> BootPlan {
         ],
         tap: TapName::new("bgt", 3),
         mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
+        console: false,
         paths: VmPaths::new("/state/vms".as_ref(), "/run/b".as_ref(), vm),
     }
 }
@@ -63,7 +64,7 @@ fn the_whole_conversation() {
     };
     let boot = json!({
         "kernel_image_path": "/k/vmlinux", "initrd_path": "/k/initrd",
-        "boot_args": kernel_arguments(),
+        "boot_args": kernel_arguments(false),
     });
     let expected: [(&str, Value); 8] = [
         ("/boot-source", boot),
@@ -93,8 +94,11 @@ fn the_api_knows_every_word_of_it() {
 }
 
 #[test]
-fn the_kernel_is_told_no_root_and_no_console() {
-    let words = kernel_arguments();
+fn the_kernel_is_told_no_root_and_a_console_only_when_asked() {
+    let words = kernel_arguments(true);
+    assert!(words.contains("console=ttyS0") && !words.contains("quiet"), "{words}");
+    assert!(!words.contains("nr_uarts=0") && !words.contains("root="), "{words}");
+    let words = kernel_arguments(false);
     for word in ["root=", "console=", "nomodule"] {
         assert!(!words.contains(word), "{words}");
     }

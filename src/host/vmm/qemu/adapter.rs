@@ -11,7 +11,7 @@ use super::version::{QEMU, parse};
 use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::Adapter;
 use crate::model::{OpId, Size, VmmKind};
-use crate::ports::{BootPlan, HostError, PortFuture, VmPaths, VmmCommand, VmmDescription};
+use crate::ports::{BootPlan, HostError, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 /// QEMU itself and its copy of the kernel: 63 MiB of its own before the guest's first instruction.
 const OWN_MIB: u32 = 64;
@@ -50,7 +50,9 @@ impl Adapter for Qemu {
         Box::pin(async move {
             let (accelerator, _) = Accelerator::probe()?;
             let machine = Machine { accelerator, tsc_khz: self.tsc.khz().await };
-            Ok(VmmCommand { program: self.binary()?, args: arguments(plan, machine)? })
+            let (program, args) = (self.binary()?, arguments(plan, machine)?);
+            // Its guest's console is a file of its own.
+            Ok(VmmCommand { program, args, prints: LogKind::Vmm })
         })
     }
 

@@ -25,6 +25,7 @@ fn plan() -> BootPlan {
         ],
         tap: TapName::new("bgt", 3),
         mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
+        console: false,
         paths: VmPaths::new("/state/vms".as_ref(), "/run/b".as_ref(), vm),
     }
 }
