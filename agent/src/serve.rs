@@ -27,9 +27,9 @@ pub(crate) fn child(config: &GuestConfig, kind: InitKind, storage: Storage, read
     attach_to_console();
     // One write each, which the parent takes with one read.
     let say = |text: &str| drop((&ready).write_all(text.as_bytes()));
-    let served = run(config, || {
+    let served = run(config, |sessions| {
         say("ok");
-        control::start(config, kind, storage);
+        control::start(config, kind, storage, sessions);
     });
     if let Err(error) = &served {
         let text = format!("server: {}", Chain(error));
@@ -52,7 +52,7 @@ pub(crate) fn stand_alone(file: &Path) -> ExitCode {
             drive::decode(&bytes)
                 .map_err(|source| AgentError::Drive { device: file.display().to_string(), source })
         })
-        .and_then(|config| run(&config, || log::line("listening")));
+        .and_then(|config| run(&config, |_| log::line("listening")));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,7 +62,7 @@ pub(crate) fn stand_alone(file: &Path) -> ExitCode {
     }
 }
 
-fn run(config: &GuestConfig, listening: impl FnOnce()) -> Result<()> {
+fn run(config: &GuestConfig, listening: impl FnOnce(ssh::Sessions)) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -119,6 +119,9 @@ impl Session<'_> {
                 let request = OpRequest::Restart { grace: self.grace(grace_ms) };
                 self.vm_op(&vm, request, hash).await
             }
+            Request::SuspendVm { vm } => self.vm_op(&vm, OpRequest::Suspend, hash).await,
+            Request::ResumeVm { vm } => self.vm_op(&vm, OpRequest::Resume, hash).await,
+            Request::StartVmCold { vm } => self.vm_op(&vm, OpRequest::StartCold, hash).await,
             Request::DeleteVm { vm } => self.vm_op(&vm, OpRequest::Delete, hash).await,
             Request::ListVms => answers::list_vms(house, self.op_id).await,
             Request::ShowVm { vm } => {
@@ -200,7 +203,7 @@ impl Session<'_> {
         request_hash: u64,
     ) -> Result<Response, Refusal> {
         let (ctx, cmd) = (self.house.ctx(self.op_id), RunOp { request, request_hash });
-        let ticket = if matches!(request, OpRequest::Start | OpRequest::Restart { .. }) {
+        let ticket = if request.brings_up() {
             let bring_up = BringUp { vm: vm.to_owned(), cmd };
             self.house.supervisor.call(ctx, bring_up).await?
         } else {
@@ -367,6 +370,9 @@ fn is_operation(request: &Request) -> bool {
             | Request::KillVm { .. }
             | Request::RestartVm { .. }
             | Request::DeleteVm { .. }
+            | Request::SuspendVm { .. }
+            | Request::ResumeVm { .. }
+            | Request::StartVmCold { .. }
             | Request::BuildDebian { .. }
             | Request::ImportImage { .. }
             | Request::DeleteImage { .. }

@@ -318,7 +318,8 @@ impl SupervisorActor {
 
 /// Whether a VM in this state takes memory.
 fn is_on(state: VmState) -> bool {
-    matches!(state, VmState::Starting | VmState::Running | VmState::Stopping)
+    use VmState as S;
+    matches!(state, S::Starting | S::Running | S::Stopping | S::Suspending)
 }
 
 fn unknown(text: &str) -> Failure {

@@ -508,6 +508,52 @@ async fn starts_are_refused_when_memory_runs_out() {
 }
 
 #[actix::test]
+async fn a_suspended_vm_gives_its_memory_back_and_is_admitted_again() {
+    let house = House::open(vec![], Duration::ZERO).await;
+    for (n, name) in [(1, "a"), (2, "b")] {
+        let mut create = create(name, false);
+        create.spec.memory_mib = (1 << 20) - 512;
+        house.supervisor.call(ctx(n), create).await.unwrap().end().await.unwrap();
+    }
+    house.bring_up(3, "a", OpRequest::Start).await.unwrap().end().await.unwrap();
+    let boot = house.settles("a", VmState::Running).await.handles.guest_boot_id;
+    assert!(house.bring_up(4, "b", OpRequest::Start).await.is_err());
+    house.done(5, "a", OpRequest::Suspend).await;
+    let suspended = house.settles("a", VmState::Suspended).await;
+    assert!(suspended.handles.process.is_none() && suspended.handles.vmm.is_some());
+    house.bring_up(6, "b", OpRequest::Start).await.unwrap().end().await.unwrap();
+    for request in [OpRequest::Resume, OpRequest::Start, OpRequest::StartCold] {
+        let refused = house.bring_up(7, "a", request).await;
+        assert!(matches!(refused, Err(CallError::Refused(f)) if f.message.contains("memory")));
+    }
+    house.done(8, "b", OpRequest::Kill { signal: 9 }).await;
+    house.bring_up(9, "a", OpRequest::Start).await.unwrap().end().await.unwrap();
+    let resumed = house.settles("a", VmState::Running).await;
+    assert_eq!(resumed.handles.guest_boot_id, boot);
+}
+
+#[actix::test]
+async fn a_suspend_under_way_may_be_interrupted_and_its_vm_is_watched_again() {
+    let house = House::open(vec![], Duration::ZERO).await;
+    house.create(1, "web", true).await.unwrap().end().await.unwrap();
+    house.sim.plan(At::Every("hypervisor.save".to_owned()), Fault::Hang);
+    let mut suspending = house.run(2, "web", OpRequest::Suspend).await.unwrap();
+    let stopped = house.done(3, "web", OpRequest::Stop { grace: Duration::ZERO }).await;
+    assert_eq!(stopped.op.outcome, Some(Outcome::Done));
+    let undone = suspending.end().await.unwrap();
+    assert!(matches!(undone.op.outcome, Some(Outcome::RolledBack { .. })), "{undone:?}");
+    house.settles("web", VmState::Stopped).await;
+    house.bring_up(4, "web", OpRequest::Start).await.unwrap().end().await.unwrap();
+    house.sim.forget_faults();
+    house.sim.plan(At::Nth("disk.keep_saved".to_owned(), 0), Fault::NoSpace);
+    let undone = house.done(5, "web", OpRequest::Suspend).await;
+    assert!(matches!(undone.op.outcome, Some(Outcome::RolledBack { .. })), "{undone:?}");
+    let view = house.settles("web", VmState::Running).await;
+    house.sim.crash(view.record.id);
+    house.settles("web", VmState::Crashed).await;
+}
+
+#[actix::test]
 async fn a_retry_is_answered_by_a_host_that_it_fills() {
     let house = House::open(vec![], Duration::from_secs(60)).await;
     let whole = || {

@@ -6,6 +6,10 @@
 //!    ^                  │ undone        │                  │           │
 //!    └── (Stopped) <────┘               └─ exit ─> Crashed │           └─start─> Starting
 //!                     Error <── an undo or teardown got stuck ─┘
+//!
+//!            suspend                      resume              its memory is read, not yet used
+//! Running ────────────> Suspending ─> Suspended ─────> Starting ─────────────────> Running
+//!    ^── undone ───────────┘              ^── undone ─────┘
 //! ```
 //!
 //! Pure: the actor applies what is decided here.
@@ -25,6 +29,10 @@ pub enum VmState {
     Crashed,
     /// Something could not be undone; show, start, stop and delete each try again.
     Error,
+    /// The guest's memory is being written.
+    Suspending,
+    /// The guest's memory is on disk; nothing runs.
+    Suspended,
 }
 
 impl VmState {
@@ -38,6 +46,8 @@ impl VmState {
             Self::Stopped => "stopped",
             Self::Crashed => "crashed",
             Self::Error => "error",
+            Self::Suspending => "suspending",
+            Self::Suspended => "suspended",
         }
     }
 }
@@ -57,6 +67,8 @@ pub enum Verb {
     Delete,
     /// Exec, shell, copy: anything that talks to the guest.
     Enter,
+    Suspend,
+    Resume,
 }
 
 /// The answer to a verb that is not simply carried out.
@@ -67,6 +79,11 @@ pub enum Refused {
     Already(VmState),
     #[error("the VM is {state}, not running")]
     NotRunning { state: VmState },
+    #[error("the VM is {state}, not suspended")]
+    NotSuspended { state: VmState },
+    /// What stops a guest asks it first, and this one cannot be asked.
+    #[error("the VM is suspended: its memory would be lost")]
+    HoldsMemory,
 }
 
 fn already(state: VmState) -> String {
@@ -82,8 +99,11 @@ pub fn admits(state: VmState, verb: Verb) -> Result<(), Refused> {
     match (verb, state) {
         (Verb::Start, S::Running) => Err(Refused::Already(state)),
         (Verb::Stop | Verb::Kill, S::Created | S::Stopped) => Err(Refused::Already(state)),
-        (Verb::Enter, S::Running) => Ok(()),
-        (Verb::Enter, _) => Err(Refused::NotRunning { state }),
+        (Verb::Stop | Verb::Restart, S::Suspended) => Err(Refused::HoldsMemory),
+        (Verb::Suspend, S::Suspended) | (Verb::Resume, S::Running) => Err(Refused::Already(state)),
+        (Verb::Resume, S::Suspended) | (Verb::Enter | Verb::Suspend, S::Running) => Ok(()),
+        (Verb::Enter | Verb::Suspend, _) => Err(Refused::NotRunning { state }),
+        (Verb::Resume, _) => Err(Refused::NotSuspended { state }),
         _ => Ok(()),
     }
 }
@@ -96,6 +116,9 @@ pub enum VmEvent {
     StopEnded(Outcome),
     /// The VMM's process is gone; nobody asked for it.
     ProcessExited,
+    SuspendBegan,
+    SuspendEnded(Outcome),
+    ResumeEnded(Outcome),
 }
 
 /// The next state. Total: an event that does not fit leaves the state as it is, for it is late
@@ -106,11 +129,27 @@ pub fn step(state: VmState, event: &VmEvent) -> VmState {
     match (event, state) {
         (VmEvent::StartBegan, _) => S::Starting,
         (VmEvent::StopBegan, _) => S::Stopping,
-        (VmEvent::StartEnded(Outcome::Done | Outcome::Unchanged(_)), _) => S::Running,
+        (VmEvent::SuspendBegan, _) => S::Suspending,
+        (
+            VmEvent::StartEnded(Outcome::Done | Outcome::Unchanged(_))
+            | VmEvent::ResumeEnded(Outcome::Done | Outcome::Unchanged(_))
+            | VmEvent::SuspendEnded(Outcome::RolledBack { .. }),
+            _,
+        ) => S::Running,
+        (
+            VmEvent::SuspendEnded(Outcome::Done | Outcome::Unchanged(_))
+            | VmEvent::ResumeEnded(Outcome::RolledBack { .. }),
+            _,
+        ) => S::Suspended,
         (VmEvent::StartEnded(Outcome::RolledBack { .. }), _)
         | (VmEvent::StopEnded(Outcome::Done | Outcome::Unchanged(_)), _) => S::Stopped,
-        (VmEvent::StartEnded(Outcome::Stuck { .. }), _)
-        | (VmEvent::StopEnded(Outcome::Stuck { .. } | Outcome::RolledBack { .. }), _) => S::Error,
+        (
+            VmEvent::StartEnded(Outcome::Stuck { .. })
+            | VmEvent::SuspendEnded(Outcome::Stuck { .. })
+            | VmEvent::ResumeEnded(Outcome::Stuck { .. })
+            | VmEvent::StopEnded(Outcome::Stuck { .. } | Outcome::RolledBack { .. }),
+            _,
+        ) => S::Error,
         (VmEvent::ProcessExited, S::Running) => S::Crashed,
         (VmEvent::ProcessExited, other) => other,
     }
@@ -121,8 +160,17 @@ mod tests {
     use super::*;
     use VmState as S;
 
-    const ALL: [S; 7] =
-        [S::Created, S::Starting, S::Running, S::Stopping, S::Stopped, S::Crashed, S::Error];
+    const ALL: [S; 9] = [
+        S::Created,
+        S::Starting,
+        S::Running,
+        S::Stopping,
+        S::Stopped,
+        S::Crashed,
+        S::Error,
+        S::Suspending,
+        S::Suspended,
+    ];
 
     #[test]
     fn broken_vms_can_always_be_started_stopped_and_deleted() {
@@ -139,6 +187,31 @@ mod tests {
         assert_eq!(said(S::Running, Verb::Start), "already running");
         assert_eq!(said(S::Stopped, Verb::Stop), "already stopped");
         assert_eq!(said(S::Created, Verb::Stop), "never started");
+    }
+
+    #[test]
+    fn a_suspended_vm_is_resumed_killed_or_deleted_and_not_stopped() {
+        for verb in [Verb::Start, Verb::Resume, Verb::Kill, Verb::Delete] {
+            assert_eq!(admits(S::Suspended, verb), Ok(()), "{verb:?}");
+        }
+        for verb in [Verb::Stop, Verb::Restart] {
+            assert_eq!(admits(S::Suspended, verb), Err(Refused::HoldsMemory), "{verb:?}");
+        }
+        assert_eq!(admits(S::Suspended, Verb::Suspend), Err(Refused::Already(S::Suspended)));
+        for state in ALL.into_iter().filter(|state| *state != S::Running) {
+            assert!(admits(state, Verb::Suspend).is_err(), "{state}");
+        }
+        assert_eq!(
+            admits(S::Stopped, Verb::Resume).unwrap_err().to_string(),
+            "the VM is stopped, not suspended"
+        );
+    }
+
+    #[test]
+    fn a_suspend_or_resume_that_is_undone_changes_nothing() {
+        let undone = || Outcome::RolledBack { step: "s".to_owned(), cause: "c".to_owned() };
+        assert_eq!(step(S::Suspending, &VmEvent::SuspendEnded(undone())), S::Running);
+        assert_eq!(step(S::Starting, &VmEvent::ResumeEnded(undone())), S::Suspended);
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod name;
 mod network;
 mod op;
 mod proc_stat;
+mod saved;
 mod size;
 mod spec;
 mod usage;
@@ -32,6 +33,7 @@ pub use op::{
     Entry, IllegalEvent, OpKind, OpRecord, Outcome, Progress, StepEvent, StepStatus, StepTiming,
 };
 pub use proc_stat::ProcStat;
+pub use saved::{ParseSavedByError, SavedBy};
 pub use size::{ParseSizeError, Size};
 pub use spec::{SpecDefaults, SpecError, VmSpec, VmmChoice, VmmKind};
 pub use usage::{DeviceCounters, DiskUsage, ProcessUsage};

@@ -66,6 +66,8 @@ pub enum OpKind {
     DeleteKernel,
     /// Born in the daemon: takes away what a VM that ended by itself left behind.
     CleanUpVm,
+    SuspendVm,
+    ResumeVm,
 }
 
 impl OpKind {
@@ -84,6 +86,8 @@ impl OpKind {
             Self::ImportKernel => "kernel-import",
             Self::DeleteKernel => "kernel-delete",
             Self::CleanUpVm => "vm-clean-up",
+            Self::SuspendVm => "vm-suspend",
+            Self::ResumeVm => "vm-resume",
         }
     }
 }

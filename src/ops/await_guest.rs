@@ -11,14 +11,16 @@ use super::start_vm::boot_plan;
 use super::step::no_undo;
 use super::{Settings, Step, StepCx, StepError};
 use crate::model::{Code, chain};
-use crate::ports::HostError;
+use crate::ports::{HostError, LogKind};
 
 /// How long a process may take to end after its connections did.
 const LAST_BREATH: Duration = Duration::from_millis(200);
 /// What fetching the console's lines may cost a failure.
 const CONSOLE_LIMIT: Duration = Duration::from_secs(2);
 /// So that the step's own limit, which has a better story, comes before the runner's.
-const MARGIN: Duration = Duration::from_secs(5);
+pub(super) const MARGIN: Duration = Duration::from_secs(5);
+/// For a guest's memory to be written or read: 32 GiB by a disk that manages 60 MiB/s.
+pub(super) const MEMORY_LIMIT: Duration = Duration::from_secs(600);
 const WHY_NO_UNDO: &str = "it waits; the VMM is taken back by the step that started it";
 
 /// A VMM that its command line did not tell what to run is told here. That leaves nothing but
@@ -106,8 +108,65 @@ impl Step for AwaitReady {
     }
 }
 
+/// The VMM reads the guest's memory, and the guest does not run yet.
+#[derive(Debug)]
+pub(super) struct LoadMemory;
+
+impl Step for LoadMemory {
+    fn name(&self) -> &'static str {
+        "load-memory"
+    }
+
+    fn has_effect(&self) -> bool {
+        false
+    }
+
+    fn limit(&self, _settings: &Settings) -> Duration {
+        MEMORY_LIMIT + MARGIN
+    }
+
+    fn interruptible(&self) -> bool {
+        true
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let (kind, plan) = (cx.observed.vmm()?, boot_plan(cx)?);
+            let loading = cx.ports.hypervisor.boot(cx.op, kind, &plan);
+            let what = "load the memory of";
+            match while_alive(cx, what, MEMORY_LIMIT, Code::Deadline, loading).await {
+                Ok(()) => Ok("the guest stands where it stood".to_owned()),
+                Err(error) => {
+                    let tail = cx.ports.disk.read_log(cx.vm.id, LogKind::Vmm, 0);
+                    let said = tokio::time::timeout(CONSOLE_LIMIT, tail).await;
+                    let said = said.ok().and_then(Result::ok).unwrap_or_default().0;
+                    let lines = last_lines(&said, cx.settings.console_lines);
+                    Err(error.with_detail(lines).hint(or_boot(cx)).into())
+                }
+            }
+        }
+        .boxed()
+    }
+
+    fn undo<'a>(&'a self, _cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        no_undo(WHY_NO_UNDO)
+    }
+}
+
+/// What a VM that cannot be resumed can be told instead.
+pub(super) fn or_boot(cx: &StepCx) -> String {
+    let name = &cx.vm.spec.name;
+    format!("it stays suspended; `banger vm start --discard-memory {name}` boots it from its disks")
+}
+
+fn last_lines(text: &[u8], count: usize) -> Vec<String> {
+    let text = String::from_utf8_lossy(text);
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines[lines.len().saturating_sub(count)..].to_vec()
+}
+
 /// Waits for `work`, at most `limit`, and only as long as the VMM lives.
-async fn while_alive<T>(
+pub(super) async fn while_alive<T>(
     cx: &StepCx,
     operation: &'static str,
     limit: Duration,

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Direction, Finished, Journal, JournalLost, Plan, RunError, Settings, StepCx, create_and_start,
-    create_vm, plan_for_recovery, recover, run,
+    create_vm, plan_for_recovery, recover, run, suspend_vm,
 };
 use crate::model::{
     Digest, Entry, OpId, OpKind, Outcome, RootDisk, Size, Subnet, TapName, VmId, VmKeys, VmRecord,
@@ -107,6 +107,10 @@ pub(super) async fn crashed() -> World {
     let mut world = running().await;
     world.processes.clear();
     world
+}
+
+pub(super) async fn suspended() -> World {
+    world_after(running().await, &suspend_vm()).await
 }
 
 async fn world_after(before: World, plan: &Plan) -> World {

@@ -13,10 +13,12 @@ mod observed;
 mod plan;
 mod recover;
 mod restart_vm;
+mod resume_vm;
 mod runner;
 mod start_vm;
 mod step;
 mod stop_vm;
+mod suspend_vm;
 mod teardown;
 
 #[cfg(test)]
@@ -32,7 +34,9 @@ pub use observed::Observed;
 pub use plan::{Direction, Phase, Plan, plan_for_recovery};
 pub use recover::recover;
 pub use restart_vm::restart_vm;
+pub use resume_vm::resume_vm;
 pub use runner::{Finished, RunError, run};
 pub use start_vm::{start_after_clean_up, start_vm};
 pub use step::{Settings, Step, StepCx, StepError, Watcher};
 pub use stop_vm::stop_vm;
+pub use suspend_vm::suspend_vm;

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::StepError;
-use crate::model::{ProcessIdentity, TapName, VmHandles, VmmKind};
+use crate::model::{ProcessIdentity, SavedBy, TapName, VmHandles, VmmKind};
 use crate::ports::BootFiles;
 
 #[derive(Clone, Debug, Default)]
@@ -15,6 +15,8 @@ struct Seen {
     boot: Option<BootFiles>,
     vmm: Option<VmmKind>,
     handles: VmHandles,
+    resumes: bool,
+    saved_by: Option<SavedBy>,
 }
 
 impl Observed {
@@ -58,6 +60,23 @@ impl Observed {
     /// Which VMM the VM is started on.
     pub(super) fn vmm(&self) -> Result<VmmKind, StepError> {
         self.with(|seen| seen.vmm).ok_or(StepError::Missing("VMM"))
+    }
+
+    pub(super) fn set_saved_by(&self, by: SavedBy) {
+        self.with(|seen| seen.saved_by = Some(by));
+    }
+
+    pub(super) fn saved_by(&self) -> Result<SavedBy, StepError> {
+        self.with(|seen| seen.saved_by.clone()).ok_or(StepError::Missing("saved memory"))
+    }
+
+    /// The VM continues with its saved memory.
+    pub(super) fn set_resumes(&self) {
+        self.with(|seen| seen.resumes = true);
+    }
+
+    pub(super) fn resumes(&self) -> bool {
+        self.with(|seen| seen.resumes)
     }
 
     pub(super) fn set_guest_boot_id(&self, boot_id: String) {

@@ -1,8 +1,8 @@
 //! What an operation does, in phases, and which plan an interrupted one had.
 
 use super::{
-    Step, clean_up_vm, create_and_start, create_vm, delete_vm, kill_vm, restart_vm,
-    start_after_clean_up, start_vm, stop_vm,
+    Step, clean_up_vm, create_and_start, create_vm, delete_vm, kill_vm, restart_vm, resume_vm,
+    start_after_clean_up, start_vm, stop_vm, suspend_vm,
 };
 use crate::model::{Entry, OpKind, VmRecord};
 
@@ -47,6 +47,8 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         OpKind::CleanUpVm => clean_up_vm(),
         OpKind::DeleteVm => delete_vm(),
         OpKind::RestartVm => restart_vm(vm, None),
+        OpKind::SuspendVm => suspend_vm(),
+        OpKind::ResumeVm => resume_vm(vm),
         OpKind::BuildImage
         | OpKind::ImportImage
         | OpKind::DeleteImage

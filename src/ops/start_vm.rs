@@ -18,8 +18,19 @@ use crate::ports::{
 
 #[must_use]
 pub fn start_vm(vm: &VmRecord) -> Plan {
-    let mut steps: Vec<Box<dyn Step>> =
-        vec![Box::new(ResolveBoot), Box::new(LeaseTap), Box::new(EnsureTap)];
+    let mut steps: Vec<Box<dyn Step>> = vec![Box::new(ResolveBoot)];
+    steps.extend(spawn_steps(vm));
+    steps.extend([
+        Box::new(AwaitRunning) as Box<dyn Step>,
+        Box::new(AwaitReady),
+        Box::new(PublishName), // last: a name must not lead to a guest that is not there yet
+    ]);
+    vec![Phase { direction: Direction::Back, steps }]
+}
+
+/// Everything up to a VMM that waits to be told what to run, once it is known what that will be.
+pub(super) fn spawn_steps(vm: &VmRecord) -> Vec<Box<dyn Step>> {
+    let mut steps: Vec<Box<dyn Step>> = vec![Box::new(LeaseTap), Box::new(EnsureTap)];
     if vm.spec.nat {
         steps.push(Box::new(AllowNat));
     }
@@ -27,11 +38,8 @@ pub fn start_vm(vm: &VmRecord) -> Plan {
         Box::new(MakeRunDir) as Box<dyn Step>,
         Box::new(WriteConfig),
         Box::new(SpawnVmm),
-        Box::new(AwaitRunning),
-        Box::new(AwaitReady),
-        Box::new(PublishName), // last: a name must not lead to a guest that is not there yet
     ]);
-    vec![Phase { direction: Direction::Back, steps }]
+    steps
 }
 
 /// For a VM that crashed or got stuck: what is left of its last run goes first, for good.
@@ -217,6 +225,7 @@ pub(super) fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
     let (vm, files) = (&cx.vm, cx.observed.boot()?);
     let paths = cx.ports.disk.paths(vm.id);
     Ok(BootPlan {
+        resume: cx.observed.resumes(),
         vm: vm.id,
         name: vm.spec.name.to_string(),
         vcpu: vm.spec.vcpu,
@@ -279,7 +288,7 @@ impl Step for SpawnVmm {
 }
 
 #[derive(Debug)]
-struct PublishName;
+pub(super) struct PublishName;
 
 impl Step for PublishName {
     fn name(&self) -> &'static str {

@@ -9,14 +9,23 @@ use super::{Step, StepCx, StepError};
 
 const FORWARD: &str = "what tears down goes forward only";
 
-/// After the guest was asked, or instead of it: the process ends, then what it used goes.
+/// After the guest was asked, or instead of it: the process ends, then what it used goes, and what
+/// was kept of its memory.
 pub(super) fn end_steps() -> Vec<Box<dyn Step>> {
+    let mut steps = free_steps();
+    steps.push(Box::new(RemoveSaved));
+    steps
+}
+
+/// The process ends, and what it used goes.
+pub(super) fn free_steps() -> Vec<Box<dyn Step>> {
     vec![
         Box::new(KillVmm),
         Box::new(RemoveNat),
         Box::new(ReleaseTap),
         Box::new(RemoveRunDir),
         Box::new(RemoveConfig),
+        Box::new(RemoveSaving),
     ]
 }
 
@@ -78,6 +87,16 @@ forward_step!(
         Ok(String::new())
     }
 );
+
+forward_step!(RemoveSaving, "remove-saving", |cx| {
+    cx.ports.disk.remove_saving(cx.op, cx.vm.id).await?;
+    Ok(String::new())
+});
+
+forward_step!(RemoveSaved, "remove-saved", |cx| {
+    cx.ports.disk.remove_saved(cx.op, cx.vm.id).await?;
+    Ok(String::new())
+});
 
 forward_step!(RemoveDisks, "remove-disks", |cx| {
     cx.ports.disk.remove_vm(cx.op, cx.vm.id).await?;

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use super::{BaseImage, PortFuture};
-use crate::model::{DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, Size, VmId, VmSpec};
+use crate::model::{
+    DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId, VmSpec,
+};
 
 /// Where everything of one VM lives: two directories named after its id. Pure.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +57,19 @@ impl VmPaths {
         self.dir.join("vmm.log")
     }
 
+    /// What is being written of a guest's memory. Its two files are there before anybody writes,
+    /// for a VMM may be able to open files that it was given, and to make none.
+    #[must_use]
+    pub fn saving(&self) -> SavedPaths {
+        SavedPaths::within(self.dir.join("saving"))
+    }
+
+    /// A suspended guest's memory, whole.
+    #[must_use]
+    pub fn saved(&self) -> SavedPaths {
+        SavedPaths::within(self.dir.join("saved"))
+    }
+
     /// QEMU's API, QMP.
     #[must_use]
     pub fn api_socket(&self) -> PathBuf {
@@ -101,6 +116,24 @@ impl VmPaths {
     #[must_use]
     pub fn lane_socket(&self) -> PathBuf {
         self.run.join("lane.sock")
+    }
+}
+
+/// What there is of a guest whose memory was written out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SavedPaths {
+    pub dir: PathBuf,
+    pub memory: PathBuf,
+    /// The devices' state, where the VMM keeps it apart.
+    pub state: PathBuf,
+    /// Who wrote it: a [`crate::model::SavedBy`] in words.
+    pub by: PathBuf,
+}
+
+impl SavedPaths {
+    fn within(dir: PathBuf) -> Self {
+        let [memory, state, by] = ["memory", "state", "by"].map(|name| dir.join(name));
+        Self { dir, memory, state, by }
     }
 }
 
@@ -176,6 +209,29 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
     fn ensure_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
 
     fn remove_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
+
+    /// Makes the empty files that a guest's memory is written to, emptying those that are there.
+    /// Refused where the file system has no room for `most` bytes more.
+    fn ensure_saving<'a>(&'a self, op: OpId, vm: VmId, most: Size) -> PortFuture<'a, ()>;
+
+    /// Makes what was written durable, and the VM's disks with it, and then the VM's saved memory.
+    fn keep_saved<'a>(&'a self, op: OpId, vm: VmId, by: &'a SavedBy) -> PortFuture<'a, ()>;
+
+    /// Takes [`Self::keep_saved`] back: what was written is still there, but nobody's memory.
+    fn unkeep_saved<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
+
+    /// What was written and is not kept goes; the files stay, for the VMM may hold them open.
+    fn discard_saving<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
+
+    /// Who can read the VM's saved memory, if there is one.
+    fn saved_by(&self, vm: VmId) -> PortFuture<'_, Option<SavedBy>>;
+
+    /// Removes the saved memory, durably: it must never be read again once its guest went on.
+    /// A VMM that has read it keeps what it holds open.
+    fn remove_saved<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
+
+    /// Removes what [`Self::ensure_saving`] made.
+    fn remove_saving<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
 
     /// Removes the VM's directory for good.
     fn remove_vm<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;

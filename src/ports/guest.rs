@@ -53,6 +53,22 @@ pub trait GuestLink: Send + Sync + std::fmt::Debug {
     /// process is seen elsewhere.
     fn shutdown<'a>(&'a self, op: OpId, paths: &'a VmPaths, grace: Duration) -> PortFuture<'a, ()>;
 
+    /// Asks the agent to flush the guest's file systems; returns when it has.
+    fn sync<'a>(&'a self, op: OpId, paths: &'a VmPaths, limit: Duration) -> PortFuture<'a, ()>;
+
+    /// Tells the agent what time it is, after its guest was paused; does not wait for it to listen.
+    fn set_clock<'a>(&'a self, op: OpId, paths: &'a VmPaths, unix_ms: u64) -> PortFuture<'a, ()>;
+
+    /// Tells the agent, once, that its guest stood still and goes on: the time, fresh entropy, and
+    /// that nobody is left at the other end of its connections. Answers with the guest's boot id.
+    fn resumed<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+        unix_ms: u64,
+        limit: Duration,
+    ) -> PortFuture<'a, String>;
+
     /// Whether the agent answers within `limit`.
     fn ping<'a>(&'a self, op: OpId, paths: &'a VmPaths, limit: Duration) -> PortFuture<'a, ()>;
 }

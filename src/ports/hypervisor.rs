@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::{LogKind, PortFuture, VmPaths};
-use crate::model::{DeviceCounters, Mac, OpId, Size, TapName, VmId, VmmChoice, VmmKind};
+use crate::model::{DeviceCounters, Mac, OpId, SavedBy, Size, TapName, VmId, VmmChoice, VmmKind};
 
 /// Everything a VMM must know to boot a guest. Paths are absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,9 @@ pub struct BootPlan {
     /// A serial console is wanted also where there is none otherwise.
     pub console: bool,
     pub paths: VmPaths,
+    /// Continues with the memory at [`VmPaths::saved`] instead of booting the kernel. Everything
+    /// else must be as it was when that was saved.
+    pub resume: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +53,15 @@ pub struct VmmDescription {
     pub warning: Option<String>,
 }
 
+impl VmmDescription {
+    /// Whether this VMM can continue what that one saved.
+    #[must_use]
+    pub fn can_read(&self, saved: &SavedBy) -> bool {
+        (self.kind, &self.version, self.accelerator)
+            == (saved.kind, &saved.version, &*saved.accelerator)
+    }
+}
+
 /// Begins with the kind: see [`VmmKind::described`].
 impl fmt::Display for VmmDescription {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,7 +80,7 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
 
     /// Waits until the API of the VMM that was spawned answers, tells it what to run if its
     /// command line did not, and ends when it says that the guest runs. A guest that runs already
-    /// is left alone.
+    /// is left alone. One that is to resume is not let go on: it is paused when this ends.
     fn boot<'a>(&'a self, op: OpId, kind: VmmKind, plan: &'a BootPlan) -> PortFuture<'a, ()>;
 
     /// Presses the power button, the second way to ask a guest that does not listen. Which VMM
@@ -89,6 +101,10 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
         op: OpId,
         paths: &'a VmPaths,
     ) -> PortFuture<'a, Option<DeviceCounters>>;
+    /// Pauses the guest and writes its memory and its devices' state to [`VmPaths::saving`]; it
+    /// stays paused, also when this fails or is dropped half way. Answers who can read it. What
+    /// was written is not yet durable.
+    fn save<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy>;
 
     /// Memory that a VMM needs beside its guest's.
     fn overhead(&self) -> Size;

@@ -16,7 +16,7 @@ mod process;
 mod set;
 
 pub use clock::Clock;
-pub use disk::{DiskHost, DiskPlan, LogKind, RootPlan, VmPaths};
+pub use disk::{DiskHost, DiskPlan, LogKind, RootPlan, SavedPaths, VmPaths};
 pub use error::HostError;
 pub use guest::{GuestLink, GuestReady, GuestSetup};
 pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescription};

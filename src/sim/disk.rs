@@ -4,12 +4,15 @@ use futures::FutureExt;
 
 use super::SimWorld;
 use super::state::State;
-use crate::model::{Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, Size, VmId};
+use crate::model::{
+    Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId, VmmKind,
+};
 use crate::ports::{
     BaseImage, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
 };
 
 const CONSOLE: [&str; 2] = ["[sim] booting", "[sim] agent started"];
+const FREE: Size = Size::from_bytes(1 << 40);
 /// What the agent's configuration drive may hold at most.
 const MAX_CONFIG: usize = 1 << 20;
 
@@ -90,10 +93,69 @@ impl DiskHost for SimWorld {
         self.call("disk.remove_run_dir", remove).boxed()
     }
 
+    fn ensure_saving<'a>(&'a self, _op: OpId, vm: VmId, most: Size) -> PortFuture<'a, ()> {
+        let make = move |state: &mut State| {
+            if most > FREE {
+                return Err(HostError::new(Code::NoSpace, "save memory of VM", vm.short()));
+            }
+            if !state.world.disks.contains_key(&vm) {
+                return Err(HostError::new(Code::NotFound, "save memory of VM", vm.short()));
+            }
+            state.drop_memory(vm, false)
+        };
+        self.call("disk.ensure_saving", make).boxed()
+    }
+
+    fn keep_saved<'a>(&'a self, _op: OpId, vm: VmId, by: &'a SavedBy) -> PortFuture<'a, ()> {
+        let keep = move |state: &mut State| {
+            let missing = || HostError::new(Code::NotFound, "keep memory of VM", vm.short());
+            let memory = state.world.memory.get_mut(&vm).ok_or_else(missing)?;
+            memory.kept = true;
+            memory.version.clone_from(&by.version);
+            Ok(())
+        };
+        self.call("disk.keep_saved", keep).boxed()
+    }
+
+    fn unkeep_saved<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let unkeep = move |state: &mut State| {
+            if let Some(memory) = state.world.memory.get_mut(&vm) {
+                memory.kept = false;
+            }
+            Ok(())
+        };
+        self.call("disk.unkeep_saved", unkeep).boxed()
+    }
+
+    fn discard_saving<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        self.call("disk.discard_saving", move |state| state.drop_memory(vm, false)).boxed()
+    }
+
+    fn saved_by(&self, vm: VmId) -> PortFuture<'_, Option<SavedBy>> {
+        let read = move |state: &mut State| {
+            let kept = state.world.memory.get(&vm).filter(|memory| memory.kept);
+            Ok(kept.map(|memory| SavedBy {
+                kind: VmmKind::Sim,
+                version: memory.version.clone(),
+                accelerator: "none".to_owned(),
+            }))
+        };
+        self.call("disk.saved_by", read).boxed()
+    }
+
+    fn remove_saved<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        self.call("disk.remove_saved", move |state| state.drop_memory(vm, true)).boxed()
+    }
+
+    fn remove_saving<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        self.call("disk.remove_saving", move |state| state.drop_memory(vm, false)).boxed()
+    }
+
     fn remove_vm<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
         let remove = move |state: &mut State| {
             state.world.disks.remove(&vm);
             state.world.configs.remove(&vm); // it lies in the same directory
+            state.world.memory.remove(&vm);
             state.exits.remove(&vm);
             Ok(())
         };
@@ -106,7 +168,7 @@ impl DiskHost for SimWorld {
     }
 
     fn free(&self) -> PortFuture<'_, Size> {
-        self.call("disk.free", |_| Ok(Size::from_bytes(1 << 40))).boxed()
+        self.call("disk.free", |_| Ok(FREE)).boxed()
     }
 
     fn usage(&self, vm: VmId) -> PortFuture<'_, DiskUsage> {
@@ -147,6 +209,13 @@ impl DiskHost for SimWorld {
 }
 
 impl State {
+    fn drop_memory(&mut self, vm: VmId, kept: bool) -> Result<(), HostError> {
+        if self.world.memory.get(&vm).is_some_and(|memory| memory.kept == kept) {
+            self.world.memory.remove(&vm);
+        }
+        Ok(())
+    }
+
     fn has_booted(&self, vm: VmId) -> bool {
         self.world.processes.contains_key(&vm) || self.exits.contains_key(&vm)
     }

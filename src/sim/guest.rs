@@ -49,8 +49,9 @@ impl GuestLink for SimWorld {
                 let alive = |state: &State| state.running(vm).filter(|now| *now == process);
                 self.until(vm, alive).await;
             }
+            let boot_id = self.lock().boot_id(vm).unwrap_or_default();
             Ok(GuestReady {
-                boot_id: format!("sim-boot-{}", process.start_ticks),
+                boot_id,
                 kernel_release: "0.0.0-sim".to_owned(),
                 os_name: "simulated".to_owned(),
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -82,14 +83,58 @@ impl GuestLink for SimWorld {
         .boxed()
     }
 
+    fn sync<'a>(&'a self, _op: OpId, paths: &'a VmPaths, _limit: Duration) -> PortFuture<'a, ()> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            self.call("guest.sync", |state| state.awake(vm)).await
+        }
+        .boxed()
+    }
+
+    fn set_clock<'a>(&'a self, _op: OpId, paths: &'a VmPaths, _now: u64) -> PortFuture<'a, ()> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            self.call("guest.set_clock", |state| state.awake(vm)).await
+        }
+        .boxed()
+    }
+
+    fn resumed<'a>(
+        &'a self,
+        _op: OpId,
+        paths: &'a VmPaths,
+        _now: u64,
+        _limit: Duration,
+    ) -> PortFuture<'a, String> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            let answer = |state: &mut State| {
+                state.awake(vm)?;
+                state.boot_id(vm).ok_or_else(|| unreachable(vm))
+            };
+            self.call("guest.resumed", answer).await
+        }
+        .boxed()
+    }
+
     fn ping<'a>(&'a self, _op: OpId, paths: &'a VmPaths, _limit: Duration) -> PortFuture<'a, ()> {
         async move {
             let vm = self.vm_of(paths)?;
-            let answer =
-                |state: &mut State| state.running(vm).map(drop).ok_or_else(|| unreachable(vm));
-            self.call("guest.ping", answer).await
+            self.call("guest.ping", |state| state.awake(vm)).await
         }
         .boxed()
+    }
+}
+
+impl State {
+    /// A guest that is paused answers nobody.
+    fn awake(&mut self, vm: VmId) -> Result<(), HostError> {
+        let awake = self.world.processes.get(&vm).is_some_and(|process| !process.paused);
+        if awake { Ok(()) } else { Err(unreachable(vm)) }
+    }
+
+    fn boot_id(&self, vm: VmId) -> Option<String> {
+        self.world.processes.get(&vm).map(|process| format!("sim-boot-{}", process.boot))
     }
 }
 

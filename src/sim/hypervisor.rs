@@ -2,8 +2,10 @@
 
 use futures::FutureExt;
 
-use super::SimWorld;
-use crate::model::{Code, DeviceCounters, OpId, Size, VmId, VmmChoice, VmmKind};
+use super::state::State;
+use super::world::VERSION;
+use super::{SimMemory, SimWorld};
+use crate::model::{Code, DeviceCounters, OpId, SavedBy, Size, VmId, VmmChoice, VmmKind};
 use crate::ports::{
     BootPlan, HostError, Hypervisor, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription,
 };
@@ -14,7 +16,7 @@ impl Hypervisor for SimWorld {
             check(choice)?;
             Ok(VmmDescription {
                 kind: VmmKind::Sim,
-                version: "1".to_owned(),
+                version: VERSION.to_owned(),
                 accelerator: "none",
                 why: "the host is simulated".to_owned(),
                 warning: None,
@@ -36,6 +38,9 @@ impl Hypervisor for SimWorld {
         async move {
             self.call("hypervisor.boot", move |_| own(kind)).await?;
             self.until(plan.vm, |state| state.running(plan.vm).map(drop)).await;
+            if plan.resume {
+                self.lock().load(plan.vm)?;
+            }
             Ok(())
         }
         .boxed()
@@ -44,7 +49,7 @@ impl Hypervisor for SimWorld {
     fn power_button<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
         async move {
             let vm = self.vm_of(paths)?;
-            let press = |state: &mut super::state::State| {
+            let press = |state: &mut State| {
                 let ended = state.end_process(vm, "exit status 0");
                 let gone =
                     || HostError::new(Code::NotFound, "press power button of VM", vm.short());
@@ -91,6 +96,16 @@ impl Hypervisor for SimWorld {
         .boxed()
     }
 
+    fn save<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            self.call("hypervisor.save", |state| state.save(vm)).await?;
+            let (version, accelerator) = (VERSION.to_owned(), "none".to_owned());
+            Ok(SavedBy { kind: VmmKind::Sim, version, accelerator })
+        }
+        .boxed()
+    }
+
     fn overhead(&self) -> Size {
         Size::from_mib(1)
     }
@@ -114,6 +129,32 @@ fn own(kind: VmmKind) -> Result<(), HostError> {
     }
 }
 
+impl State {
+    fn save(&mut self, vm: VmId) -> Result<(), HostError> {
+        let refused = |why| HostError::new(Code::NotFound, "save VM", vm.short()).because(why);
+        let process =
+            self.world.processes.get_mut(&vm).ok_or_else(|| refused("it does not run"))?;
+        process.paused = true;
+        if self.world.memory.get(&vm).is_some_and(|memory| memory.kept) {
+            return Err(refused("another memory of it is kept"));
+        }
+        let memory = SimMemory { kept: false, boot: process.boot, version: VERSION.to_owned() };
+        self.world.memory.insert(vm, memory);
+        Ok(())
+    }
+
+    /// What is loaded already stays as it is.
+    fn load(&mut self, vm: VmId) -> Result<(), HostError> {
+        let refused = |why| HostError::new(Code::NotFound, "load VM", vm.short()).because(why);
+        let memory = self.world.memory.get(&vm).filter(|memory| memory.kept);
+        let memory = memory.ok_or_else(|| refused("no memory of it is kept"))?;
+        let process =
+            self.world.processes.get_mut(&vm).ok_or_else(|| refused("it does not run"))?;
+        (process.paused, process.boot) = (true, memory.boot);
+        Ok(())
+    }
+}
+
 impl SimWorld {
     async fn call_set_paused(
         &self,
@@ -122,7 +163,11 @@ impl SimWorld {
         paused: bool,
     ) -> Result<(), HostError> {
         let vm = self.vm_of(paths)?;
-        let set = |state: &mut super::state::State| {
+        let set = |state: &mut State| {
+            if !paused && state.world.memory.get(&vm).is_some_and(|memory| memory.kept) {
+                let refused = HostError::new(Code::Internal, "let VM go on", vm.short());
+                return Err(refused.because("its memory is kept, and would be read again"));
+            }
             let process = state.world.processes.get_mut(&vm);
             let gone = || HostError::new(Code::NotFound, "pause VM", vm.short());
             process.map(|process| process.paused = paused).ok_or_else(gone)

@@ -23,4 +23,4 @@ mod sim_tests;
 pub use fault::{At, Fault, ParseFaultError, Planned};
 pub use options::{SimOptions, ports};
 pub use state::SimWorld;
-pub use world::{SimProcess, World};
+pub use world::{SimMemory, SimProcess, World};

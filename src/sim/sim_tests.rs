@@ -23,6 +23,7 @@ fn code<T>(result: Result<T, HostError>) -> Option<Code> {
 
 fn plan(tap: &TapName, host: &SimWorld) -> BootPlan {
     BootPlan {
+        resume: false,
         vm: VM,
         name: "web".to_owned(),
         vcpu: 1,

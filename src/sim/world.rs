@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::model::{
-    Digest, ImageRecord, KernelRecord, Name, ProcessIdentity, TapName, VmId, VmRecord,
+    Digest, ImageRecord, KernelRecord, Name, ProcessIdentity, TapName, VmId, VmRecord, VmState,
 };
 use crate::ports::{DiskPlan, ImageFile, KernelFile};
+
+/// Of the VMM that runs nothing.
+pub(super) const VERSION: &str = "1";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct World {
@@ -22,12 +25,25 @@ pub struct World {
     pub names: BTreeMap<Name, Ipv4Addr>,
     pub images: BTreeMap<Digest, ImageFile>,
     pub kernels: BTreeMap<Digest, KernelFile>,
+    /// What was written of guests' memory.
+    pub memory: BTreeMap<VmId, SimMemory>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SimProcess {
     pub identity: ProcessIdentity,
     pub paused: bool,
+    /// Which start of a process on this host began the guest.
+    pub boot: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SimMemory {
+    /// Whole and durable, or merely written.
+    pub kept: bool,
+    pub boot: u32,
+    /// Of the VMM that wrote it.
+    pub version: String,
 }
 
 impl World {
@@ -52,10 +68,15 @@ impl World {
             (kernel.digest, file)
         };
         let disks = |vm: &VmRecord| (vm.id, DiskPlan::for_vm(vm.id, &vm.spec));
+        let memory = |vm: &VmRecord| {
+            let memory = SimMemory { kept: true, boot: 0, version: VERSION.to_owned() };
+            (vm.state == VmState::Suspended).then_some((vm.id, memory))
+        };
         Self {
             images: images.iter().map(image).collect(),
             kernels: kernels.iter().map(kernel).collect(),
             disks: vms.iter().map(disks).collect(),
+            memory: vms.iter().filter_map(memory).collect(),
             ..Self::default()
         }
     }
@@ -66,6 +87,10 @@ impl World {
         for process in self.processes.values_mut() {
             process.identity.pid = 0;
             process.identity.start_ticks = 0;
+            process.boot = 0;
+        }
+        for memory in self.memory.values_mut() {
+            memory.boot = 0;
         }
         self
     }

@@ -95,7 +95,9 @@ fn vms() {
         | VmState::Stopping
         | VmState::Stopped
         | VmState::Crashed
-        | VmState::Error => (format!("state-{state}"), VmRecord { state, ..vm() }),
+        | VmState::Error
+        | VmState::Suspending
+        | VmState::Suspended => (format!("state-{state}"), VmRecord { state, ..vm() }),
     };
     let mut rows: Vec<_> = [
         VmState::Created,
@@ -105,6 +107,8 @@ fn vms() {
         VmState::Stopped,
         VmState::Crashed,
         VmState::Error,
+        VmState::Suspending,
+        VmState::Suspended,
     ]
     .map(state)
     .into();
@@ -170,6 +174,8 @@ fn ops() {
         OpKind::ImportKernel,
         OpKind::DeleteKernel,
         OpKind::CleanUpVm,
+        OpKind::SuspendVm,
+        OpKind::ResumeVm,
     ];
     let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
     let mut rows: Vec<_> = kinds.map(kind).into();

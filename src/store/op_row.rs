@@ -36,6 +36,8 @@ enum KindV1 {
     ImportKernel,
     DeleteKernel,
     CleanUpVm,
+    SuspendVm,
+    ResumeVm,
 }
 
 #[derive(Encode, Decode)]
@@ -117,6 +119,8 @@ impl From<OpKind> for KindV1 {
             OpKind::ImportKernel => Self::ImportKernel,
             OpKind::DeleteKernel => Self::DeleteKernel,
             OpKind::CleanUpVm => Self::CleanUpVm,
+            OpKind::SuspendVm => Self::SuspendVm,
+            OpKind::ResumeVm => Self::ResumeVm,
         }
     }
 }
@@ -136,6 +140,8 @@ impl From<KindV1> for OpKind {
             KindV1::ImportKernel => Self::ImportKernel,
             KindV1::DeleteKernel => Self::DeleteKernel,
             KindV1::CleanUpVm => Self::CleanUpVm,
+            KindV1::SuspendVm => Self::SuspendVm,
+            KindV1::ResumeVm => Self::ResumeVm,
         }
     }
 }

@@ -83,6 +83,8 @@ enum StateV1 {
     Stopped,
     Crashed,
     Error,
+    Suspending,
+    Suspended,
 }
 
 #[derive(Encode, Decode)]
@@ -255,6 +257,8 @@ impl From<VmState> for StateV1 {
             VmState::Stopped => Self::Stopped,
             VmState::Crashed => Self::Crashed,
             VmState::Error => Self::Error,
+            VmState::Suspending => Self::Suspending,
+            VmState::Suspended => Self::Suspended,
         }
     }
 }
@@ -269,6 +273,8 @@ impl From<StateV1> for VmState {
             StateV1::Stopped => Self::Stopped,
             StateV1::Crashed => Self::Crashed,
             StateV1::Error => Self::Error,
+            StateV1::Suspending => Self::Suspending,
+            StateV1::Suspended => Self::Suspended,
         }
     }
 }

@@ -113,6 +113,16 @@ pub enum Request {
     ShowDisk {
         vm: String,
     },
+    SuspendVm {
+        vm: String,
+    },
+    ResumeVm {
+        vm: String,
+    },
+    /// Starts a VM from its disks, also one that is suspended: what it had in memory is lost.
+    StartVmCold {
+        vm: String,
+    },
 }
 
 /// Whatever is not given comes from the daemon's configuration.

@@ -16,4 +16,5 @@ mod lifecycle;
 mod network;
 mod refusals;
 mod support;
+mod suspend;
 mod terminal;

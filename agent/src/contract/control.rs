@@ -14,6 +14,8 @@ pub const PORT_NAME: &str = "banger.agent.0";
 pub const VSOCK_PORT: u32 = 1024;
 /// Payload of one frame.
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
+/// Fresh random bytes of the host's, for a guest that resumes.
+pub const ENTROPY_BYTES: usize = 64;
 /// Bytes of the length before each payload.
 pub const LENGTH_BYTES: usize = 4;
 
@@ -39,6 +41,13 @@ pub enum HostBody {
     /// No answer.
     SetClock {
         unix_nanos: u64,
+    },
+    /// The guest stood still, on disk even, and goes on now: nobody is left at the other end of its
+    /// connections, its clock shows when it was suspended, and its random numbers could have been
+    /// drawn before. Answered by `Resumed` when all three are dealt with.
+    Resumed {
+        unix_nanos: u64,
+        entropy: [u8; ENTROPY_BYTES],
     },
 }
 
@@ -68,6 +77,11 @@ pub enum GuestEvent {
     Failed {
         op_id: [u8; 16],
         message: String,
+    },
+    /// With the boot id, which says that it is the boot that was suspended.
+    Resumed {
+        op_id: [u8; 16],
+        boot_id: String,
     },
 }
 

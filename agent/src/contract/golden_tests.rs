@@ -59,6 +59,7 @@ fn host_requests() {
     case(HostBody::Shutdown { mode: ShutdownMode::PowerOff, grace_ms: 20_000 }, "0300fb204e");
     case(HostBody::Shutdown { mode: ShutdownMode::Reboot, grace_ms: 0 }, "030100");
     case(HostBody::SetClock { unix_nanos: 1 << 60 }, "04fd0000000000000010");
+    case(HostBody::Resumed { unix_nanos: 1, entropy: [9; 64] }, &format!("0501{}", run("09", 64)));
 }
 
 #[test]
@@ -85,6 +86,7 @@ fn guest_events() {
     golden(&GuestEvent::Synced { op_id: [11; 16] }, &format!("03{op}"));
     golden(&GuestEvent::ShuttingDown { op_id: [11; 16] }, &format!("04{op}"));
     golden(&GuestEvent::Failed { op_id: [11; 16], message: "m".into() }, &format!("05{op}016d"));
+    golden(&GuestEvent::Resumed { op_id: [11; 16], boot_id: "b".into() }, &format!("06{op}0162"));
 }
 
 #[test]

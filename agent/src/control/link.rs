@@ -23,6 +23,7 @@ use nix::sys::socket::{
 
 use super::requests::Desk;
 use crate::init::{InitKind, Storage};
+use crate::ssh::Sessions;
 use crate::{log, port};
 
 const HOST_CID: u32 = 2;
@@ -38,8 +39,8 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 const ARRIVAL: Duration = Duration::from_millis(100);
 
 /// Called when the server listens: from here on the guest is ready.
-pub(crate) fn start(config: &GuestConfig, kind: InitKind, storage: Storage) {
-    let desk = Desk::new(config, kind, storage);
+pub(crate) fn start(config: &GuestConfig, kind: InitKind, storage: Storage, sessions: Sessions) {
+    let desk = Desk::new(config, kind, storage, sessions);
     let control = config.control.clone();
     let run = move || match control {
         Control::VirtioSerial { name } => serve_port(&name, &desk),

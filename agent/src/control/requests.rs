@@ -9,8 +9,10 @@ use banger_agent::contract::{CONTRACT_VERSION, VSOCK_SSH_PORT};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
+use super::entropy;
 use crate::init::{self, InitKind, Storage};
 use crate::log::{self, Op};
+use crate::ssh::Sessions;
 
 /// Answers requests. What it says of readiness was true when the server began to listen.
 #[derive(Debug)]
@@ -18,10 +20,16 @@ pub(super) struct Desk {
     info: ReadyInfo,
     kind: InitKind,
     storage: Storage,
+    sessions: Sessions,
 }
 
 impl Desk {
-    pub(super) fn new(config: &GuestConfig, kind: InitKind, storage: Storage) -> Self {
+    pub(super) fn new(
+        config: &GuestConfig,
+        kind: InitKind,
+        storage: Storage,
+        sessions: Sessions,
+    ) -> Self {
         let info = ReadyInfo {
             contract: CONTRACT_VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -33,7 +41,7 @@ impl Desk {
             boot_millis: log::boot_millis(),
         };
         log::line(format_args!("ready, {} ({})", Op(config.op_id), info.os_name));
-        Self { info, kind, storage }
+        Self { info, kind, storage, sessions }
     }
 
     pub(super) fn ready(&self) -> GuestEvent {
@@ -51,9 +59,19 @@ impl Desk {
                 send(&GuestEvent::Synced { op_id });
             }
             HostBody::SetClock { unix_nanos } => {
-                if let Err(why) = set_clock(unix_nanos) {
-                    send(&GuestEvent::Failed { op_id, message: format!("set the clock: {why}") });
+                if let Err(message) = set_clock(unix_nanos) {
+                    send(&GuestEvent::Failed { op_id, message });
                 }
+            }
+            HostBody::Resumed { unix_nanos, entropy } => {
+                log::line(format_args!("resumed, {}", Op(op_id)));
+                // Before anybody is let in, and before keys are made for them.
+                let done = entropy::renew(&entropy).and_then(|()| set_clock(unix_nanos));
+                self.sessions.end();
+                send(&match done {
+                    Ok(()) => GuestEvent::Resumed { op_id, boot_id: self.info.boot_id.clone() },
+                    Err(message) => GuestEvent::Failed { op_id, message },
+                });
             }
             HostBody::Shutdown { mode, grace_ms } => {
                 log::line(format_args!(
@@ -87,7 +105,7 @@ impl Desk {
 fn set_clock(unix_nanos: u64) -> Result<(), String> {
     let time = Duration::from_nanos(unix_nanos);
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(time))
-        .map_err(|errno| errno.desc().to_owned())
+        .map_err(|errno| format!("set the clock: {}", errno.desc()))
 }
 
 fn read_line(path: &str) -> String {

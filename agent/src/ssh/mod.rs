@@ -23,7 +23,9 @@ mod pty;
 mod resolve;
 mod server;
 mod session;
+mod sessions;
 mod signals;
 mod sink;
 
 pub(crate) use server::serve;
+pub(crate) use sessions::Sessions;

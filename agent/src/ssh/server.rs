@@ -1,6 +1,7 @@
 //! Listening and accepting: on TCP, on vsock, and on the lane.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 use super::auth::Keys;
 use super::lane::{self, Greeted};
 use super::session::{Connection, Guest};
+use super::sessions::Sessions;
 use crate::error::{AgentError, Chain, Context as _, Result};
 use crate::log;
 
@@ -28,9 +30,10 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Runs for as long as the machine. `listening` is called once connections are taken.
-pub(crate) async fn serve(config: &GuestConfig, listening: impl FnOnce()) -> Result<()> {
+pub(crate) async fn serve(config: &GuestConfig, listening: impl FnOnce(Sessions)) -> Result<()> {
     let host_key = PrivateKey::from_openssh(&config.host_key)
         .map_err(|error| AgentError::Ssh { what: "read the host key", source: error.into() })?;
+    let sessions = Sessions::new();
     let ssh = Arc::new(settings(host_key));
     let guest =
         Arc::new(Guest { keys: Keys::parse(&config.authorized_keys)?, env: config.env.clone() });
@@ -43,12 +46,13 @@ pub(crate) async fn serve(config: &GuestConfig, listening: impl FnOnce()) -> Res
     if let Some(lane) = lane::open() {
         tokio::spawn(accept_lane(lane, Arc::clone(&guest)));
     }
-    listening();
+    listening(sessions.clone());
+    let house = House { ssh, guest, sessions };
     if let Some(vsock) = vsock {
-        tokio::spawn(accept_vsock(vsock, Arc::clone(&ssh), Arc::clone(&guest)));
+        tokio::spawn(accept_vsock(vsock, house.clone()));
     }
     match tcp {
-        Some(tcp) => accept_tcp(tcp, ssh, guest).await,
+        Some(tcp) => accept_tcp(tcp, house).await,
         None => std::future::pending().await,
     }
 }
@@ -126,12 +130,20 @@ fn outlive_signals() -> Result<()> {
     Ok(())
 }
 
-async fn accept_tcp(listener: TcpListener, ssh: Arc<Config>, guest: Arc<Guest>) -> Result<()> {
+/// What every connection is given.
+#[derive(Clone)]
+struct House {
+    ssh: Arc<Config>,
+    guest: Arc<Guest>,
+    sessions: Sessions,
+}
+
+async fn accept_tcp(listener: TcpListener, house: House) -> Result<()> {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 drop(stream.set_nodelay(true));
-                tokio::spawn(connection(stream, Arc::clone(&ssh), Arc::clone(&guest)));
+                tokio::spawn(connection(stream, house.clone()));
             }
             Err(error) => {
                 log::line(format_args!("accept a connection: {error}"));
@@ -141,11 +153,11 @@ async fn accept_tcp(listener: TcpListener, ssh: Arc<Config>, guest: Arc<Guest>) 
     }
 }
 
-async fn accept_vsock(listener: VsockListener, ssh: Arc<Config>, guest: Arc<Guest>) {
+async fn accept_vsock(listener: VsockListener, house: House) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                drop(tokio::spawn(connection(stream, Arc::clone(&ssh), Arc::clone(&guest))))
+                drop(tokio::spawn(connection(stream, house.clone())));
             }
             Err(error) => {
                 log::line(format_args!("accept a vsock connection: {error}"));
@@ -164,10 +176,12 @@ async fn accept_lane(mut clients: Receiver<Greeted>, guest: Arc<Guest>) {
     }
 }
 
-async fn connection<S>(stream: S, ssh: Arc<Config>, guest: Arc<Guest>)
+async fn connection<S>(stream: S, house: House)
 where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
 {
+    let House { ssh, guest, sessions } = house;
+    let mut end = sessions.enter(&stream);
     let handler = Connection::new(guest);
     let authenticated = handler.authenticated();
     let started = tokio::time::timeout(LOGIN_GRACE, run_stream(ssh, stream, handler)).await;
@@ -176,13 +190,17 @@ where
     };
     let handle = session.handle();
     tokio::pin!(session);
-    let ended = tokio::select! {
-        ended = &mut session => ended,
-        () = tokio::time::sleep(LOGIN_GRACE) => {
-            if !authenticated.load(std::sync::atomic::Ordering::Relaxed) {
-                drop(handle.disconnect(Disconnect::ByApplication, "login takes too long".into(), String::new()).await);
+    let mut grace = std::pin::pin!(tokio::time::sleep(LOGIN_GRACE));
+    let ended = loop {
+        tokio::select! {
+            ended = &mut session => break ended,
+            () = end.cut() => {}
+            () = &mut grace, if !grace.is_elapsed() => {
+                if !authenticated.load(std::sync::atomic::Ordering::Relaxed) {
+                    let why = "login takes too long".into();
+                    drop(handle.disconnect(Disconnect::ByApplication, why, String::new()).await);
+                }
             }
-            session.await
         }
     };
     if let Err(error) = ended {

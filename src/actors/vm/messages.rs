@@ -29,6 +29,10 @@ pub enum OpRequest {
     Delete,
     /// Born in the daemon after a crash of the VMM.
     CleanUp,
+    Suspend,
+    Resume,
+    /// From its disks, whatever was saved of its memory.
+    StartCold,
 }
 
 impl OpRequest {
@@ -36,12 +40,14 @@ impl OpRequest {
     pub fn kind(self) -> OpKind {
         match self {
             Self::Create { .. } => OpKind::CreateVm,
-            Self::Start => OpKind::StartVm,
+            Self::Start | Self::StartCold => OpKind::StartVm,
             Self::Stop { .. } => OpKind::StopVm,
             Self::Kill { .. } => OpKind::KillVm,
             Self::Restart { .. } => OpKind::RestartVm,
             Self::Delete => OpKind::DeleteVm,
             Self::CleanUp => OpKind::CleanUpVm,
+            Self::Suspend => OpKind::SuspendVm,
+            Self::Resume => OpKind::ResumeVm,
         }
     }
 
@@ -49,18 +55,36 @@ impl OpRequest {
     pub(super) fn verb(self) -> Option<Verb> {
         match self {
             Self::Create { .. } | Self::CleanUp => None,
-            Self::Start => Some(Verb::Start),
+            Self::Start | Self::StartCold => Some(Verb::Start),
             Self::Stop { .. } => Some(Verb::Stop),
             Self::Kill { .. } => Some(Verb::Kill),
             Self::Restart { .. } => Some(Verb::Restart),
             Self::Delete => Some(Verb::Delete),
+            Self::Suspend => Some(Verb::Suspend),
+            Self::Resume => Some(Verb::Resume),
         }
+    }
+
+    /// What is meant of a VM in this state: the start of a suspended one continues it.
+    pub(super) fn of(self, state: VmState) -> Self {
+        match (self, state) {
+            (Self::Start, VmState::Suspended) => Self::Resume,
+            (other, _) => other,
+        }
+    }
+
+    /// Whether the VM runs when it is done, which takes memory.
+    pub(in crate::actors) fn brings_up(self) -> bool {
+        matches!(self, Self::Start | Self::StartCold | Self::Restart { .. } | Self::Resume)
     }
 
     /// The state that the beginning of this operation puts a VM in.
     pub(super) fn state_when_begun(self, state: VmState) -> VmState {
         match self {
-            Self::Create { .. } | Self::Start => step(state, &VmEvent::StartBegan),
+            Self::Create { .. } | Self::Start | Self::StartCold | Self::Resume => {
+                step(state, &VmEvent::StartBegan)
+            }
+            Self::Suspend => step(state, &VmEvent::SuspendBegan),
             Self::CleanUp => state, // crashed is what users must see
             _ => step(state, &VmEvent::StopBegan),
         }
@@ -72,13 +96,13 @@ impl OpRequest {
     }
 
     /// Whether this may wait for `running` instead of being refused: what ends a VM for what starts
-    /// it, and whatever a user wants for a clean-up, which users did not ask for.
+    /// or suspends it, and whatever a user wants for a clean-up, which users did not ask for.
     pub(super) fn may_follow(self, running: Self) -> bool {
         running == Self::CleanUp || (self.interrupts() && running.interruptible())
     }
 
     pub(super) fn interruptible(self) -> bool {
-        matches!(self, Self::Create { .. } | Self::Start | Self::Restart { .. })
+        matches!(self, Self::Create { .. } | Self::Suspend) || self.brings_up()
     }
 }
 

@@ -240,8 +240,16 @@ impl VmActor {
                 let view = self.scope.view.borrow().clone();
                 Ok(Ticket::settled(op::unchanged(op, refused.to_string(), Some(view))))
             }
-            Refused::NotRunning { .. } => {
-                Err(Failure::new(Code::Refused, format!("{name}: {refused}")).of(op_id).into())
+            Refused::NotRunning { .. } | Refused::NotSuspended { .. } | Refused::HoldsMemory => {
+                let failure = Failure::new(Code::Refused, format!("{name}: {refused}"));
+                let hint = match refused {
+                    Refused::HoldsMemory => format!(
+                        "continue it first with: banger vm resume {name}; or throw its memory away \
+                         with: banger vm kill {name}"
+                    ),
+                    _ => format!("start it with: banger vm start {name}"),
+                };
+                Err(failure.hint(hint).of(op_id).into())
             }
         })
     }
@@ -275,7 +283,10 @@ impl Handler<Req<RunOp>> for VmActor {
     type Result = ResponseActFuture<Self, Result<Ticket, CallError>>;
 
     fn handle(&mut self, req: Req<RunOp>, ctx: &mut Self::Context) -> Self::Result {
-        let Req { ctx: OpCtx { op_id, span, .. }, cmd, .. } = req;
+        let Req { ctx: OpCtx { op_id, span, .. }, mut cmd, .. } = req;
+        if self.running.is_none() {
+            cmd.request = cmd.request.of(self.record.state);
+        }
         let known = self.running.as_ref().map(|r| (r.op_id, r.accepted.clone()));
         let queued = self.next.as_ref().map(|next| (next.op_id, next.accepted.clone()));
         for (id, accepted) in known.iter().chain(&queued) {
@@ -341,7 +352,8 @@ impl Handler<OpDone> for VmActor {
         }
         self.publish();
         self.watch_process(ctx);
-        if let Some(Waiting { op_id, cmd, span, accept, accepted }) = self.next.take() {
+        if let Some(Waiting { op_id, mut cmd, span, accept, accepted }) = self.next.take() {
+            cmd.request = cmd.request.of(self.record.state);
             // The interrupted operation may have left nothing to do.
             match self.refuse(op_id, cmd) {
                 Some(answer) => drop(accept.send(answer)),

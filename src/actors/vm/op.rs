@@ -185,9 +185,11 @@ impl Op {
         let record = &mut self.record;
         record.state = match self.request {
             OpRequest::Create { start: false } if *outcome == Outcome::Done => VmState::Created,
-            OpRequest::Create { .. } | OpRequest::Start => {
+            OpRequest::Create { .. } | OpRequest::Start | OpRequest::StartCold => {
                 step(record.state, &VmEvent::StartEnded(outcome.clone()))
             }
+            OpRequest::Suspend => step(record.state, &VmEvent::SuspendEnded(outcome.clone())),
+            OpRequest::Resume => step(record.state, &VmEvent::ResumeEnded(outcome.clone())),
             // Stopped half way and not started again, or started: the plan's last word decides.
             OpRequest::Restart { .. } => step(record.state, &VmEvent::StartEnded(outcome.clone())),
             OpRequest::CleanUp if !matches!(outcome, Outcome::Stuck { .. }) => VmState::Crashed,
@@ -207,7 +209,16 @@ impl Op {
                 }
             }
         }
-        self.handles = if record.state == VmState::Running { seen } else { VmHandles::default() };
+        self.handles = match (record.state, self.request) {
+            // Its process went on as if nothing had been asked.
+            (VmState::Running, OpRequest::Suspend) => std::mem::take(&mut self.handles),
+            (VmState::Running, _) => seen,
+            // Nothing else can read its memory.
+            (VmState::Suspended, _) => {
+                VmHandles { vmm: self.handles.vmm.take(), ..VmHandles::default() }
+            }
+            _ => VmHandles::default(),
+        };
     }
 
     fn publish(&self, kind: EventKind) {
@@ -220,7 +231,10 @@ fn plan_for(request: OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
     match request {
         OpRequest::Create { start: false } => ops::create_vm(vm),
         OpRequest::Create { start: true } => ops::create_and_start(vm),
+        OpRequest::StartCold => ops::start_after_clean_up(vm),
         OpRequest::Start if leftovers => ops::start_after_clean_up(vm),
+        OpRequest::Suspend => ops::suspend_vm(),
+        OpRequest::Resume => ops::resume_vm(vm),
         OpRequest::Start => ops::start_vm(vm),
         OpRequest::Stop { grace } => ops::stop_vm(Some(grace)),
         OpRequest::Kill { signal } => ops::kill_vm(Some(signal)),

@@ -75,6 +75,8 @@ fn request_of(kind: OpKind) -> Option<OpRequest> {
         OpKind::RestartVm => OpRequest::Restart { grace },
         OpKind::DeleteVm => OpRequest::Delete,
         OpKind::CleanUpVm => OpRequest::CleanUp,
+        OpKind::SuspendVm => OpRequest::Suspend,
+        OpKind::ResumeVm => OpRequest::Resume,
         OpKind::BuildImage
         | OpKind::ImportImage
         | OpKind::DeleteImage
@@ -105,7 +107,7 @@ async fn identify(
             handles.tap = deps.store.tap_of(vm)?;
             deps.store.put_handles(vm, handles.clone()).await?;
         }
-        (VmState::Running | VmState::Starting | VmState::Stopping, None) => {
+        (VmState::Running | VmState::Starting | VmState::Stopping | VmState::Suspending, None) => {
             tracing::warn!(vm_id = %vm, name, "vm lost: its process is gone");
             let console = deps.ports.disk.console_tail(vm, 20).await.unwrap_or_default();
             let unix_ms = deps.ports.clock.unix_ms();

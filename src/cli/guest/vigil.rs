@@ -38,5 +38,5 @@ async fn watch(client: Option<Client>, op: OpId, vm_id: &str) -> Option<String> 
 }
 
 fn has_ended(state: &str) -> bool {
-    matches!(state, "stopped" | "crashed" | "error")
+    matches!(state, "stopped" | "crashed" | "error" | "suspended")
 }

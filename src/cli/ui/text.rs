@@ -48,7 +48,9 @@ pub(crate) fn short(id: &str) -> &str {
 pub(crate) fn state_style(state: &str) -> Style {
     match state {
         "running" | "done" | "pass" => GREEN,
-        "starting" | "stopping" | "undoing" | "undone" | "rolled-back" | "warn" => YELLOW,
+        "starting" | "stopping" | "suspending" | "undoing" | "undone" | "rolled-back" | "warn" => {
+            YELLOW
+        }
         "error" | "crashed" | "failed" | "undo-failed" | "stuck" | "fail" => RED,
         _ => Style::new(),
     }

@@ -13,10 +13,10 @@ use std::sync::Arc;
 
 use super::superblock::Superblock;
 use super::template::{self, Templates};
-use super::{logs, reflink};
+use super::{logs, reflink, saved};
 use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
 use crate::host::vmm::firecracker::metrics;
-use crate::model::{Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, Size, VmId};
+use crate::model::{Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId};
 use crate::ports::{
     BaseImage, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
 };
@@ -263,6 +263,49 @@ impl DiskHost for LocalDisks {
         let run = self.paths_of(vm).run;
         tracing::debug!(op_id = %op, vm_id = %vm, "removing run directory");
         Box::pin(blocking("remove run directory", move || remove_tree(&run)))
+    }
+
+    fn ensure_saving<'a>(&'a self, op: OpId, vm: VmId, most: Size) -> PortFuture<'a, ()> {
+        let this = self.clone();
+        tracing::debug!(op_id = %op, vm_id = %vm, %most, "making room for memory");
+        Box::pin(blocking("make room for memory", move || {
+            saved::ensure_saving(&this.paths_of(vm), most, this.free_bytes()?)
+        }))
+    }
+
+    fn keep_saved<'a>(&'a self, op: OpId, vm: VmId, by: &'a SavedBy) -> PortFuture<'a, ()> {
+        let (paths, by) = (self.paths_of(vm), by.clone());
+        tracing::debug!(op_id = %op, vm_id = %vm, %by, "keeping memory");
+        Box::pin(blocking("keep memory", move || saved::keep(&paths, &by)))
+    }
+
+    fn unkeep_saved<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let paths = self.paths_of(vm);
+        tracing::debug!(op_id = %op, vm_id = %vm, "taking memory back");
+        Box::pin(blocking("take memory back", move || saved::unkeep(&paths)))
+    }
+
+    fn discard_saving<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let paths = self.paths_of(vm);
+        tracing::debug!(op_id = %op, vm_id = %vm, "discarding what was written of memory");
+        Box::pin(blocking("discard memory", move || saved::discard(&paths)))
+    }
+
+    fn saved_by(&self, vm: VmId) -> PortFuture<'_, Option<SavedBy>> {
+        let paths = self.paths_of(vm);
+        Box::pin(blocking("look at saved memory", move || saved::saved_by(&paths)))
+    }
+
+    fn remove_saved<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let dir = self.paths_of(vm).saved().dir;
+        tracing::debug!(op_id = %op, vm_id = %vm, "removing saved memory");
+        Box::pin(blocking("remove saved memory", move || saved::remove(&dir)))
+    }
+
+    fn remove_saving<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {
+        let dir = self.paths_of(vm).saving().dir;
+        tracing::debug!(op_id = %op, vm_id = %vm, "removing what memory is written to");
+        Box::pin(blocking("remove what memory is written to", move || saved::remove(&dir)))
     }
 
     fn remove_vm<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {

@@ -3,6 +3,7 @@
 mod local;
 mod logs;
 mod reflink;
+mod saved;
 mod sparse;
 mod superblock;
 mod template;

@@ -66,6 +66,12 @@ impl Control {
         Self { stream, frames: FrameReader::default(), op, question }
     }
 
+    /// Asks the next question on the same connection.
+    pub(super) async fn go_on(&mut self, question: HostBody) -> Result<(), ControlError> {
+        self.question = question;
+        self.repeat().await
+    }
+
     /// The next thing the agent says.
     pub(super) async fn event(&mut self) -> Result<GuestEvent, ControlError> {
         loop {

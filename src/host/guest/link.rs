@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use banger_agent::contract::control::{GuestEvent, HostBody, ReadyInfo, ShutdownMode};
+use banger_agent::contract::control::{
+    ENTROPY_BYTES, GuestEvent, HostBody, ReadyInfo, ShutdownMode,
+};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -70,12 +72,10 @@ impl GuestLink for AgentLink {
             let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
             // A reboot ends every VMM's process; a power-off does not end all of them.
             let question = HostBody::Shutdown { mode: ShutdownMode::Reboot, grace_ms };
-            let answer = answered(
-                op,
-                &line,
-                question,
-                |event| matches!(event, GuestEvent::ShuttingDown { op_id } if *op_id == op.0),
-            );
+            let answer = answered(op, &line, question, |event| match event {
+                GuestEvent::ShuttingDown { op_id } if op_id == op.0 => Some(()),
+                _ => None,
+            });
             match timeout(SHUTDOWN_LIMIT, answer).await {
                 // The VMM was faster than the answer: the guest is down.
                 Ok(Ok(()) | Err(Unanswered::Link(ControlError::Closed))) => Ok(()),
@@ -87,19 +87,81 @@ impl GuestLink for AgentLink {
 
     fn ping<'a>(&'a self, op: OpId, paths: &'a VmPaths, limit: Duration) -> PortFuture<'a, ()> {
         Box::pin(async move {
-            let what = "ping the guest at";
-            let line = Line::of(paths);
-            let answer = answered(
-                op,
-                &line,
-                HostBody::Ping,
-                |event| matches!(event, GuestEvent::Pong { op_id } if *op_id == op.0),
-            );
-            match timeout(limit, answer).await {
-                Ok(answer) => answer.map_err(|why| why.into_host_error(what, &line)),
-                Err(_) => Err(silent(what, &line)),
-            }
+            let pong = pong(op);
+            asked(op, "ping the guest at", paths, HostBody::Ping, limit, pong).await
         })
+    }
+
+    fn sync<'a>(&'a self, op: OpId, paths: &'a VmPaths, limit: Duration) -> PortFuture<'a, ()> {
+        Box::pin(async move {
+            let synced = move |event| match event {
+                GuestEvent::Synced { op_id } if op_id == op.0 => Some(()),
+                _ => None,
+            };
+            asked(op, "ask the guest to sync at", paths, HostBody::Sync, limit, synced).await
+        })
+    }
+
+    fn set_clock<'a>(&'a self, op: OpId, paths: &'a VmPaths, unix_ms: u64) -> PortFuture<'a, ()> {
+        Box::pin(async move {
+            let line = Line::of(paths);
+            let failed =
+                |error: Unanswered| error.into_host_error("set the guest's clock at", &line);
+            let unix_nanos = nanos(unix_ms);
+            let control = Control::ask(&line, op, HostBody::SetClock { unix_nanos }).await;
+            let mut control = control.map_err(|error| failed(error.into()))?;
+            // It is not answered, and a connection that ends too early may take it along.
+            let pinged = control.go_on(HostBody::Ping).await;
+            pinged.map_err(|error| failed(error.into()))?;
+            heard(op, &mut control, pong(op)).await.map_err(failed)
+        })
+    }
+
+    fn resumed<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+        unix_ms: u64,
+        limit: Duration,
+    ) -> PortFuture<'a, String> {
+        Box::pin(async move {
+            let what = "tell the guest that it goes on at";
+            let mut entropy = [0; ENTROPY_BYTES];
+            getrandom::fill(&mut entropy).map_err(|error| {
+                HostError::new(Code::Host, "draw random bytes for", paths.run.display().to_string())
+                    .because(error.to_string())
+            })?;
+            let question = HostBody::Resumed { unix_nanos: nanos(unix_ms), entropy };
+            let resumed = move |event| match event {
+                GuestEvent::Resumed { op_id, boot_id } if op_id == op.0 => Some(boot_id),
+                _ => None,
+            };
+            asked(op, what, paths, question, limit, resumed).await
+        })
+    }
+}
+
+fn nanos(unix_ms: u64) -> u64 {
+    unix_ms.saturating_mul(1_000_000)
+}
+
+fn pong(op: OpId) -> impl Fn(GuestEvent) -> Option<()> {
+    move |event| matches!(event, GuestEvent::Pong { op_id } if op_id == op.0).then_some(())
+}
+
+/// Asks over a connection of its own, and waits at most `limit` for what `pick` takes.
+async fn asked<T>(
+    op: OpId,
+    what: &'static str,
+    paths: &VmPaths,
+    question: HostBody,
+    limit: Duration,
+    pick: impl Fn(GuestEvent) -> Option<T>,
+) -> Result<T, HostError> {
+    let line = Line::of(paths);
+    match timeout(limit, answered(op, &line, question, pick)).await {
+        Ok(answer) => answer.map_err(|why| why.into_host_error(what, &line)),
+        Err(_) => Err(silent(what, &line)),
     }
 }
 
@@ -160,21 +222,32 @@ async fn heard_ready(op: OpId, control: &mut Control) -> Result<ReadyInfo, Unans
     }
 }
 
-/// Asks, and skips all that answers somebody else.
-async fn answered(
+/// Asks over a connection of its own, for as long as the caller lets it.
+async fn answered<T>(
     op: OpId,
     line: &Line,
     question: HostBody,
-    is_answer: impl Fn(&GuestEvent) -> bool,
-) -> Result<(), Unanswered> {
-    let mut control = Control::ask(line, op, question).await?;
+    pick: impl Fn(GuestEvent) -> Option<T>,
+) -> Result<T, Unanswered> {
+    heard(op, &mut Control::ask(line, op, question).await?, pick).await
+}
+
+/// Skips all that answers somebody else.
+async fn heard<T>(
+    op: OpId,
+    control: &mut Control,
+    pick: impl Fn(GuestEvent) -> Option<T>,
+) -> Result<T, Unanswered> {
     loop {
         match control.event().await? {
             GuestEvent::Failed { op_id, message } if op_id == op.0 => {
                 return Err(Unanswered::Failed(message));
             }
-            event if is_answer(&event) => return Ok(()),
-            _ => {}
+            event => {
+                if let Some(answer) = pick(event) {
+                    return Ok(answer);
+                }
+            }
         }
     }
 }

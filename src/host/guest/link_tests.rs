@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use banger_agent::contract::CONTRACT_VERSION;
 use banger_agent::contract::control::{FrameReader, HostRequest, encode_frame};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -51,7 +52,7 @@ impl Guest {
 
 fn info() -> ReadyInfo {
     ReadyInfo {
-        contract: 1,
+        contract: CONTRACT_VERSION,
         agent_version: "0.1.0".into(),
         boot_id: "b-1".into(),
         kernel_release: "6.1".into(),
@@ -84,7 +85,10 @@ async fn readiness_is_heard_however_late_the_port_comes() {
         drop(Guest::accept(&listener).await);
         let mut guest = Guest::accept(&listener).await;
         let hello = guest.request().await;
-        assert_eq!(hello, HostRequest { op_id: OP.0, body: HostBody::Hello { contract: 1 } });
+        assert_eq!(
+            hello,
+            HostRequest { op_id: OP.0, body: HostBody::Hello { contract: CONTRACT_VERSION } }
+        );
         guest.say(GuestEvent::Pong { op_id: [0; 16] }).await;
         guest.say(GuestEvent::NotReady { stage: "mount root".into(), error: None }).await;
         guest.say(GuestEvent::Ready(info())).await;
@@ -127,6 +131,71 @@ async fn a_cut_stream_is_asked_again() {
         guest.say(GuestEvent::Pong { op_id: OP.0 }).await;
     };
     both(AgentLink.ping(OP, &paths, Duration::from_secs(30)), guest).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_resumed_guest_is_told_the_time_and_given_randomness_of_its_own() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let limit = Duration::from_secs(30);
+    let guest = async {
+        let mut drawn = vec![];
+        for _ in 0..2 {
+            let mut guest = Guest::accept(&listener).await;
+            let HostBody::Resumed { unix_nanos, entropy } = guest.request().await.body else {
+                panic!("it was to be told that it goes on")
+            };
+            assert_eq!(unix_nanos, 1_700_000_000_123_000_000);
+            drawn.push(entropy);
+            guest.say(GuestEvent::Resumed { op_id: [0; 16], boot_id: "another's".into() }).await;
+            guest.say(GuestEvent::Resumed { op_id: OP.0, boot_id: "b-1".into() }).await;
+        }
+        assert_ne!(drawn[0], drawn[1]);
+    };
+    let resumed = async {
+        for _ in 0..2 {
+            let told = AgentLink.resumed(OP, &paths, 1_700_000_000_123, limit);
+            assert_eq!(told.await?, "b-1");
+        }
+        Ok(())
+    };
+    both(resumed, guest).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_an_agent_cannot_do_about_a_resume_is_told() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        guest.request().await;
+        let message = "add entropy: no".to_owned();
+        guest.say(GuestEvent::Failed { op_id: OP.0, message }).await;
+    };
+    let resumed = AgentLink.resumed(OP, &paths, 1, Duration::from_secs(30));
+    let error = both(resumed, guest).await.unwrap_err();
+    assert!(chain(&error).ends_with("add entropy: no"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_clock_is_set_and_a_sync_waited_for() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        assert_eq!(guest.request().await.body, HostBody::SetClock { unix_nanos: 7_000_000 });
+        // Not answered; the question after it is.
+        assert_eq!(guest.request().await.body, HostBody::Ping);
+        guest.say(GuestEvent::Pong { op_id: OP.0 }).await;
+        let mut guest = Guest::accept(&listener).await;
+        assert_eq!(guest.request().await.body, HostBody::Sync);
+        guest.say(GuestEvent::Synced { op_id: OP.0 }).await;
+    };
+    let host = async {
+        AgentLink.set_clock(OP, &paths, 7).await?;
+        AgentLink.sync(OP, &paths, Duration::from_secs(30)).await
+    };
+    both(host, guest).await.unwrap();
 }
 
 #[tokio::test]

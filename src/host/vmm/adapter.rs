@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::model::{DeviceCounters, OpId, Size};
+use crate::model::{DeviceCounters, OpId, SavedBy, Size};
 use crate::ports::{BootPlan, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 pub(crate) trait Adapter: Debug + Send + Sync {
@@ -27,6 +27,7 @@ pub(crate) trait Adapter: Debug + Send + Sync {
         let _ = (op, paths);
         Box::pin(async { Ok(None) })
     }
+    fn save<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy>;
 
     fn overhead(&self) -> Size;
 }

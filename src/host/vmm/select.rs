@@ -6,7 +6,7 @@ use super::accel::Accelerator;
 use super::adapter::Adapter;
 use super::firecracker::Firecracker;
 use super::qemu::Qemu;
-use crate::model::{Code, DeviceCounters, OpId, Size, VmmChoice, VmmKind, chain};
+use crate::model::{Code, DeviceCounters, OpId, SavedBy, Size, VmmChoice, VmmKind, chain};
 use crate::ports::{
     BootPlan, HostError, Hypervisor, PortFuture, VmPaths, VmmCommand, VmmDescription,
 };
@@ -103,6 +103,10 @@ impl Hypervisor for Vmms {
         paths: &'a VmPaths,
     ) -> PortFuture<'a, Option<DeviceCounters>> {
         self.running(paths).counters(op, paths)
+    }
+
+    fn save<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy> {
+        self.running(paths).save(op, paths)
     }
 
     fn overhead(&self) -> Size {

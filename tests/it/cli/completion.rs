@@ -48,6 +48,8 @@ fn names_come_from_the_daemon() {
     assert_eq!(offered(&here, &socket, &["banger", "vm", "stop", "we"]), ["web", "web-2"]);
     assert_eq!(offered(&here, &socket, &["banger", "exec", "d"]), ["db"]);
     assert_eq!(offered(&here, &socket, &["banger", "vm", "resta"]), ["restart"]);
+    assert_eq!(offered(&here, &socket, &["banger", "vm", "resu"]), ["resume"]);
+    assert_eq!(offered(&here, &socket, &["banger", "vm", "suspend", "d"]), ["db"]);
     let flag = socket.display().to_string();
     let nowhere = here.path().join("none.sock");
     let words = ["banger", "--socket", &flag, "vm", "stop", "d"];

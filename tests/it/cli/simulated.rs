@@ -96,6 +96,80 @@ fn a_vms_life() {
 }
 
 #[test]
+fn a_suspended_vm() {
+    let (daemon, here) = place("");
+    let run = |line: &str| here.banger(&daemon.socket(), line).said();
+    assert_eq!(run("vm create --name web -q").code, 0);
+    let boot = json(&run("vm show web"))["guest_boot_id"].clone();
+    let said = run("vm resume web");
+    assert_eq!((said.code, said.err.as_str()), (0, "web: already running\n"));
+    for again in ["resume", "start"] {
+        let said = run("vm suspend web");
+        assert_eq!((said.code, said.out.as_str()), (0, "web\n"), "{}", said.err);
+        assert!(said.err.contains("\nkeep-memory  "), "{}", said.err);
+        let shown = json(&run("vm show web"));
+        assert_eq!((&shown["state"], &shown["pid"]), (&"suspended".into(), &().into()));
+        assert!(shown["vmm"].as_str().unwrap().starts_with("sim 1"), "{shown}");
+        assert_eq!(run("vm suspend web").err, "web: already suspended\n");
+        assert!(run("vm list").out.contains("suspended"));
+        assert_eq!(run("ps -q").out, "");
+        let said = run("exec web -- true");
+        assert!(said.code == 125 && said.err.contains("suspended, not running"), "{}", said.err);
+        for verb in ["stop", "restart"] {
+            let said = run(&format!("vm {verb} web"));
+            assert!(said.err.contains("its memory would be lost"), "{}", said.err);
+            assert!(said.code == 1 && said.err.contains("vm kill web"), "{}", said.err);
+        }
+        let said = run(&format!("vm {again} web"));
+        assert_eq!((said.code, said.out.as_str()), (0, "web\n"), "{}", said.err);
+        assert!(said.err.contains("\nload-memory  "), "{}", said.err);
+        let shown = json(&run("vm show web"));
+        assert_eq!((&shown["state"], &shown["guest_boot_id"]), (&"running".into(), &boot));
+    }
+    let ops = json(&run("ops list --json"));
+    let count = |kind: &str| ops.as_array().unwrap().iter().filter(|op| op["kind"] == kind).count();
+    assert_eq!((count("vm-suspend"), count("vm-resume")), (2, 2), "{ops}");
+    let events = run("events --json").out;
+    assert!(events.contains(r#""state":"suspending""#), "{events}");
+
+    // What throws the memory away: booted anew, killed, deleted.
+    run("vm suspend web");
+    let said = run("vm start --discard-memory web");
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_ne!(json(&run("vm show web"))["guest_boot_id"], boot);
+    run("vm suspend web");
+    assert_eq!(run("vm kill web").code, 0);
+    assert_eq!(json(&run("vm show web"))["state"], "stopped");
+    let said = run("vm resume web");
+    assert!(said.code == 1 && said.err.contains("stopped, not suspended"), "{}", said.err);
+    let said = run("vm suspend web");
+    assert!(said.code == 1 && said.err.contains("stopped, not running"), "{}", said.err);
+    run("vm start web");
+    run("vm suspend web");
+    assert_eq!(run("vm delete web").code, 0);
+    assert_eq!(json(&run("vm list --json")), serde_json::json!([]));
+}
+
+#[test]
+fn a_suspend_that_fails_changes_nothing_and_a_resume_that_fails_keeps_the_memory() {
+    let (daemon, here) =
+        place("--sim-fault disk.keep_saved:0=no-space --sim-fault process.ensure_spawned:1=refuse");
+    let run = |line: &str| here.banger(&daemon.socket(), line).said();
+    assert_eq!(run("vm create --name web -q").code, 0);
+    let boot = json(&run("vm show web"))["guest_boot_id"].clone();
+    assert_eq!(run("vm suspend web").code, 1);
+    let shown = json(&run("vm show web"));
+    assert_eq!((&shown["state"], &shown["guest_boot_id"]), (&"running".into(), &boot));
+    assert!(shown["pid"].is_u64() && shown["tap"].is_string(), "{shown}");
+    assert_eq!(run("vm suspend web").code, 0);
+    assert_eq!(run("vm resume web").code, 1);
+    assert_eq!(json(&run("vm show web"))["state"], "suspended");
+    let said = run("vm resume web");
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert_eq!(json(&run("vm show web"))["guest_boot_id"], boot);
+}
+
+#[test]
 fn a_stop_by_force_says_why() {
     let (daemon, here) =
         place("--sim-fault guest.shutdown=refuse --sim-fault hypervisor.power_button=refuse");

@@ -10,6 +10,7 @@ every!(request: Request {
     Ping Status Doctor CreateVm StartVm StopVm KillVm RestartVm DeleteVm ListVms ShowVm Endpoint
     Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
     ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
+    SuspendVm ResumeVm StartVmCold
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(vmm: Vmm { Auto Qemu Firecracker });
@@ -74,6 +75,9 @@ fn requests() {
         Request::Stats { vms: vec![s("web"), s("db")] },
         Request::CreateVmOn { create, disk: DiskBackend::DmSnapshot, console: true },
         Request::ShowDisk { vm: s("web") },
+        Request::SuspendVm { vm: s("web") },
+        Request::ResumeVm { vm: s("web") },
+        Request::StartVmCold { vm: s("web") },
     ];
     check("request", request::ALL, request::name, &samples);
 }

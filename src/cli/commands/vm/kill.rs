@@ -15,7 +15,8 @@ const AFTER: &str = "\
 Examples:
   banger vm kill web
 
-What the guest had not yet written to its disks is lost; `banger vm stop` loses nothing.";
+What the guest had not yet written to its disks is lost; `banger vm stop` loses nothing.
+Of a suspended VM the memory is lost.";
 
 /// End VMs at once, like pulling the plug
 #[derive(Debug, clap::Args)]

@@ -8,6 +8,7 @@ pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod restart;
+pub(crate) mod resume;
 pub(crate) mod run;
 pub(crate) mod show;
 mod spec;
@@ -15,6 +16,7 @@ pub(crate) mod ssh;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
+pub(crate) mod suspend;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -22,12 +24,16 @@ pub(crate) enum Command {
     Create(create::Args),
     /// Create a VM and enter it or run a command in it
     Run(run::Args),
-    /// Start stopped VMs
+    /// Start stopped or suspended VMs
     Start(start::Args),
     /// Stop VMs; their disks stay
     Stop(stop::Args),
     /// Stop VMs and start them again
     Restart(restart::Args),
+    /// Write the memory of running VMs to disk and free it
+    Suspend(suspend::Args),
+    /// Let suspended VMs go on
+    Resume(resume::Args),
     /// End VMs at once, like pulling the plug
     Kill(kill::Args),
     /// Stop VMs and remove their disks for good

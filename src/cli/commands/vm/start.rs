@@ -14,19 +14,26 @@ const AFTER: &str = "\
 Examples:
   banger vm start web
   banger vm start web db      both at once
+  banger vm start --discard-memory web
 
-Returns when they have booted and answer. Prints the names of those that did.";
+A suspended VM goes on where it stood, as by `banger vm resume`. Returns when they have booted and answer. Prints the names of those that did.";
 
-/// Start stopped VMs
+/// Start stopped or suspended VMs
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
     /// Names, ids or unique prefixes of ids
     #[arg(required = true, value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
     vms: Vec<String>,
+    /// Boot suspended VMs from their disks; what they had in memory is lost
+    #[arg(long)]
+    discard_memory: bool,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    let request = |vm| Request::StartVm { vm };
+    let request = |vm| match args.discard_memory {
+        true => Request::StartVmCold { vm },
+        false => Request::StartVm { vm },
+    };
     many::each(app, &args.vms, Noun::Vm, OnInterrupt::Cancel, request).await
 }

@@ -16,7 +16,7 @@ use crate::host::files::blocking;
 use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::Adapter;
 use crate::host::vmm::socket::connect_when_there;
-use crate::model::{Code, DeviceCounters, OpId, Size, VmId, VmmKind, chain};
+use crate::model::{Code, DeviceCounters, OpId, SavedBy, Size, VmId, VmmKind, chain};
 use crate::ports::{BootPlan, HostError, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 /// Firecracker itself, with room for its devices' queues.
@@ -118,6 +118,14 @@ impl Adapter for Firecracker {
                 })
             })
             .await
+        })
+    }
+
+    fn save<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy> {
+        Box::pin(async move {
+            let socket = paths.firecracker_socket().display().to_string();
+            Err(HostError::new(Code::Refused, "save memory by Firecracker at", socket)
+                .because("not there yet"))
         })
     }
 

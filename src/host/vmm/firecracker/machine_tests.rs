@@ -23,6 +23,7 @@ pub(in crate::host::vmm::firecracker) fn plan() -> BootPlan {
             DiskAttachment { path: "/images/base.ext4".into(), read_only: true },
             DiskAttachment { path: "/vms/a/overlay.ext4".into(), read_only: false },
         ],
+        resume: false,
         tap: TapName::new("bgt", 3),
         mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
         console: false,

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use tokio::sync::OnceCell;
 
 use super::command::{Machine, TCG_CACHE_MIB, arguments};
-use super::qmp;
 use super::tsc::TscRate;
 use super::version::{QEMU, parse};
+use super::{memory, qmp};
 use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::Adapter;
-use crate::model::{OpId, Size, VmmKind};
+use crate::model::{OpId, SavedBy, Size, VmmKind};
 use crate::ports::{BootPlan, HostError, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 /// QEMU itself and its copy of the kernel: 63 MiB of its own before the guest's first instruction.
@@ -57,7 +57,12 @@ impl Adapter for Qemu {
     }
 
     fn boot<'a>(&'a self, op: OpId, plan: &'a BootPlan) -> PortFuture<'a, ()> {
-        Box::pin(qmp::await_running(op, plan.paths.api_socket()))
+        Box::pin(async move {
+            if plan.resume {
+                return memory::load(op, &plan.paths).await;
+            }
+            qmp::await_running(op, plan.paths.api_socket()).await
+        })
     }
 
     fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
@@ -69,7 +74,11 @@ impl Adapter for Qemu {
     }
 
     fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
-        Box::pin(qmp::unpause(op, paths.api_socket()))
+        Box::pin(memory::unpause(op, paths))
+    }
+
+    fn save<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy> {
+        Box::pin(memory::save(op, paths))
     }
 
     fn overhead(&self) -> Size {

@@ -33,6 +33,12 @@ pub(super) fn arguments(plan: &BootPlan, machine: Machine) -> Result<Vec<String>
     }
     line.network(plan);
     line.kernel(plan, machine)?;
+    if plan.resume {
+        // The memory comes by the API: a descriptor needs no path that QEMU may open. Paused, for
+        // the guest must not go on before its saved memory is gone.
+        line.option("-incoming", "defer");
+        line.flag("-S");
+    }
     Ok(line.0)
 }
 

@@ -23,6 +23,7 @@ fn plan() -> BootPlan {
             DiskAttachment { path: "/images/base.ext4".into(), read_only: true },
             DiskAttachment { path: "/vms/a,b/overlay.ext4".into(), read_only: false },
         ],
+        resume: false,
         tap: TapName::new("bgt", 3),
         mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
         console: false,
@@ -100,4 +101,13 @@ fn a_socket_path_too_long_is_refused_before_the_start() {
 fn a_relative_path_is_refused() {
     let plan = BootPlan { kernel: "vmlinux".into(), ..plan() };
     assert_eq!(arguments(&plan, TCG).unwrap_err().code, Code::Invalid);
+}
+
+#[test]
+fn a_guest_that_resumes_waits_for_its_memory_and_stands_still() {
+    let boots = arguments(&plan(), KVM).unwrap();
+    let resumes = arguments(&BootPlan { resume: true, ..plan() }, KVM).unwrap();
+    let (same, more) = resumes.split_at(boots.len());
+    assert_eq!(same, boots, "the machine is the same");
+    assert_eq!(more, ["-incoming", "defer", "-S"]);
 }

@@ -6,6 +6,8 @@
 
 mod adapter;
 mod command;
+mod memory;
+mod monitor;
 mod qmp;
 mod tsc;
 mod version;

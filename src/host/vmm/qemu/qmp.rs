@@ -54,10 +54,6 @@ pub(super) async fn pause(op: OpId, socket: PathBuf) -> Result<(), HostError> {
     once(op, "pause the guest at", &socket, qmp::stop {}).await
 }
 
-pub(super) async fn unpause(op: OpId, socket: PathBuf) -> Result<(), HostError> {
-    once(op, "let the guest go on at", &socket, qmp::cont {}).await
-}
-
 /// One command to a QEMU that is there.
 async fn once<C: qapi::Command>(
     op: OpId,

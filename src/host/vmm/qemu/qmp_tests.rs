@@ -62,7 +62,7 @@ async fn a_guest_that_is_not_started_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_guest_is_paused_and_goes_on() {
+async fn a_guest_is_paused() {
     let dir = TempDir::new().unwrap();
     let socket = dir.path().join("api.sock");
     let Some(mut qemu) = start_qemu(&socket, &[]) else { return };
@@ -74,10 +74,6 @@ async fn a_guest_is_paused_and_goes_on() {
     for _ in 0..2 {
         pause(OP, socket.clone()).await.unwrap();
         assert_eq!(status().await, qmp::RunState::paused);
-    }
-    for _ in 0..2 {
-        unpause(OP, socket.clone()).await.unwrap();
-        assert_eq!(status().await, qmp::RunState::running);
     }
     qemu.kill().await.unwrap();
     let error = pause(OP, socket).await.unwrap_err();
