@@ -24,8 +24,11 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub(crate) fn open() -> Self {
-        let dir = crate::stock::cache().join("testhost");
-        fs::create_dir_all(&dir).unwrap();
+        Self::at(&crate::stock::cache().join("testhost"))
+    }
+
+    fn at(dir: &Path) -> Self {
+        fs::create_dir_all(dir).unwrap();
         let dir = dir.canonicalize().unwrap();
         let lock = File::create(dir.join("lock")).unwrap();
         Self { dir, _lock: Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, e)| e).unwrap() }
@@ -110,4 +113,67 @@ pub(crate) fn key<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> String 
         all.update(Sha256::digest(part));
     }
     all.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    use super::*;
+
+    fn file(dir: &Path) {
+        fs::write(dir.join("file"), "whole").unwrap();
+    }
+
+    #[test]
+    fn whoever_comes_at_the_same_time_finds_what_one_of_them_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let made = AtomicU32::new(0);
+        let look = || {
+            let cache = Cache::at(dir.path());
+            let entry = cache.entry(&cache.dir, "kind", "key", |dir| {
+                made.fetch_add(1, Ordering::Relaxed);
+                file(dir);
+            });
+            assert_eq!(fs::read_to_string(entry.dir.join("file")).unwrap(), "whole");
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(look);
+            }
+        });
+        assert_eq!(made.into_inner(), 1);
+    }
+
+    #[test]
+    fn what_was_not_finished_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path());
+        // As a maker that was killed leaves it.
+        fs::create_dir(cache.dir.join("unfinished")).unwrap();
+        fs::write(cache.dir.join("unfinished/half"), "").unwrap();
+        let fails = || cache.entry(&cache.dir, "kind", "key", |_| panic!("on purpose"));
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(fails)).unwrap_err();
+        let entry = cache.entry(&cache.dir, "kind", "key", file);
+        let names = fs::read_dir(&entry.dir).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["file"]);
+        assert!(!cache.dir.join("unfinished").exists());
+    }
+
+    #[test]
+    fn the_oldest_go_unless_they_are_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path());
+        let mut used = None;
+        for number in 0..u64::try_from(KEEP).unwrap() + 2 {
+            let entry = cache.entry(&cache.dir, "kind", &number.to_string(), file);
+            let time = SystemTime::UNIX_EPOCH + Duration::from_secs(number);
+            File::open(&entry.dir).unwrap().set_modified(time).unwrap();
+            used = used.or(Some(entry));
+        }
+        let there = |number: usize| cache.dir.join(format!("kind-{number}")).exists();
+        let found: Vec<_> = (0..KEEP + 2).map(there).collect();
+        assert_eq!(found, [true, false, true, true, true, true], "{used:?}");
+    }
 }

@@ -49,6 +49,9 @@ impl Machine {
             &unit,
             "-p",
             &seconds,
+            // Who does not end when told to is killed after this.
+            "-p",
+            "TimeoutStopSec=5",
             "-p",
             "StandardOutput=file:/dev/virtio-ports/banger.out",
             "-p",
@@ -63,7 +66,6 @@ impl Machine {
             shown = output.len();
         };
         let ended = self.await_end(pid, limit + SHORT, name, &mut show);
-        show(self);
         Ended { code: code(&ended), output: text(self.log("out.log")) }
     }
 
@@ -93,11 +95,11 @@ impl Machine {
         let mut pause = POLL;
         loop {
             let status = self.agent.call("guest-exec-status", json!({"pid": pid}));
+            meanwhile(self);
             let status = status.unwrap_or_else(|error| panic!("{what}: {error}"));
             if status["exited"] == true {
                 return status;
             }
-            meanwhile(self);
             assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
             std::thread::sleep(pause);
             pause = (pause * 2).min(ASK);

@@ -167,7 +167,7 @@ impl Drop for Machine {
         drop(self.child.wait());
         if std::thread::panicking() {
             let (console, qemu) = (self.dir.0.join("console.log"), self.dir.0.join("qemu.log"));
-            eprintln!("--- serial line ---\n{}", tail(&console, 40));
+            eprintln!("--- serial line ---\n{}", tail(&console, 60));
             eprintln!("--- QEMU ---\n{}", tail(&qemu, 10));
         }
     }
