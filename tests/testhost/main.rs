@@ -36,29 +36,41 @@ fn the_host_has_all_that_a_real_one_has() {
     Scenario::new(Start::Booted, include_str!("scenarios/host.sh"), SHORT).run();
 }
 
+fn installed(script: &str) -> Scenario {
+    Scenario::new(Start::Installed, script, LONG)
+}
+
+const RUN: &str = include_str!("scenarios/run.sh");
+const CRASH: &str = include_str!("scenarios/crash.sh");
+
 #[test]
 fn banger_installed_runs_guests_with_kvm_and_leaves_nothing() {
-    let script = include_str!("scenarios/run.sh");
-    Scenario::new(Start::Installed, script, LONG).set("vmm", "qemu").run();
+    installed(RUN).on("qemu").run();
+}
+
+#[test]
+fn banger_installed_runs_guests_on_firecracker_and_leaves_nothing() {
+    installed(RUN).on("firecracker").run();
 }
 
 #[test]
 fn a_daemon_killed_under_a_guest_comes_back_and_adopts_it() {
-    let script = include_str!("scenarios/crash.sh");
-    Scenario::new(Start::Installed, script, LONG).set("vmm", "qemu").run();
+    installed(CRASH).on("qemu").run();
+}
+
+#[test]
+fn a_daemon_killed_under_a_guest_of_firecracker_comes_back_and_adopts_it() {
+    installed(CRASH).on("firecracker").run();
 }
 
 #[test]
 fn firecracker_is_chosen_keeps_the_last_write_and_is_seen_dying() {
-    if let Err(missing) = payload::firecracker() {
-        return eprintln!("skipped: {missing}");
-    }
-    Scenario::new(Start::Installed, include_str!("scenarios/firecracker.sh"), LONG).run();
+    installed(include_str!("scenarios/firecracker.sh")).where_firecracker_is().run();
 }
 
 #[test]
 fn roots_share_their_images_blocks_where_the_file_system_can() {
-    Scenario::new(Start::Installed, include_str!("scenarios/reflink.sh"), LONG).run();
+    installed(include_str!("scenarios/reflink.sh")).run();
 }
 
 /// Whatever `scripts/testhost.sh` was told to run.

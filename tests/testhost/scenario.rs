@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::machine::{QEMU, last_lines};
-use crate::payload::Payload;
+use crate::payload::{self, Payload};
 use crate::state::Saved;
 
 /// What every script begins with.
@@ -25,18 +25,25 @@ pub(crate) struct Scenario {
     script: String,
     /// Laid in `/opt/files` before.
     files: Vec<PathBuf>,
+    needs_firecracker: bool,
     limit: Duration,
 }
 
 impl Scenario {
     pub(crate) fn new(start: Start, script: &str, limit: Duration) -> Self {
         let script = format!("{PRELUDE}\n{script}");
-        Self { start, script, files: vec![], limit }
+        Self { start, script, files: vec![], needs_firecracker: false, limit }
     }
 
-    /// With a variable that the script reads.
-    pub(crate) fn set(mut self, name: &str, value: &str) -> Self {
-        self.script = format!("{name}='{value}'\n{}", self.script);
+    /// With the VMM that the script is to use.
+    pub(crate) fn on(mut self, vmm: &str) -> Self {
+        self.script = format!("vmm={vmm}\n{}", self.script);
+        if vmm == "firecracker" { self.where_firecracker_is() } else { self }
+    }
+
+    /// Only where Firecracker is named, and so installed.
+    pub(crate) fn where_firecracker_is(mut self) -> Self {
+        self.needs_firecracker = true;
         self
     }
 
@@ -49,7 +56,8 @@ impl Scenario {
     /// Or says in a line why it cannot be run.
     pub(crate) fn run(self) {
         let begun = Instant::now();
-        let saved = match saved(self.start) {
+        let named = if self.needs_firecracker { payload::firecracker() } else { Ok(()) };
+        let saved = match named.and_then(|()| saved(self.start)) {
             Ok(saved) => saved,
             Err(missing) => return eprintln!("skipped: {missing}"),
         };

@@ -13,7 +13,7 @@ nothing_left "$before"
 
 say "a VM in the background, with KVM"
 equal "its name" web "$(banger vm run --vmm $vmm -d --name web)"
-banger vm show web | jq -r .vmm | grep "^$vmm [0-9.]* (kvm:"
+banger vm show web | jq -r .vmm | grep "^$vmm [^ ]* (kvm:"
 equal "the VMM's user" banger "$(stat -c %U "/proc/$(vmms)")"
 
 say "its name is known to the whole host"
@@ -22,10 +22,12 @@ resolvectl domain br-fc '~vm'
 resolvectl default-route br-fc no
 ping -c 1 -W 5 web.vm
 
-say "the lane needs no network"
-ip link set br-fc down
-equal "hostname by the lane" web "$(banger vm exec web -- hostname)"
-ip link set br-fc up
+if [ $vmm = qemu ]; then
+    say "the lane needs no network"
+    ip link set br-fc down
+    equal "hostname by the lane" web "$(banger vm exec web -- hostname)"
+    ip link set br-fc up
+fi
 
 say "a shell goes by SSH"
 equal "hostname by SSH" web "$(echo hostname | banger vm ssh web)"
