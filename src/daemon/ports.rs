@@ -73,8 +73,8 @@ fn real(config: &Config) -> Result<Raw, DaemonError> {
     Ok(Raw {
         hypervisor: Arc::new(Vmms::new(vmms)),
         process: Arc::new(HelperProcess::new(helper.clone())),
-        net: Arc::new(HelperNet::new(helper, bridge, subnet)),
-        disk: Arc::new(LocalDisks::new(&config.state_dir, &config.run_dir)?),
+        net: Arc::new(HelperNet::new(helper.clone(), bridge, subnet)),
+        disk: Arc::new(LocalDisks::new(&config.state_dir, &config.run_dir)?.with_helper(helper)),
         guest: Arc::new(AgentLink),
         images: Arc::new(LocalImages::new(&config.state_dir, agent_bin(config))?),
         names: config.network.dns_listen.map(|at| Arc::new(DnsServer::new(at, subnet)) as _),

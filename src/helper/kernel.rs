@@ -20,6 +20,7 @@ use super::nft::Table;
 use super::policy::{Plan, SpawnPlan};
 use super::process::{Held, all_pids, boot_id, hold, is_vmm_of, pick};
 use super::server::Executor;
+use super::snapshot::{self, SnapshotPlan};
 use super::{audit, loopdev, spawn, tap};
 use crate::model::{Code, ProcessIdentity, VmId};
 use crate::wire::helper::{
@@ -120,6 +121,15 @@ impl Kernel {
                 let _alone = self.loops.lock().await;
                 self.loop_devices(plan)
             }
+            Plan::EnsureSnapshot(SnapshotPlan { vm, .. }) | Plan::RemoveSnapshot { vm } => {
+                let lock = self.lock_of(vm);
+                let alone = lock.lock().await;
+                let done = self.snapshot(plan).await;
+                drop(alone);
+                self.forget_lock(vm, lock);
+                done
+            }
+            Plan::ListSnapshots => self.snapshot(plan).await,
         }
     }
 
@@ -198,6 +208,29 @@ impl Kernel {
             }
             other => Err(misplaced(&other)),
         }
+    }
+
+    /// Waits for devices that are in use, so it must not run where others wait for it.
+    async fn snapshot(&self, plan: Plan) -> Result<HelperOk, Trouble> {
+        let config = Arc::clone(&self.config);
+        let work = move || match plan {
+            Plan::EnsureSnapshot(plan) => {
+                let device = snapshot::ensure(&config, &plan)?.display().to_string();
+                Ok(HelperOk::Loop { device })
+            }
+            Plan::RemoveSnapshot { vm } => {
+                snapshot::remove(&config, vm)?;
+                Ok(HelperOk::Done)
+            }
+            Plan::ListSnapshots => {
+                let vms = snapshot::list(&config)?.into_iter().map(|vm| vm.0);
+                Ok(HelperOk::Snapshots(vms.collect()))
+            }
+            other => Err(misplaced(&other)),
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| {
+            Err(Trouble::new(Code::Internal, "change", "root disks").because(died))
+        })
     }
 
     fn loop_devices(&self, plan: Plan) -> Result<HelperOk, Trouble> {

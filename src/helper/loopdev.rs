@@ -19,6 +19,7 @@ use crate::wire::helper::LoopEntry;
 
 const CONTROL: &str = "/dev/loop-control";
 const LO_FLAGS_READ_ONLY: u32 = 1;
+const LO_FLAGS_AUTOCLEAR: u32 = 4;
 /// A device that was free may be taken before it is configured.
 const ATTEMPTS: u32 = 16;
 
@@ -67,16 +68,34 @@ pub(super) fn attach(config: &Config, path: &Path, read_only: bool) -> Result<St
         let why = format!("{} has it with other access", entry.device);
         return Err(Trouble::new(Code::Conflict, "attach loop device to", object()).because(why));
     }
+    let flags = if read_only { LO_FLAGS_READ_ONLY } else { 0 };
+    let (_, device) = free_device(config, path, flags)?;
+    Ok(device)
+}
+
+/// A device of its own over that file, which goes when nobody has it open any more, and the length
+/// of the file.
+pub(super) fn lend(config: &Config, path: &Path, read_only: bool) -> Result<(File, u64), Trouble> {
+    let flags = LO_FLAGS_AUTOCLEAR | if read_only { LO_FLAGS_READ_ONLY } else { 0 };
+    let (device, _) = free_device(config, path, flags)?;
+    let bytes = std::fs::metadata(path)
+        .map_err(|error| Trouble::io("look at", path.display().to_string(), error))?
+        .len();
+    Ok((device, bytes))
+}
+
+fn free_device(config: &Config, path: &Path, flags: u32) -> Result<(File, String), Trouble> {
+    let read_only = flags & LO_FLAGS_READ_ONLY != 0;
     let file = open_beneath(config, path, read_only)?;
-    let failed = |error| Trouble::io("attach loop device to", object(), error);
+    let failed = |error| Trouble::io("attach loop device to", path.display().to_string(), error);
     let control = File::open(CONTROL).map_err(|error| Trouble::io("open", CONTROL, error))?;
     for _ in 0..ATTEMPTS {
         #[allow(unsafe_code, reason = "loop devices are made by ioctl only")]
         // SAFETY: the device is open; the call takes no argument.
         let number = unsafe { loop_ctl_get_free(control.as_raw_fd()) };
         let device = format!("/dev/loop{}", number.map_err(|error| failed(error.into()))?);
-        match configure(&device, &file, read_only) {
-            Ok(()) => return Ok(device),
+        match configure(&device, &file, flags) {
+            Ok(opened) => return Ok((opened, device)),
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
             Err(error) => return Err(failed(error)),
         }
@@ -84,7 +103,8 @@ pub(super) fn attach(config: &Config, path: &Path, read_only: bool) -> Result<St
     Err(failed(io::ErrorKind::ResourceBusy.into()))
 }
 
-fn configure(device: &str, file: &File, read_only: bool) -> io::Result<()> {
+fn configure(device: &str, file: &File, flags: u32) -> io::Result<File> {
+    let read_only = flags & LO_FLAGS_READ_ONLY != 0;
     let target = OpenOptions::new().read(true).write(!read_only).open(device)?;
     let fd = u32::try_from(file.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let info = LoopInfo {
@@ -96,7 +116,7 @@ fn configure(device: &str, file: &File, read_only: bool) -> io::Result<()> {
         number: 0,
         encrypt_type: 0,
         encrypt_key_size: 0,
-        flags: if read_only { LO_FLAGS_READ_ONLY } else { 0 },
+        flags,
         file_name: [0; 64],
         crypt_name: [0; 64],
         encrypt_key: [0; 32],
@@ -106,7 +126,7 @@ fn configure(device: &str, file: &File, read_only: bool) -> io::Result<()> {
     #[allow(unsafe_code, reason = "loop devices are made by ioctl only")]
     // SAFETY: both files are open, and `config` has the kernel's layout and outlives the call.
     unsafe { loop_configure(target.as_raw_fd(), &raw const config) }?;
-    Ok(())
+    Ok(target)
 }
 
 fn open_beneath(config: &Config, path: &Path, read_only: bool) -> Result<File, Trouble> {

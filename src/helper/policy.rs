@@ -8,6 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use super::config::{Config, is_plain_absolute};
+use super::snapshot::SnapshotPlan;
 use crate::model::{ProcessIdentity, Subnet, TapName, VmId};
 use crate::wire::helper::{HelperBody, HelperRequest, SpawnVmm, names_vm};
 
@@ -16,6 +17,8 @@ pub(super) const SIGNALS: [i32; 7] = [1, 2, 3, 9, 10, 12, 15];
 const MAX_ARGS: usize = 512;
 const MAX_ARG_BYTES: usize = 8 << 10;
 const MAX_PATH_BYTES: usize = 4095;
+/// More than an image and the largest disk that a VM may ask for.
+const MAX_DISK_BYTES: u64 = 4 << 40;
 /// `PID_MAX_LIMIT` of 64-bit kernels.
 const MAX_PID: u32 = 1 << 22;
 
@@ -39,6 +42,9 @@ pub enum Plan {
     AttachLoop { path: PathBuf, read_only: bool },
     DetachLoop { path: PathBuf },
     ListLoops,
+    EnsureSnapshot(SnapshotPlan),
+    RemoveSnapshot { vm: VmId },
+    ListSnapshots,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +67,8 @@ impl Plan {
             | Self::RemoveBridge
             | Self::ListTaps
             | Self::ListNat
-            | Self::ListLoops => String::new(),
+            | Self::ListLoops
+            | Self::ListSnapshots => String::new(),
             Self::EnsureTap { tap } | Self::RemoveTap { tap } => tap.to_string(),
             Self::EnsureNat { vm, address } | Self::RemoveNat { vm, address } => {
                 format!("{vm} {address}")
@@ -71,6 +78,9 @@ impl Plan {
             }
             Self::Signal { vm, process, signal } => format!("{vm} {} {signal}", process.pid),
             Self::Exit { vm, process } => format!("{vm} {}", process.pid),
+            Self::EnsureSnapshot(SnapshotPlan { vm, .. }) | Self::RemoveSnapshot { vm } => {
+                vm.to_string()
+            }
             Self::AttachLoop { path, .. } | Self::DetachLoop { path } => path.display().to_string(),
         }
     }
@@ -148,6 +158,20 @@ pub fn policy(config: &Config, peer_uid: u32, request: &HelperRequest) -> Result
         }
         B::DetachLoop { path } => Plan::DetachLoop { path: below_state(config, path)? },
         B::ListLoops => Plan::ListLoops,
+        B::EnsureSnapshot { vm, base, changes, bytes } => {
+            if *bytes == 0 || *bytes > MAX_DISK_BYTES {
+                return denied(format!("a disk of {bytes} bytes"));
+            }
+            let (base, changes) = (below_state(config, base)?, below_state(config, changes)?);
+            // Two guests that write to one file would destroy it.
+            if !changes.components().any(|part| part.as_os_str() == VmId(*vm).to_string().as_str())
+            {
+                return denied(format!("{} is not in the VM's directory", changes.display()));
+            }
+            Plan::EnsureSnapshot(SnapshotPlan { vm: VmId(*vm), base, changes, bytes: *bytes })
+        }
+        B::RemoveSnapshot { vm } => Plan::RemoveSnapshot { vm: VmId(*vm) },
+        B::ListSnapshots => Plan::ListSnapshots,
     };
     Ok(plan)
 }

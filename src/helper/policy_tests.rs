@@ -21,6 +21,26 @@ fn spawn() -> SpawnVmm {
     }
 }
 
+fn snapshot(base: &str, changes: &str, bytes: u64) -> HelperBody {
+    HelperBody::EnsureSnapshot { vm: VM, base: base.into(), changes: changes.into(), bytes }
+}
+
+#[test]
+fn snapshots_are_of_files_that_are_the_vms() {
+    let own = format!("/var/lib/banger/vms/{}/root.cow", VmId(VM));
+    let others = format!("/var/lib/banger/vms/{}/root.cow", VmId([1; 16]));
+    for body in [
+        snapshot("/etc/shadow", &own, 4096),
+        snapshot("/var/lib/banger/../b", &own, 4096),
+        snapshot("/var/lib/banger/b", &others, 4096),
+        snapshot("/var/lib/banger/b", "/dev/vda", 4096),
+        snapshot("/var/lib/banger/b", &own, 0),
+        snapshot("/var/lib/banger/b", &own, u64::MAX),
+    ] {
+        assert!(ask(body.clone()).is_err(), "{body:?}");
+    }
+}
+
 fn process(pid: u32) -> WireProcess {
     WireProcess { pid, start_ticks: 5, host_boot_id: "1b2c-3d".into() }
 }
@@ -48,6 +68,7 @@ fn what_the_daemon_asks_passes() {
         HelperBody::SpawnVmm(SpawnVmm { program: "/opt/q/qemu".into(), ..spawn() }),
         HelperBody::SignalVmm { vm: VM, process: process(77), signal: 15 },
         HelperBody::AttachLoop { path: "/var/lib/banger/a.img".into(), read_only: false },
+        snapshot("/var/lib/banger/i.ext4", &format!("/var/lib/banger/vms/{}/c", VmId(VM)), 4096),
     ] {
         assert!(ask(body.clone()).is_ok(), "{body:?}: {:?}", ask(body.clone()));
     }

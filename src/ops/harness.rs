@@ -15,8 +15,8 @@ use super::{
     create_vm, plan_for_recovery, recover, run, suspend_vm,
 };
 use crate::model::{
-    Digest, Entry, OpId, OpKind, Outcome, RootDisk, Size, Subnet, TapName, VmId, VmKeys, VmRecord,
-    VmSpec, VmState, VmmChoice,
+    Digest, DiskBackend, Entry, OpId, OpKind, Outcome, RootDisk, Size, Subnet, TapName, VmId,
+    VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
 };
 use crate::ports::{ImageFile, KernelFile};
 use crate::sim::{At, Fault, SimOptions, SimWorld, World, ports};
@@ -53,7 +53,8 @@ pub(super) fn record() -> VmRecord {
             nat: true,
             env: vec![],
             vmm: VmmChoice::Auto,
-            root: RootDisk::default(),
+            // The one with the most to take away.
+            root: RootDisk { backend: DiskBackend::DmSnapshot, why: String::new() },
             console: false,
         },
         state: VmState::Created,

@@ -1,6 +1,7 @@
 //! What steps find out for each other and for the VM's actor: it is not in their outputs' types,
 //! so it has a place of its own. Held in memory; after a crash the steps' outputs refill it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::StepError;
@@ -13,6 +14,7 @@ pub struct Observed(Arc<Mutex<Seen>>);
 #[derive(Debug, Default)]
 struct Seen {
     boot: Option<BootFiles>,
+    root_device: Option<PathBuf>,
     vmm: Option<VmmKind>,
     handles: VmHandles,
     resumes: bool,
@@ -32,6 +34,14 @@ impl Observed {
 
     pub(super) fn boot(&self) -> Result<BootFiles, StepError> {
         self.with(|seen| seen.boot.clone()).ok_or(StepError::Missing("boot files"))
+    }
+
+    pub(super) fn set_root_device(&self, path: PathBuf) {
+        self.with(|seen| seen.root_device = Some(path));
+    }
+
+    pub(super) fn root_device(&self) -> Result<PathBuf, StepError> {
+        self.with(|seen| seen.root_device.clone()).ok_or(StepError::Missing("root disk"))
     }
 
     pub(super) fn set_tap(&self, tap: TapName) {

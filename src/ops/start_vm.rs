@@ -11,7 +11,7 @@ use super::create_vm::disk_plan;
 use super::kill_vm::kill_steps;
 use super::step::no_undo;
 use super::{Direction, Phase, Plan, Step, StepCx, StepError};
-use crate::model::{ProcessIdentity, TapName, VmRecord};
+use crate::model::{DiskBackend, ProcessIdentity, TapName, VmRecord};
 use crate::ports::{
     BaseImage, BootPlan, DiskAttachment, GuestSetup, LogKind, RootPlan, SpawnRequest, VmPaths,
 };
@@ -30,7 +30,11 @@ pub fn start_vm(vm: &VmRecord) -> Plan {
 
 /// Everything up to a VMM that waits to be told what to run, once it is known what that will be.
 pub(super) fn spawn_steps(vm: &VmRecord) -> Vec<Box<dyn Step>> {
-    let mut steps: Vec<Box<dyn Step>> = vec![Box::new(LeaseTap), Box::new(EnsureTap)];
+    let mut steps: Vec<Box<dyn Step>> = vec![];
+    if vm.spec.root.backend == DiskBackend::DmSnapshot {
+        steps.push(Box::new(OpenRoot));
+    }
+    steps.extend([Box::new(LeaseTap) as Box<dyn Step>, Box::new(EnsureTap)]);
     if vm.spec.nat {
         steps.push(Box::new(AllowNat));
     }
@@ -79,6 +83,34 @@ impl Step for ResolveBoot {
 
     fn undo<'a>(&'a self, _cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
         no_undo("it looks, and an initramfs that it put together is shared and kept")
+    }
+}
+
+/// Its output is where the device is.
+#[derive(Debug)]
+struct OpenRoot;
+
+impl Step for OpenRoot {
+    fn name(&self) -> &'static str {
+        "open-root"
+    }
+
+    fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
+        async move {
+            let plan = disk_plan(&cx.vm);
+            let base = cx.ports.images.base(cx.op, cx.vm.image).await?;
+            let device = cx.ports.disk.open_root(cx.op, cx.vm.id, &plan, &base).await?;
+            Ok(device.display().to_string())
+        }
+        .boxed()
+    }
+
+    fn recall(&self, cx: &StepCx, output: &str) {
+        cx.observed.set_root_device(output.into());
+    }
+
+    fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
+        async move { Ok(cx.ports.disk.close_root(cx.op, cx.vm.id).await?) }.boxed()
     }
 }
 
@@ -213,11 +245,16 @@ fn disk(path: PathBuf, read_only: bool) -> DiskAttachment {
 }
 
 /// What the guest's `/` is made of.
-fn root_disks(vm: &VmRecord, base: BaseImage, paths: &VmPaths) -> Vec<DiskAttachment> {
-    match disk_plan(vm).root {
+fn root_disks(
+    cx: &StepCx,
+    base: BaseImage,
+    paths: &VmPaths,
+) -> Result<Vec<DiskAttachment>, StepError> {
+    Ok(match disk_plan(&cx.vm).root {
         RootPlan::Overlay { .. } => vec![disk(base.path, true), disk(paths.overlay(), false)],
         RootPlan::Reflink { .. } => vec![disk(paths.root(), false)],
-    }
+        RootPlan::DmSnapshot { .. } => vec![disk(cx.observed.root_device()?, false)],
+    })
 }
 
 /// From what the steps before found out.
@@ -232,7 +269,7 @@ pub(super) fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
         memory_mib: vm.spec.memory_mib,
         kernel: files.kernel,
         initrd: files.initrd,
-        disks: root_disks(&cx.vm, files.base, &paths)
+        disks: root_disks(cx, files.base, &paths)?
             .into_iter()
             .chain([disk(paths.work(), false), disk(paths.config(), true)])
             .collect(),

@@ -6,6 +6,7 @@ use futures::future::BoxFuture;
 
 use super::step::no_undo;
 use super::{Step, StepCx, StepError};
+use crate::model::DiskBackend;
 
 const FORWARD: &str = "what tears down goes forward only";
 
@@ -21,6 +22,7 @@ pub(super) fn end_steps() -> Vec<Box<dyn Step>> {
 pub(super) fn free_steps() -> Vec<Box<dyn Step>> {
     vec![
         Box::new(KillVmm),
+        Box::new(CloseRoot),
         Box::new(RemoveNat),
         Box::new(ReleaseTap),
         Box::new(RemoveRunDir),
@@ -64,6 +66,16 @@ forward_step!(KillVmm, "kill-vmm", |cx| {
     cx.observed.clear();
     Ok(exit.map_or_else(|| "gone already".to_owned(), |exit| exit.how))
 });
+
+forward_step!(
+    /// What a guest wrote is in a file; the device over it goes with the run.
+    CloseRoot, "close-root", |cx| {
+        if cx.vm.spec.root.backend == DiskBackend::DmSnapshot {
+            cx.ports.disk.close_root(cx.op, cx.vm.id).await?;
+        }
+        Ok(String::new())
+    }
+);
 
 forward_step!(RemoveNat, "remove-nat", |cx| {
     cx.ports.net.remove_nat(cx.op, cx.vm.id, cx.vm.address).await?;

@@ -34,6 +34,12 @@ impl VmPaths {
         self.dir.join("root.ext4")
     }
 
+    /// What a guest changed of a root disk that is a device over its image.
+    #[must_use]
+    pub fn changes(&self) -> PathBuf {
+        self.dir.join("root.cow")
+    }
+
     #[must_use]
     pub fn work(&self) -> PathBuf {
         self.dir.join("work.ext4")
@@ -152,6 +158,9 @@ pub enum RootPlan {
     Overlay { size: Size, uuid: [u8; 16] },
     /// A clone of the image, so much larger than it. Its UUID is the image's.
     Reflink { room: Size },
+    /// A device over the image, so much larger than it, that is opened for each run. Its UUID is the
+    /// image's.
+    DmSnapshot { room: Size },
 }
 
 impl DiskPlan {
@@ -163,10 +172,9 @@ impl DiskPlan {
             uuid
         };
         let root = match spec.root.backend {
-            DiskBackend::Overlay | DiskBackend::DmSnapshot => {
-                RootPlan::Overlay { size: spec.disk, uuid: tagged(1) }
-            }
+            DiskBackend::Overlay => RootPlan::Overlay { size: spec.disk, uuid: tagged(1) },
             DiskBackend::Reflink => RootPlan::Reflink { room: spec.disk },
+            DiskBackend::DmSnapshot => RootPlan::DmSnapshot { room: spec.disk },
         };
         Self { root, work: spec.work_disk, work_uuid: tagged(2) }
     }
@@ -199,6 +207,21 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
         plan: &'a DiskPlan,
         base: &'a BaseImage,
     ) -> PortFuture<'a, ()>;
+
+    /// Opens the root disk for a run, where it is a device, and answers with its path.
+    fn open_root<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        base: &'a BaseImage,
+    ) -> PortFuture<'a, PathBuf>;
+
+    /// Takes that device away; what was written to it stays. Without one nothing happens.
+    fn close_root(&self, op: OpId, vm: VmId) -> PortFuture<'_, ()>;
+
+    /// VMs whose root disk is open, known to the store or not.
+    fn open_roots(&self, op: OpId) -> PortFuture<'_, Vec<VmId>>;
 
     /// Writes the configuration drive, replacing it by rename.
     fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()>;

@@ -1,5 +1,7 @@
 //! VMs' files, of which there are none: the world only knows whose there would be.
 
+use std::path::PathBuf;
+
 use futures::FutureExt;
 
 use super::SimWorld;
@@ -43,8 +45,9 @@ impl DiskHost for SimWorld {
         _base: &'a BaseImage,
     ) -> PortFuture<'a, ()> {
         let make = move |state: &mut State| {
-            let (RootPlan::Overlay { size: root, .. } | RootPlan::Reflink { room: root }) =
-                plan.root;
+            let (RootPlan::Overlay { size: root, .. }
+            | RootPlan::Reflink { room: root }
+            | RootPlan::DmSnapshot { room: root }) = plan.root;
             if root.bytes() == 0 || plan.work.bytes() == 0 {
                 return Err(HostError::new(Code::Invalid, "make disks of VM", vm.short()));
             }
@@ -52,6 +55,44 @@ impl DiskHost for SimWorld {
             Ok(())
         };
         self.call("disk.ensure_vm_disks", make).boxed()
+    }
+
+    fn open_root<'a>(
+        &'a self,
+        _op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        _base: &'a BaseImage,
+    ) -> PortFuture<'a, PathBuf> {
+        let open = move |state: &mut State| {
+            let refuse = |code| Err(HostError::new(code, "open root disk of", vm.short()));
+            if !matches!(plan.root, RootPlan::DmSnapshot { .. }) {
+                return refuse(Code::Invalid);
+            }
+            if !state.world.disks.contains_key(&vm) {
+                return refuse(Code::NotFound);
+            }
+            state.world.open_roots.insert(vm);
+            Ok(format!("/sim/dev/{vm}").into())
+        };
+        self.call("disk.open_root", open).boxed()
+    }
+
+    fn close_root(&self, _op: OpId, vm: VmId) -> PortFuture<'_, ()> {
+        let close = move |state: &mut State| {
+            if state.world.processes.contains_key(&vm) && state.world.open_roots.contains(&vm) {
+                return Err(HostError::new(Code::Conflict, "close root disk of", vm.short())
+                    .because("its VMM has it open"));
+            }
+            state.world.open_roots.remove(&vm);
+            Ok(())
+        };
+        self.call("disk.close_root", close).boxed()
+    }
+
+    fn open_roots(&self, _op: OpId) -> PortFuture<'_, Vec<VmId>> {
+        let list = |state: &mut State| Ok(state.world.open_roots.iter().copied().collect());
+        self.call("disk.open_roots", list).boxed()
     }
 
     fn write_config<'a>(&'a self, _op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {
@@ -153,6 +194,10 @@ impl DiskHost for SimWorld {
 
     fn remove_vm<'a>(&'a self, _op: OpId, vm: VmId) -> PortFuture<'a, ()> {
         let remove = move |state: &mut State| {
+            if state.world.open_roots.contains(&vm) {
+                return Err(HostError::new(Code::Conflict, "remove disks of", vm.short())
+                    .because("its root disk is open"));
+            }
             state.world.disks.remove(&vm);
             state.world.configs.remove(&vm); // it lies in the same directory
             state.world.memory.remove(&vm);

@@ -19,6 +19,8 @@ pub struct World {
     pub leases: BTreeMap<VmId, TapName>,
     pub nat: BTreeMap<VmId, Ipv4Addr>,
     pub disks: BTreeMap<VmId, DiskPlan>,
+    /// Root disks that are devices, and open.
+    pub open_roots: BTreeSet<VmId>,
     pub configs: BTreeSet<VmId>,
     pub run_dirs: BTreeSet<VmId>,
     pub processes: BTreeMap<VmId, SimProcess>,

@@ -27,22 +27,73 @@ pub struct HelperRequest {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum HelperBody {
     Status,
-    EnsureBridge { bridge: String, subnet: WireSubnet },
-    RemoveBridge { bridge: String },
-    EnsureTap { bridge: String, tap: String },
-    RemoveTap { tap: String },
-    ListTaps { bridge: String },
-    EnsureNat { bridge: String, vm: [u8; 16], address: [u8; 4] },
-    RemoveNat { bridge: String, vm: [u8; 16], address: [u8; 4] },
-    ListNat { bridge: String },
+    EnsureBridge {
+        bridge: String,
+        subnet: WireSubnet,
+    },
+    RemoveBridge {
+        bridge: String,
+    },
+    EnsureTap {
+        bridge: String,
+        tap: String,
+    },
+    RemoveTap {
+        tap: String,
+    },
+    ListTaps {
+        bridge: String,
+    },
+    EnsureNat {
+        bridge: String,
+        vm: [u8; 16],
+        address: [u8; 4],
+    },
+    RemoveNat {
+        bridge: String,
+        vm: [u8; 16],
+        address: [u8; 4],
+    },
+    ListNat {
+        bridge: String,
+    },
     SpawnVmm(SpawnVmm),
-    FindVmm { vm: [u8; 16] },
-    SignalVmm { vm: [u8; 16], process: WireProcess, signal: i32 },
-    EndVmm { vm: [u8; 16] },
-    ExitStatus { vm: [u8; 16], process: WireProcess },
-    AttachLoop { path: String, read_only: bool },
-    DetachLoop { path: String },
+    FindVmm {
+        vm: [u8; 16],
+    },
+    SignalVmm {
+        vm: [u8; 16],
+        process: WireProcess,
+        signal: i32,
+    },
+    EndVmm {
+        vm: [u8; 16],
+    },
+    ExitStatus {
+        vm: [u8; 16],
+        process: WireProcess,
+    },
+    AttachLoop {
+        path: String,
+        read_only: bool,
+    },
+    DetachLoop {
+        path: String,
+    },
     ListLoops,
+    /// The root disk of a VM: `base`, zeros behind it up to `bytes`, and over them a snapshot that
+    /// keeps what is written in `changes`.
+    EnsureSnapshot {
+        vm: [u8; 16],
+        base: String,
+        changes: String,
+        bytes: u64,
+    },
+    RemoveSnapshot {
+        vm: [u8; 16],
+    },
+    /// Fails with the code `not-found` where none can be made.
+    ListSnapshots,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -101,6 +152,7 @@ pub enum HelperOk {
         device: String,
     },
     Loops(Vec<LoopEntry>),
+    Snapshots(Vec<[u8; 16]>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -177,6 +229,9 @@ impl HelperBody {
             Self::AttachLoop { .. } => "attach-loop",
             Self::DetachLoop { .. } => "detach-loop",
             Self::ListLoops => "list-loops",
+            Self::EnsureSnapshot { .. } => "ensure-snapshot",
+            Self::RemoveSnapshot { .. } => "remove-snapshot",
+            Self::ListSnapshots => "list-snapshots",
         }
     }
 }

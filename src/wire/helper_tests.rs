@@ -42,6 +42,14 @@ fn bodies() -> Vec<HelperBody> {
         B::AttachLoop { path: "/var/lib/banger/x.img".into(), read_only: true },
         B::DetachLoop { path: "/var/lib/banger/x.img".into() },
         B::ListLoops,
+        B::EnsureSnapshot {
+            vm: VM,
+            base: "/var/lib/banger/images/a.ext4".into(),
+            changes: "/var/lib/banger/vms/b/root.cow".into(),
+            bytes: 1 << 30,
+        },
+        B::RemoveSnapshot { vm: VM },
+        B::ListSnapshots,
     ]
 }
 
@@ -74,6 +82,7 @@ fn replies() -> Vec<(&'static str, HelperReply)> {
         ok("bridge", O::Bridge { forwarding_turned_on: true }),
         ok("bridge-removed", O::BridgeRemoved { ports_left: 3 }),
         ok("taps", O::Taps(vec!["bgtap0".into()])),
+        ok("snapshots", O::Snapshots(vec![VM])),
         ok("nat", O::Nat(vec![NatEntry { vm: Some(VM), address: [172, 16, 0, 2] }])),
         ok("process", O::Process(Some(process()))),
         ok("no-process", O::Process(None)),

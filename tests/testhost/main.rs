@@ -73,6 +73,18 @@ fn roots_share_their_images_blocks_where_the_file_system_can() {
     installed(include_str!("scenarios/reflink.sh")).run();
 }
 
+const SNAPSHOT: &str = include_str!("scenarios/snapshot.sh");
+
+#[test]
+fn roots_are_devices_over_their_image_and_none_is_ever_left() {
+    installed(SNAPSHOT).on("qemu").run();
+}
+
+#[test]
+fn roots_of_firecracker_are_devices_over_their_image_and_none_is_ever_left() {
+    installed(SNAPSHOT).on("firecracker").run();
+}
+
 /// Whatever `scripts/testhost.sh` was told to run.
 #[test]
 fn a_scenario_given_by_the_environment() {

@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::op::Op;
 use super::{OpRequest, VmDeps};
 use crate::model::{
-    Code, EventKind, ExitReport, Failure, OpKind, OpRecord, Outcome, VmHandles, VmRecord, VmState,
+    Code, EventKind, ExitReport, Failure, OpKind, OpRecord, Outcome, VmHandles, VmId, VmRecord,
+    VmState,
 };
 use crate::store::StoreError;
 
@@ -26,7 +27,30 @@ pub async fn recover(deps: &Arc<VmDeps>) -> Result<Vec<(VmRecord, VmHandles)>, S
         let handles = deps.store.handles(record.id)?.unwrap_or_default();
         known.push(identify(deps, record, handles).await?);
     }
+    close_roots(deps, &known).await;
     Ok(known)
+}
+
+/// Takes away root disks that nobody runs on: those of VMs that are gone altogether, and those that
+/// a crash left open. A VM that crashed has a clean-up of its own.
+async fn close_roots(deps: &Arc<VmDeps>, known: &[(VmRecord, VmHandles)]) {
+    let (op, disk) = (deps.mint.op(), &deps.ports.disk);
+    let open = match disk.open_roots(op).await {
+        Ok(open) => open,
+        Err(error) => {
+            tracing::warn!(error = %crate::model::chain(&error), "open root disks not looked up");
+            return;
+        }
+    };
+    let in_use = |vm: VmId| {
+        known.iter().any(|(record, handles)| record.id == vm && handles.process.is_some())
+    };
+    for vm in open.into_iter().filter(|vm| !in_use(*vm)) {
+        tracing::warn!(vm_id = %vm, "root disk was left open");
+        if let Err(error) = disk.close_root(op, vm).await {
+            tracing::error!(vm_id = %vm, error = %crate::model::chain(&error), "root disk not closed");
+        }
+    }
 }
 
 async fn settle_open(deps: &Arc<VmDeps>, op: OpRecord) -> Result<(), StoreError> {

@@ -13,8 +13,9 @@ use std::sync::Arc;
 
 use super::superblock::Superblock;
 use super::template::{self, Templates};
-use super::{logs, reflink, saved};
+use super::{logs, mapped, reflink, saved};
 use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
+use crate::host::helper_client::HelperClient;
 use crate::host::vmm::firecracker::metrics;
 use crate::model::{Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId};
 use crate::ports::{
@@ -26,6 +27,8 @@ pub struct LocalDisks {
     vms: PathBuf,
     run: PathBuf,
     templates: Arc<Templates>,
+    /// Makes the disks that are devices; without one there are none.
+    helper: Option<HelperClient>,
 }
 
 impl LocalDisks {
@@ -39,7 +42,12 @@ impl LocalDisks {
         templates
             .sweep()
             .map_err(|error| HostError::io("sweep", state.display().to_string(), error))?;
-        Ok(Self { vms, run: run.to_owned(), templates: Arc::new(templates) })
+        Ok(Self { vms, run: run.to_owned(), templates: Arc::new(templates), helper: None })
+    }
+
+    #[must_use]
+    pub fn with_helper(self, helper: HelperClient) -> Self {
+        Self { helper: Some(helper), ..self }
     }
 
     fn paths_of(&self, vm: VmId) -> VmPaths {
@@ -47,37 +55,54 @@ impl LocalDisks {
     }
 
     /// Tries what can be tried: the first that this host has and the image bears.
-    fn choose_root(&self, choice: DiskChoice, base: &BaseImage) -> Result<RootDisk, HostError> {
-        let state = || self.vms.display().to_string();
-        let reflink = || -> Result<Result<(), String>, HostError> {
-            let tried = reflink::probe(&self.vms)
-                .map_err(|error| HostError::io("try to clone a file in", state(), error))?;
-            let old = "the image is of a format that has no journal; import it again";
-            Ok(tried
-                .map_err(str::to_owned)
-                .and_then(|()| if base.growable { Ok(()) } else { Err(old.to_owned()) }))
+    async fn choose_root(
+        &self,
+        op: OpId,
+        choice: DiskChoice,
+        base: &BaseImage,
+    ) -> Result<RootDisk, HostError> {
+        let clones = |has: Result<(), String>| match (has, base.growable) {
+            (Ok(()), false) => {
+                Err("the image is of a format without a journal; import it again".into())
+            }
+            (has, _) => has,
         };
+        let vms = self.vms.clone();
+        let reflink = blocking("try to clone a file", move || {
+            reflink::probe(&vms)
+                .map_err(|error| HostError::io("clone a file in", vms.display().to_string(), error))
+        });
+        let helper = self.helper.as_ref();
         let settled = |backend, why: String| Ok(RootDisk { backend, why });
-        let refused = |backend: DiskBackend, why: String| {
-            Err(HostError::new(Code::Refused, "make a root disk by", backend.as_str())
+        let asked = |backend, has: Result<(), String>| match clones(has) {
+            Ok(()) => settled(backend, "asked for".to_owned()),
+            Err(why) => Err(HostError::new(Code::Refused, "make a root disk by", backend.as_str())
                 .because(why)
-                .hint("`--disk auto` takes what this host has"))
+                .hint("`--disk auto` takes what this host has")),
         };
         match choice {
             DiskChoice::Only(DiskBackend::Overlay) => {
                 settled(DiskBackend::Overlay, "asked for".to_owned())
             }
-            DiskChoice::Only(DiskBackend::DmSnapshot) => {
-                refused(DiskBackend::DmSnapshot, "it is not there yet".to_owned())
+            DiskChoice::Only(backend @ DiskBackend::DmSnapshot) => {
+                asked(backend, mapped::available(helper, op).await?)
             }
-            DiskChoice::Only(DiskBackend::Reflink) => match reflink()? {
-                Ok(()) => settled(DiskBackend::Reflink, "asked for".to_owned()),
-                Err(why) => refused(DiskBackend::Reflink, why),
-            },
-            DiskChoice::Auto => match reflink()? {
-                Ok(()) => settled(DiskBackend::Reflink, "blocks are shared with the image".into()),
-                Err(why) => settled(DiskBackend::Overlay, format!("no reflink: {why}")),
-            },
+            DiskChoice::Only(backend @ DiskBackend::Reflink) => {
+                asked(backend, reflink.await?.map_err(str::to_owned))
+            }
+            DiskChoice::Auto => {
+                let Err(first) = clones(reflink.await?.map_err(str::to_owned)) else {
+                    return settled(
+                        DiskBackend::Reflink,
+                        "blocks are shared with the image".into(),
+                    );
+                };
+                match clones(mapped::available(helper, op).await?) {
+                    Ok(()) => settled(DiskBackend::DmSnapshot, first),
+                    Err(second) if second == first => settled(DiskBackend::Overlay, first),
+                    Err(second) => settled(DiskBackend::Overlay, format!("{first}; {second}")),
+                }
+            }
         }
     }
 
@@ -98,6 +123,13 @@ impl LocalDisks {
                 let root = paths.root();
                 if !is_sound(&root, base.uuid)? {
                     drafts.push(reflink::draft(&root, base, room)?);
+                }
+            }
+            RootPlan::DmSnapshot { room } => {
+                let changes = paths.changes();
+                if !changes.try_exists().is_ok_and(|there| there) {
+                    let bytes = mapped::disk_bytes(base.size, room);
+                    drafts.push(mapped::draft(&changes, bytes)?);
                 }
             }
         }
@@ -220,9 +252,8 @@ impl DiskHost for LocalDisks {
         choice: DiskChoice,
         base: &'a BaseImage,
     ) -> PortFuture<'a, RootDisk> {
-        let (this, base) = (self.clone(), base.clone());
         tracing::debug!(op_id = %op, ?choice, "choosing a disk back end");
-        Box::pin(blocking("choose a disk back end", move || this.choose_root(choice, &base)))
+        Box::pin(self.choose_root(op, choice, base))
     }
 
     fn ensure_vm_disks<'a>(
@@ -235,6 +266,47 @@ impl DiskHost for LocalDisks {
         let (this, plan, base) = (self.clone(), plan.clone(), base.clone());
         tracing::debug!(op_id = %op, vm_id = %vm, "ensuring disks");
         Box::pin(blocking("make disks", move || this.make_disks(vm, &plan, &base)))
+    }
+
+    fn open_root<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        base: &'a BaseImage,
+    ) -> PortFuture<'a, PathBuf> {
+        let paths = self.paths_of(vm);
+        Box::pin(async move {
+            let (room, helper) = match (&plan.root, &self.helper) {
+                (RootPlan::DmSnapshot { room }, Some(helper)) => (*room, helper),
+                _ => {
+                    return Err(HostError::new(Code::Invalid, "open root disk of", vm.short())
+                        .because("it is no device"));
+                }
+            };
+            let bytes = mapped::disk_bytes(base.size, room);
+            let changes = paths.changes();
+            blocking("grow disk", move || mapped::fit(&changes, bytes)).await?;
+            mapped::open(helper, op, &paths, vm, &base.path, bytes).await
+        })
+    }
+
+    fn close_root(&self, op: OpId, vm: VmId) -> PortFuture<'_, ()> {
+        Box::pin(async move {
+            match &self.helper {
+                Some(helper) => mapped::close(helper, op, vm).await,
+                None => Ok(()),
+            }
+        })
+    }
+
+    fn open_roots(&self, op: OpId) -> PortFuture<'_, Vec<VmId>> {
+        Box::pin(async move {
+            match &self.helper {
+                Some(helper) => mapped::list(helper, op).await,
+                None => Ok(vec![]),
+            }
+        })
     }
 
     fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {
@@ -329,8 +401,9 @@ impl DiskHost for LocalDisks {
     fn usage(&self, vm: VmId) -> PortFuture<'_, DiskUsage> {
         let paths = self.paths_of(vm);
         Box::pin(blocking("measure disks", move || {
-            // One of the two is there. Blocks that a clone shares count for each of its owners.
-            let root_bytes = taken(&paths.overlay())? + taken(&paths.root())?;
+            // One of them is there. Blocks that a clone shares count for each of its owners.
+            let roots = [paths.overlay(), paths.root(), paths.changes()];
+            let root_bytes = roots.iter().map(|path| taken(path)).sum::<Result<u64, _>>()?;
             Ok(DiskUsage { root_bytes, work_bytes: taken(&paths.work())? })
         }))
     }

@@ -2,6 +2,7 @@
 
 mod local;
 mod logs;
+mod mapped;
 mod reflink;
 mod saved;
 mod sparse;

@@ -42,7 +42,9 @@ fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
             RootPlan::Overlay { uuid, .. } => {
                 RootLayout::Overlay { base: *base_uuid, overlay: uuid }
             }
-            RootPlan::Reflink { .. } => RootLayout::Plain { disk: *base_uuid },
+            RootPlan::Reflink { .. } | RootPlan::DmSnapshot { .. } => {
+                RootLayout::Plain { disk: *base_uuid }
+            }
         },
         work: Some(disks.work_uuid),
         env: record.spec.env.clone(),
