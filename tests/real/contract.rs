@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use banger_agent::contract::config::{Control, GuestConfig, RootLayout};
 use banger_agent::contract::control::{
-    FrameReader, GuestEvent, HostBody, HostRequest, ShutdownMode, VSOCK_PORT, encode_frame,
+    ENTROPY_BYTES, FrameReader, GuestEvent, HostBody, HostRequest, ShutdownMode, VSOCK_PORT,
+    encode_frame,
 };
 use banger_agent::contract::drive;
 
@@ -263,7 +264,7 @@ fn the_fake_ones_metrics_are_what_came_since_the_last() {
 
 #[test]
 fn the_fake_one_writes_snapshots_and_loads_what_fits() {
-    let (process, _) = started(FAULTS);
+    let (process, ready) = started(FAULTS);
     let create = r#"{"snapshot_path":"state","mem_file_path":"memory"}"#;
     assert_eq!(process.ask("PUT", "/snapshot/create", create).0, 400, "it runs");
     assert_eq!(process.ask("PATCH", "/vm", r#"{"state":"Paused"}"#).0, 204);
@@ -282,7 +283,10 @@ fn the_fake_one_writes_snapshots_and_loads_what_fits() {
     fs::copy(dir.join("disk"), other.dir.path().join("disk")).unwrap();
     assert_eq!(other.ask("PUT", "/snapshot/load", &load(true)), (204, Value::Null));
     let (mut stream, _) = connected(&other, VSOCK_PORT);
-    assert_eq!(asked(&mut stream, HostBody::Ping), GuestEvent::Pong { op_id: [7; 16] });
+    let on = HostBody::Resumed { unix_nanos: 1, entropy: [3; ENTROPY_BYTES] };
+    let GuestEvent::Ready(ready) = ready else { panic!("{ready:?}") };
+    let went_on = GuestEvent::Resumed { op_id: [7; 16], boot_id: ready.boot_id };
+    assert_eq!(asked(&mut stream, on), went_on, "the same boot");
 
     // Memory that is not the state's, and a socket that an old process left, do not fit.
     fs::File::options().write(true).open(dir.join("memory")).unwrap().set_len(1).unwrap();

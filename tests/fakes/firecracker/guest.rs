@@ -35,12 +35,13 @@ struct Inner {
 }
 
 impl Guest {
-    /// The guest of the drives' configuration, if they hold one.
+    /// The guest of the drives' configuration, if they hold one; of that boot, if it goes on.
     pub(crate) fn new<'a>(
         drives: impl IntoIterator<Item = &'a Path>,
         planned: &Planned,
         vsock: &Vsock,
         metrics: &Metrics,
+        resumed: Option<String>,
     ) -> Option<Self> {
         let config = drives.into_iter().find_map(|path| {
             let mut bytes = vec![];
@@ -51,10 +52,10 @@ impl Guest {
         })?;
         let kernel_random = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
         // A jail has no /proc; then the clock has to do.
-        let boot_id = kernel_random.map_or_else(
-            |_| format!("00000000-0000-4000-8000-{:012x}", crate::metrics::now_ms()),
-            |id| id.trim().to_owned(),
-        );
+        let boot_id = resumed.unwrap_or_else(|| match kernel_random {
+            Ok(id) => id.trim().to_owned(),
+            Err(_) => format!("00000000-0000-4000-8000-{:012x}", crate::metrics::now_ms()),
+        });
         Some(Self(Arc::new(Inner {
             config,
             boot_id,
@@ -63,6 +64,10 @@ impl Guest {
             metrics: metrics.clone(),
             up: AtomicBool::new(false),
         })))
+    }
+
+    pub(crate) fn boot_id(&self) -> &str {
+        &self.0.boot_id
     }
 
     /// Boots: tells the host, until somebody listens.
@@ -139,6 +144,10 @@ impl Guest {
             HostBody::Hello { .. } => drop(self.say(stream, &self.news())),
             HostBody::Ping => drop(self.say(stream, &GuestEvent::Pong { op_id })),
             HostBody::Sync => drop(self.say(stream, &GuestEvent::Synced { op_id })),
+            HostBody::Resumed { .. } => {
+                let boot_id = self.boot_id().to_owned();
+                self.say(stream, &GuestEvent::Resumed { op_id, boot_id });
+            }
             HostBody::Shutdown { mode, .. } => {
                 self.say(stream, &GuestEvent::ShuttingDown { op_id });
                 if !self.0.planned.ignore_shutdown {

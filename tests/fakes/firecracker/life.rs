@@ -10,6 +10,13 @@ use crate::snapshot::State;
 use crate::vsock::Vsock;
 use crate::{devices, log};
 
+/// How the guest comes to run.
+enum Going {
+    Boots,
+    /// Of that boot, if there was one.
+    GoesOn(Option<String>),
+}
+
 impl Machine {
     pub(crate) fn act(&mut self, action: ActionType) -> Told {
         match action {
@@ -44,7 +51,7 @@ impl Machine {
         if boot.boot_args.as_ref().is_some_and(|args| args.contains("console=ttyS0")) {
             self.print("A played guest boots.\n");
         }
-        self.go(false);
+        self.go(Going::Boots);
         done()
     }
 
@@ -60,7 +67,7 @@ impl Machine {
     }
 
     /// The guest runs from here on, from its kernel or from where it was.
-    fn go(&mut self, resumed: bool) {
+    fn go(&mut self, going: Going) {
         self.life = Life::Running;
         for drive in &self.drives {
             // Of each device, and of all of its kind together.
@@ -78,10 +85,14 @@ impl Machine {
         }
         if let Some((_, vsock)) = &self.vsock {
             let drives = self.drives.iter().filter_map(|drive| drive.path_on_host.as_deref());
-            let guest = Guest::new(drives, &self.faults.guest, vsock, &self.metrics);
+            let (goes_on, boot_id) = match going {
+                Going::Boots => (false, None),
+                Going::GoesOn(boot_id) => (true, boot_id),
+            };
+            let guest = Guest::new(drives, &self.faults.guest, vsock, &self.metrics, boot_id);
             if let Some(guest) = guest {
                 vsock.plug(guest.clone());
-                if resumed { guest.resumed() } else { guest.boot() }
+                if goes_on { guest.resumed() } else { guest.boot() }
             }
         }
         if self.faults.lose_socket {
@@ -113,12 +124,14 @@ impl Machine {
         if matches!(new.snapshot_type, SnapshotType::Diff) {
             return Err("the fake Firecracker writes no differences".into());
         }
+        let guest = self.vsock.as_ref().and_then(|(_, vsock)| vsock.guest());
         let state = State::new(
             self.boot.clone().unwrap_or_default(),
             self.machine.clone(),
             self.drives.clone(),
             self.networks.clone(),
             self.vsock.as_ref().map(|(body, _)| body.clone()),
+            guest.map(|guest| guest.boot_id().to_owned()),
         );
         state.write(&new.snapshot_path, &new.mem_file_path)?;
         done()
@@ -164,7 +177,7 @@ impl Machine {
             self.vsock = Some((body, opened));
         }
         (self.boot, self.machine, self.drives) = (Some(state.boot), state.machine, state.drives);
-        self.go(true);
+        self.go(Going::GoesOn(state.boot_id));
         if !new.resume_vm {
             self.pause(VmChangeTo::Paused)?;
         }

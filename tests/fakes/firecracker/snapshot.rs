@@ -17,6 +17,8 @@ pub(crate) struct State {
     pub(crate) drives: Vec<Drive>,
     pub(crate) networks: Vec<Network>,
     pub(crate) vsock: Option<Vsock>,
+    /// Of the guest that goes on.
+    pub(crate) boot_id: Option<String>,
 }
 
 impl State {
@@ -26,8 +28,17 @@ impl State {
         drives: Vec<Drive>,
         networks: Vec<Network>,
         vsock: Option<Vsock>,
+        boot_id: Option<String>,
     ) -> Self {
-        Self { format: SNAPSHOT_VERSION.to_owned(), boot, machine, drives, networks, vsock }
+        Self {
+            format: SNAPSHOT_VERSION.to_owned(),
+            boot,
+            machine,
+            drives,
+            networks,
+            vsock,
+            boot_id,
+        }
     }
 
     fn memory_bytes(&self) -> u64 {

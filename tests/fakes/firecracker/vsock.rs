@@ -64,6 +64,10 @@ impl Vsock {
         self.0.guest.lock().unwrap().guest = Some(guest);
     }
 
+    pub(crate) fn guest(&self) -> Option<Guest> {
+        self.0.guest.lock().unwrap().guest.clone()
+    }
+
     pub(crate) fn set_paused(&self, paused: bool) {
         self.0.guest.lock().unwrap().paused = paused;
         self.0.changed.notify_all();
