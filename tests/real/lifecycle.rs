@@ -24,6 +24,12 @@ fn what_was_written_survives_stop_start_and_restart() {
     assert_eq!(host.banger(&["vm", "run", "-d", "--name", "web"]).ok(), "web\n");
     let boot = |host: &crate::support::Host| host.show("web")["guest_boot_id"].clone();
     let first_boot = boot(&host);
+    let taken = host.banger(&["vm", "stats", "--json"]).ok();
+    let taken: serde_json::Value = serde_json::from_str(&taken).unwrap();
+    assert!(taken[0]["resident_bytes"].as_u64().unwrap() > 16 << 20, "{taken:#}");
+    assert!(taken[0]["cpu_us"].as_u64().unwrap() > 100_000, "{taken:#}");
+    assert!(taken[0]["work_disk_bytes"].as_u64().unwrap() > 0, "{taken:#}");
+    assert!(taken[0]["devices"].is_null(), "QEMU does not count: {taken:#}");
     let write = "echo root > /marker; echo work > /root/marker; echo etc > /etc/marker";
     host.banger(&["vm", "exec", "web", "--", "sh", "-c", write]).ok();
     host.banger(&["vm", "stop", "web"]).ok();

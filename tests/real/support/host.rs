@@ -93,11 +93,12 @@ impl Host {
             chown(&path, Some(owner), Some(owner)).unwrap();
         }
         // The owner must be able to run them, wherever this was built.
+        let programs = stock::programs();
         for (from, name) in [
-            (Path::new(env!("CARGO_BIN_EXE_banger")), "banger"),
-            (Path::new(env!("CARGO_BIN_EXE_bangerd")), "bangerd"),
-            (Path::new(env!("CARGO_BIN_EXE_banger-helper")), "banger-helper"),
-            (agent, "banger-agent"),
+            (&programs.join("banger"), "banger"),
+            (&programs.join("bangerd"), "bangerd"),
+            (&programs.join("banger-helper"), "banger-helper"),
+            (&agent.to_owned(), "banger-agent"),
         ] {
             let to = self.dir.join("bin").join(name);
             fs::copy(from, &to).unwrap();

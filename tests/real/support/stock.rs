@@ -25,9 +25,16 @@ pub(crate) fn kernel_package() -> Option<PathBuf> {
     debs.find(|path| path.extension().is_some_and(|ext| ext == "deb"))
 }
 
+/// Where banger's own programs are: those built with these tests, or, on a host that was not built
+/// on, those that are installed there.
+pub(crate) fn programs() -> PathBuf {
+    let built = Path::new(env!("CARGO_BIN_EXE_bangerd")).parent().unwrap().to_owned();
+    std::env::var_os("BANGER_TEST_PROGRAMS").map_or(built, PathBuf::from)
+}
+
 /// The static agent, as `scripts/test.sh` builds it.
 pub(crate) fn agent() -> Option<PathBuf> {
-    let built = Path::new(env!("CARGO_BIN_EXE_bangerd")).parent().unwrap();
+    let built = programs();
     // Not the one beside the tests' own programs: that is not static.
     let beside = [built.join("../release/banger-agent")];
     let named = std::env::var_os("BANGER_TEST_AGENT").map(PathBuf::from);

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::hardware;
 use super::process::{Outcome, Running, until};
+use super::stock;
 
 const UP: Duration = Duration::from_secs(20);
 
@@ -62,8 +63,7 @@ fn named(variable: &str) -> Option<PathBuf> {
 
 /// Examples are built with all tests, but not with a single one.
 fn example(name: &str) -> PathBuf {
-    let built = Path::new(env!("CARGO_BIN_EXE_bangerd")).parent().unwrap();
-    let path = built.join("examples").join(name);
+    let path = stock::programs().join("examples").join(name);
     assert!(path.is_file(), "{}: build it by `cargo build --examples`", path.display());
     path
 }
