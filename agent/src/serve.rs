@@ -17,7 +17,12 @@ use crate::{control, log, ssh};
 /// Less likely to be killed for memory than all it runs; -1000 would make it unkillable.
 const OOM_SCORE: &str = "-900";
 
-/// The child of PID 1. Writes `ok` to `ready` once it listens, or why it does not.
+/// What the child says first; what does not begin with it is why it does not listen.
+pub(crate) const LISTENING: &[u8] = b"ok";
+
+/// The child of PID 1. Writes [`LISTENING`] to `ready` once it listens, or why it does not. The
+/// server of a blank guest listens to its control link alone, and writes the config that it is
+/// told there, as a config drive.
 pub(crate) fn child(config: &GuestConfig, kind: InitKind, storage: Storage, ready: OwnedFd) -> ! {
     let ready = File::from(ready);
     let _ = nix::unistd::setsid();
@@ -25,16 +30,20 @@ pub(crate) fn child(config: &GuestConfig, kind: InitKind, storage: Storage, read
     drop(fs::write("/proc/self/oom_score_adj", OOM_SCORE));
     drop(spare_from_shutdown());
     attach_to_console();
-    // One write each, which the parent takes with one read.
-    let say = |text: &str| drop((&ready).write_all(text.as_bytes()));
-    let served = run(config, |sessions| {
-        say("ok");
-        control::start(config, kind, storage, sessions);
+    let mut parent = Some(ready);
+    let (blank, adopted) = ssh::blank();
+    let adopted = config.is_blank().then_some(adopted);
+    let served = run(config, adopted, |sessions| {
+        // One write each, which the parent takes with one read.
+        let Some(mut parent) = parent.take() else { return };
+        drop(parent.write_all(LISTENING));
+        let blank = config.is_blank().then(|| control::Blank { server: blank, parent });
+        control::start(config, kind, storage, sessions, blank);
     });
     if let Err(error) = &served {
         let text = format!("server: {}", Chain(error));
         log::line(&text);
-        say(&text);
+        parent.map(|mut parent| parent.write_all(text.as_bytes()).ok());
     }
     // SAFETY: ends the process at once, without the destructors of what was forked with it.
     #[allow(unsafe_code, reason = "_exit has no safe form")]
@@ -52,7 +61,7 @@ pub(crate) fn stand_alone(file: &Path) -> ExitCode {
             drive::decode(&bytes)
                 .map_err(|source| AgentError::Drive { device: file.display().to_string(), source })
         })
-        .and_then(|config| run(&config, |_| log::line("listening")));
+        .and_then(|config| run(&config, None, |_| log::line("listening")));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -62,12 +71,16 @@ pub(crate) fn stand_alone(file: &Path) -> ExitCode {
     }
 }
 
-fn run(config: &GuestConfig, listening: impl FnOnce(ssh::Sessions)) -> Result<()> {
+fn run(
+    config: &GuestConfig,
+    adopted: Option<ssh::Adopted>,
+    listening: impl FnOnce(ssh::Sessions),
+) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context(|| "start the runtime".into())?;
-    runtime.block_on(ssh::serve(config, listening))
+    runtime.block_on(ssh::serve(config, adopted, listening))
 }
 
 /// systemd's last act kills every process but those whose command line begins with `@`: the

@@ -17,6 +17,7 @@ pub struct GuestConfig {
     /// OpenSSH public key lines. Any of them opens any account of the guest.
     pub authorized_keys: Vec<String>,
     /// OpenSSH PEM of an ed25519 private key, made by the host and so known before the first boot.
+    /// Empty: the guest is blank, see [`GuestConfig::is_blank`].
     pub host_key: String,
     pub root: RootLayout,
     /// UUID of the ext4 that becomes `/root`.
@@ -28,6 +29,17 @@ pub struct GuestConfig {
     pub control: Control,
     /// TCP port of the SSH server; 0 for none.
     pub ssh_port: u16,
+}
+
+impl GuestConfig {
+    /// A blank guest is nobody yet: of its config only the disks, the control link and the SSH
+    /// port count. It boots as far as its control link and waits there for
+    /// [`super::control::HostBody::Adopt`]; nothing of the image has run by then, and nobody can
+    /// enter. Its memory can be copied and each copy made another guest.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.host_key.is_empty()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

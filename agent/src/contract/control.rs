@@ -6,7 +6,10 @@
 //! the `op_id` it answers. A byte stream without connections may hold half a frame of a host
 //! that died; the reader therefore resynchronises on [`MAX_FRAME_BYTES`] (see [`FrameReader`]).
 
+use std::fmt;
+
 use super::codec::{self, CodecError, Decode, Encode};
+use super::config::GuestConfig;
 
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "banger.agent.0";
@@ -49,6 +52,31 @@ pub enum HostBody {
         unix_nanos: u64,
         entropy: [u8; ENTROPY_BYTES],
     },
+    /// Tells a blank guest who it is, once in its life; answered by `Adopted` or `Failed`. Disks,
+    /// control link and SSH port of the config are not looked at.
+    Adopt(Box<Adoption>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Adoption {
+    pub config: GuestConfig,
+    pub fresh: Fresh,
+}
+
+/// What a machine lacks that was copied, or that stood still: randomness that no other copy has,
+/// and the time.
+#[derive(Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Fresh {
+    pub entropy: [u8; ENTROPY_BYTES],
+    /// Since 1970.
+    pub unix_nanos: u64,
+}
+
+/// What the guest's keys will be made from stays out of logs.
+impl fmt::Debug for Fresh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fresh").field("unix_nanos", &self.unix_nanos).finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -82,6 +110,11 @@ pub enum GuestEvent {
     Resumed {
         op_id: [u8; 16],
         boot_id: String,
+    },
+    /// The blank guest is the config's now, and serves.
+    Adopted {
+        op_id: [u8; 16],
+        ready: ReadyInfo,
     },
 }
 

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use super::codec::{self, Decode, Encode};
 use super::config::{Control, GuestConfig, NetConfig, RootLayout};
-use super::control::{GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode};
+use super::control::{Adoption, Fresh, GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode};
 use super::exec::ExecRequest;
 use super::{drive, exec};
 
@@ -60,12 +60,16 @@ fn host_requests() {
     case(HostBody::Shutdown { mode: ShutdownMode::Reboot, grace_ms: 0 }, "030100");
     case(HostBody::SetClock { unix_nanos: 1 << 60 }, "04fd0000000000000010");
     case(HostBody::Resumed { unix_nanos: 1, entropy: [9; 64] }, &format!("0501{}", run("09", 64)));
+    let fresh = Fresh { entropy: [9; 64], unix_nanos: 7 };
+    let adoption = Adoption { config: sample_config(), fresh };
+    let tail = format!("06{}{}07", sample_config_hex(), run("09", 64));
+    case(HostBody::Adopt(Box::new(adoption)), &tail);
 }
 
 #[test]
 fn guest_events() {
     let op = run("0b", 16);
-    let ready = ReadyInfo {
+    let ready = || ReadyInfo {
         contract: 1,
         agent_version: "a".into(),
         boot_id: "b".into(),
@@ -75,10 +79,14 @@ fn guest_events() {
         vsock: Some(22),
         boot_millis: 900,
     };
-    golden(&GuestEvent::Ready(ready.clone()), "000101610162016b016f160116fb8403");
+    golden(&GuestEvent::Ready(ready()), "000101610162016b016f160116fb8403");
     golden(
-        &GuestEvent::Ready(ReadyInfo { vsock: None, ..ready }),
+        &GuestEvent::Ready(ReadyInfo { vsock: None, ..ready() }),
         "000101610162016b016f1600fb8403",
+    );
+    golden(
+        &GuestEvent::Adopted { op_id: [11; 16], ready: ready() },
+        &format!("07{op}0101610162016b016f160116fb8403"),
     );
     golden(&GuestEvent::NotReady { stage: "s".into(), error: None }, "01017300");
     golden(&GuestEvent::NotReady { stage: "s".into(), error: Some("e".into()) }, "010173010165");
@@ -100,12 +108,9 @@ fn config_variants() {
     golden(&Control::Vsock { port: 1024 }, "01fb0004");
 }
 
-#[test]
-fn config_drive() {
-    let bytes = drive::encode(&sample_config()).unwrap();
-    let payload = [
-        "00",
-        &run("01", 16),
+fn sample_config_hex() -> String {
+    [
+        &*run("01", 16),
         "02766d",
         "01020000000005ac10000218ac10000101010101010102766d",
         "01016b",
@@ -117,7 +122,13 @@ fn config_drive() {
         "000170",
         "16",
     ]
-    .concat();
+    .concat()
+}
+
+#[test]
+fn config_drive() {
+    let bytes = drive::encode(&sample_config()).unwrap();
+    let payload = format!("00{}", sample_config_hex());
     let length = u32::try_from(payload.len() / 2).unwrap().to_le_bytes();
     let expected = format!("{}{}{payload}a641932e", hex(b"BNGRCFG1"), hex(&length));
     let (used, padding) = bytes.split_at(expected.len() / 2);

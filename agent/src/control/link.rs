@@ -21,7 +21,7 @@ use nix::sys::socket::{
     listen, socket,
 };
 
-use super::requests::Desk;
+use super::requests::{Blank, Desk};
 use crate::init::{InitKind, Storage};
 use crate::ssh::Sessions;
 use crate::{log, port};
@@ -38,13 +38,19 @@ const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// What a host says may be heard a moment before the port shows that it is there.
 const ARRIVAL: Duration = Duration::from_millis(100);
 
-/// Called when the server listens: from here on the guest is ready.
-pub(crate) fn start(config: &GuestConfig, kind: InitKind, storage: Storage, sessions: Sessions) {
-    let desk = Desk::new(config, kind, storage, sessions);
+/// Called when the server listens: from here on the guest is ready, or ready to be adopted.
+pub(crate) fn start(
+    config: &GuestConfig,
+    kind: InitKind,
+    storage: Storage,
+    sessions: Sessions,
+    blank: Option<Blank>,
+) {
+    let mut desk = Desk::new(config, kind, storage, sessions, blank);
     let control = config.control.clone();
     let run = move || match control {
-        Control::VirtioSerial { name } => serve_port(&name, &desk),
-        Control::Vsock { port } => serve_vsock(port, &desk),
+        Control::VirtioSerial { name } => serve_port(&name, &mut desk),
+        Control::Vsock { port } => serve_vsock(port, &mut desk),
     };
     if let Err(error) = std::thread::Builder::new().name("control".into()).spawn(run) {
         log::line(format_args!("control link: {error}"));
@@ -66,7 +72,7 @@ pub(crate) fn report_failure(control: &Control, stage: &str, error: &str) {
     }
 }
 
-fn serve_port(name: &str, desk: &Desk) {
+fn serve_port(name: &str, desk: &mut Desk) {
     let mut wire = match port::open(name) {
         Ok(wire) => wire,
         Err(error) => return log::line(format_args!("control port {name}: {error}")),
@@ -85,7 +91,7 @@ fn serve_port(name: &str, desk: &Desk) {
 
 /// Tells the host of readiness, and from then on answers those who come. The host may come first:
 /// then it is another one than was waiting, and will ask.
-fn serve_vsock(port: u32, desk: &Desk) {
+fn serve_vsock(port: u32, desk: &mut Desk) {
     let door = match open_door(port) {
         Ok(door) => door,
         Err(errno) => {
@@ -133,7 +139,7 @@ fn accept(door: &OwnedFd) -> nix::Result<Option<File>> {
 }
 
 /// Answers until the host leaves (or, on a port, has nothing more to say for now).
-fn exchange(wire: &mut File, desk: &Desk) {
+fn exchange(wire: &mut File, desk: &mut Desk) {
     let mut reader = FrameReader::default();
     let mut buffer = [0; 4096];
     loop {

@@ -5,3 +5,4 @@ mod link;
 mod requests;
 
 pub(crate) use link::{report_failure, start};
+pub(crate) use requests::Blank;

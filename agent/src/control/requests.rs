@@ -1,26 +1,41 @@
 //! What the host may ask of a running guest.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::time::Duration;
 
 use banger_agent::contract::config::GuestConfig;
-use banger_agent::contract::control::{GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode};
-use banger_agent::contract::{CONTRACT_VERSION, VSOCK_SSH_PORT};
+use banger_agent::contract::control::{
+    Adoption, Fresh, GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode,
+};
+use banger_agent::contract::{CONTRACT_VERSION, VSOCK_SSH_PORT, drive};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
 use super::entropy;
+use crate::error::{AgentError, Chain, Context as _, Result};
 use crate::init::{self, InitKind, Storage};
 use crate::log::{self, Op};
-use crate::ssh::Sessions;
+use crate::ssh::{self, Sessions};
+
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Answers requests. What it says of readiness was true when the server began to listen.
-#[derive(Debug)]
 pub(super) struct Desk {
     info: ReadyInfo,
     kind: InitKind,
     storage: Storage,
     sessions: Sessions,
+    blank: Option<Blank>,
+    /// Whose guest this became; not known of one that was nobody else's before.
+    adopted_by: Option<[u8; 16]>,
+}
+
+/// Those who wait to be told who this guest is.
+pub(crate) struct Blank {
+    pub(crate) server: ssh::Blank,
+    /// PID 1, which reads until its end.
+    pub(crate) parent: File,
 }
 
 impl Desk {
@@ -29,26 +44,28 @@ impl Desk {
         kind: InitKind,
         storage: Storage,
         sessions: Sessions,
+        blank: Option<Blank>,
     ) -> Self {
         let info = ReadyInfo {
             contract: CONTRACT_VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            boot_id: read_line("/proc/sys/kernel/random/boot_id"),
+            boot_id: read_line(BOOT_ID),
             kernel_release: read_line("/proc/sys/kernel/osrelease"),
             os_name: os_name(),
             ssh_port: config.ssh_port,
             vsock: fs::exists("/dev/vsock").unwrap_or(false).then_some(VSOCK_SSH_PORT),
             boot_millis: log::boot_millis(),
         };
-        log::line(format_args!("ready, {} ({})", Op(config.op_id), info.os_name));
-        Self { info, kind, storage, sessions }
+        let what = if blank.is_some() { "blank" } else { "ready" };
+        log::line(format_args!("{what}, {} ({})", Op(config.op_id), info.os_name));
+        Self { info, kind, storage, sessions, blank, adopted_by: None }
     }
 
     pub(super) fn ready(&self) -> GuestEvent {
         GuestEvent::Ready(self.info.clone())
     }
 
-    pub(super) fn handle(&self, request: HostRequest, send: &mut dyn FnMut(&GuestEvent)) {
+    pub(super) fn handle(&mut self, request: HostRequest, send: &mut dyn FnMut(&GuestEvent)) {
         let op_id = request.op_id;
         match request.body {
             HostBody::Hello { .. } => send(&self.ready()),
@@ -73,6 +90,18 @@ impl Desk {
                     Err(message) => GuestEvent::Failed { op_id, message },
                 });
             }
+            HostBody::Adopt(adoption) => send(&match self.adopt(&adoption) {
+                Ok(()) => {
+                    let name = &adoption.config.hostname;
+                    log::line(format_args!("is {name} from now on, {}", Op(op_id)));
+                    GuestEvent::Adopted { op_id, ready: self.info.clone() }
+                }
+                Err(error) => {
+                    let message = Chain(&error).to_string();
+                    log::line(format_args!("not adopted: {message}, {}", Op(op_id)));
+                    GuestEvent::Failed { op_id, message }
+                }
+            }),
             HostBody::Shutdown { mode, grace_ms } => {
                 log::line(format_args!(
                     "shutdown asked for, {mode:?} within {grace_ms} ms, {}",
@@ -82,6 +111,33 @@ impl Desk {
                 self.shut_down(mode, Duration::from_millis(grace_ms));
             }
         }
+    }
+
+    /// What fails half way leaves a guest that is nobody for good: the host ends it. A host that did
+    /// not hear the answer may ask again.
+    fn adopt(&mut self, adoption: &Adoption) -> Result<()> {
+        if self.adopted_by == Some(adoption.config.vm_id) {
+            return Ok(());
+        }
+        let Blank { server, mut parent } = self
+            .blank
+            .take()
+            .ok_or_else(|| AgentError::Missing("this guest was told before who it is".into()))?;
+        let who = ssh::Who::of(&adoption.config)?;
+        // Before anything can draw a random number.
+        let Fresh { entropy, unix_nanos } = &adoption.fresh;
+        let renewed = entropy::renew(entropy).and_then(|()| set_clock(*unix_nanos));
+        renewed.map_err(AgentError::Missing)?;
+        init::adopt(&adoption.config)?;
+        self.info.boot_id = read_line(BOOT_ID);
+        if !server.serve_as(who) {
+            return Err(AgentError::Missing("the server has ended".into()));
+        }
+        let config = drive::encode(&adoption.config)
+            .map_err(|source| AgentError::Drive { device: "for PID 1".to_owned(), source })?;
+        parent.write_all(&config).context(|| "tell PID 1".into())?;
+        self.adopted_by = Some(adoption.config.vm_id);
+        Ok(())
     }
 
     /// Asks PID 1, and ends the machine itself if that takes longer than the grace. Meanwhile
@@ -102,7 +158,7 @@ impl Desk {
     }
 }
 
-fn set_clock(unix_nanos: u64) -> Result<(), String> {
+fn set_clock(unix_nanos: u64) -> std::result::Result<(), String> {
     let time = Duration::from_nanos(unix_nanos);
     clock_settime(ClockId::CLOCK_REALTIME, TimeSpec::from_duration(time))
         .map_err(|errno| format!("set the clock: {}", errno.desc()))

@@ -1,12 +1,14 @@
 //! The order of a boot. Each stage is named, so that a failure says where it happened, on the
 //! console and to the host; a failed boot ends in a reboot, which ends the VMM.
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use banger_agent::contract::config::{Control, GuestConfig};
 use banger_agent::contract::control::PORT_NAME;
+use banger_agent::contract::drive;
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 
@@ -61,8 +63,10 @@ fn boot(stage: &mut Stage, control: &mut Control) -> Result<std::convert::Infall
     }
     stage.enter("switch-root");
     handover::switch_root()?;
-    stage.enter("identity");
-    identity::apply(&config)?;
+    if !config.is_blank() {
+        stage.enter("identity");
+        identity::apply(&config)?;
+    }
     stage.enter("network");
     net::loopback_up()?;
     if let Some(net) = &config.net {
@@ -71,7 +75,14 @@ fn boot(stage: &mut Stage, control: &mut Control) -> Result<std::convert::Infall
     stage.enter("server");
     let init = handover::find_init();
     let kind = if init.is_some() { InitKind::Image } else { InitKind::Agent };
-    let server = start_server(&config, kind, storage)?;
+    let (server, said) = start_server(&config, kind, storage)?;
+    let config = match config.is_blank() {
+        true => {
+            stage.enter("adoption");
+            await_adoption(said)?
+        }
+        false => config,
+    };
     stage.enter("handover");
     if let Some(path) = init {
         handover::exec_init(&path);
@@ -88,7 +99,10 @@ pub(super) struct Server {
     pub(super) storage: Storage,
 }
 
-/// Returns once the server listens, or says why it does not.
+/// What a server says after its first word.
+pub(super) type Said = io::Chain<io::Cursor<Vec<u8>>, File>;
+
+/// Returns once the server listens, or says why it does not, with what more it will say.
 ///
 /// Waiting costs nothing: the image's init would only take time from the server, and readiness
 /// is what the host waits for.
@@ -96,7 +110,7 @@ pub(super) fn start_server(
     config: &GuestConfig,
     kind: InitKind,
     storage: Storage,
-) -> Result<Server> {
+) -> Result<(Server, Said)> {
     let (read, write) =
         nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).context(|| "make a pipe".into())?;
     // SAFETY: PID 1 has one thread, so the child may do anything.
@@ -109,21 +123,34 @@ pub(super) fn start_server(
         }
         ForkResult::Parent { child } => {
             drop(write);
-            wait_for_server(read)?;
-            Ok(Server { pid: child, kind, storage })
+            let said = wait_for_server(read)?;
+            Ok((Server { pid: child, kind, storage }, said))
         }
     }
 }
 
-fn wait_for_server(read: OwnedFd) -> Result<()> {
+fn wait_for_server(read: OwnedFd) -> Result<Said> {
     let mut said = [0; 1024];
-    let length =
-        std::fs::File::from(read).read(&mut said).context(|| "hear from the server".into())?;
-    match said.get(..length).unwrap_or_default() {
-        b"ok" => Ok(()),
-        [] => Err(AgentError::Missing("the server died".into())),
-        why => Err(AgentError::Missing(String::from_utf8_lossy(why).into_owned())),
+    let mut pipe = File::from(read);
+    let length = pipe.read(&mut said).context(|| "hear from the server".into())?;
+    let said = said.get(..length).unwrap_or_default();
+    match said.strip_prefix(serve::LISTENING) {
+        Some(more) => Ok(io::Cursor::new(more.to_vec()).chain(pipe)),
+        None if said.is_empty() => Err(AgentError::Missing("the server died".into())),
+        None => Err(AgentError::Missing(String::from_utf8_lossy(said).into_owned())),
     }
+}
+
+/// Nothing of the image runs before the guest is somebody, so that whatever its init reads or
+/// draws at its start is this guest's own. The server says who that is.
+fn await_adoption(mut said: Said) -> Result<GuestConfig> {
+    let mut drive = vec![];
+    said.read_to_end(&mut drive).context(|| "hear who this guest is".into())?;
+    if drive.is_empty() {
+        return Err(AgentError::Missing("the server died before the guest was adopted".into()));
+    }
+    let device = "of the server".to_owned();
+    drive::decode(&drive).map_err(|source| AgentError::Drive { device, source })
 }
 
 /// Rust ignores SIGPIPE, and what a process ignores its successor ignores too.

@@ -1,5 +1,6 @@
 //! The machine: everything PID 1 does before it hands over, and what it does if it stays.
 
+mod adopt;
 mod boot;
 mod disks;
 mod grow;
@@ -12,5 +13,6 @@ mod poweroff;
 mod reaper;
 mod skeleton;
 
+pub(crate) use adopt::adopt;
 pub(crate) use boot::run;
 pub(crate) use poweroff::{InitKind, Storage, finish, request};

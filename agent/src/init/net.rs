@@ -25,14 +25,28 @@ pub(super) fn loopback_up() -> Result<()> {
 
 pub(super) fn configure(net: &NetConfig) -> Result<()> {
     let name = wait_for_interface(&net.mac)?;
+    bring_up(&control_socket()?, &name, net)
+}
+
+/// The one interface that is a device takes this guest's MAC address: in a copy of another
+/// guest's memory it still has that one's.
+pub(super) fn adopt(net: &NetConfig) -> Result<()> {
+    let name = device_interface()
+        .ok_or_else(|| AgentError::Missing("no network interface that is a device".into()))?;
     let socket = control_socket()?;
+    set_mac(&socket, &name, net.mac)
+        .context(|| format!("set address {} of {name}", mac_text(&net.mac)))?;
+    bring_up(&socket, &name, net)
+}
+
+fn bring_up(socket: &OwnedFd, name: &str, net: &NetConfig) -> Result<()> {
     let mask = netmask(net.prefix_len);
-    set_address(&socket, &name, libc::SIOCSIFADDR, net.address)
+    set_address(socket, name, libc::SIOCSIFADDR, net.address)
         .context(|| format!("set address {} on {name}", net.address))?;
-    set_address(&socket, &name, libc::SIOCSIFNETMASK, mask)
+    set_address(socket, name, libc::SIOCSIFNETMASK, mask)
         .context(|| format!("set netmask {mask} on {name}"))?;
-    up(&socket, &name).context(|| format!("bring {name} up"))?;
-    add_default_route(&socket, net.gateway).context(|| format!("add route by {}", net.gateway))?;
+    up(socket, name).context(|| format!("bring {name} up"))?;
+    add_default_route(socket, net.gateway).context(|| format!("add route by {}", net.gateway))?;
     let resolv = resolv_conf(net);
     if !resolv.is_empty() {
         replace_file(Path::new("/etc/resolv.conf"), &resolv)
@@ -63,6 +77,13 @@ fn interface_with(mac: &[u8; 6]) -> Option<String> {
         let address = fs::read_to_string(entry.path().join("address")).ok()?;
         (address.trim() == wanted).then(|| entry.file_name().to_string_lossy().into_owned())
     })
+}
+
+/// Loopback and what the image's programs make have no device.
+fn device_interface() -> Option<String> {
+    let entries = fs::read_dir("/sys/class/net").ok()?.filter_map(std::result::Result::ok);
+    let mut devices = entries.filter(|entry| entry.path().join("device").exists());
+    devices.next().map(|entry| entry.file_name().to_string_lossy().into_owned())
 }
 
 fn mac_text(mac: &[u8; 6]) -> String {
@@ -125,6 +146,19 @@ fn set_address(
     let mut request = request(name);
     request.ifr_ifru.ifru_addr = sockaddr(address);
     ioctl(socket, what, &raw mut request)
+}
+
+fn set_mac(socket: &OwnedFd, name: &str, mac: [u8; 6]) -> nix::Result<()> {
+    let mut request = request(name);
+    // SAFETY: an all-zero sockaddr is a valid value of this plain C structure.
+    #[allow(unsafe_code, reason = "C structures are zeroed")]
+    let mut address: libc::sockaddr = unsafe { std::mem::zeroed() };
+    address.sa_family = libc::ARPHRD_ETHER;
+    for (slot, byte) in address.sa_data.iter_mut().zip(mac) {
+        *slot = libc::c_char::from_ne_bytes([byte]);
+    }
+    request.ifr_ifru.ifru_hwaddr = address;
+    ioctl(socket, libc::SIOCSIFHWADDR, &raw mut request)
 }
 
 fn up(socket: &OwnedFd, name: &str) -> nix::Result<()> {

@@ -56,7 +56,7 @@ fn restart(config: &GuestConfig, old: Server, signals: &libc::sigset_t) -> Serve
     let storage = old.storage.clone();
     let started = start_server(config, old.kind, storage);
     block(signals);
-    started.unwrap_or_else(|error| {
+    started.map(|(server, _)| server).unwrap_or_else(|error| {
         log::line(format_args!("the server could not be started again: {}", Chain(&error)));
         old
     })

@@ -27,5 +27,5 @@ mod sessions;
 mod signals;
 mod sink;
 
-pub(crate) use server::serve;
+pub(crate) use server::{Adopted, Blank, Who, blank, serve};
 pub(crate) use sessions::Sessions;

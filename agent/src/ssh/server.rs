@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use banger_agent::contract::VSOCK_SSH_PORT;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::oneshot;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
 use super::auth::Keys;
@@ -29,24 +30,94 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// After an accept that failed (out of descriptors), so as not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Runs for as long as the machine. `listening` is called once connections are taken.
-pub(crate) async fn serve(config: &GuestConfig, listening: impl FnOnce(Sessions)) -> Result<()> {
-    let host_key = PrivateKey::from_openssh(&config.host_key)
-        .map_err(|error| AgentError::Ssh { what: "read the host key", source: error.into() })?;
+/// What makes a server one guest's: its host key, who may come in, what programs are given.
+pub(crate) struct Who {
+    ssh: Arc<Config>,
+    guest: Arc<Guest>,
+}
+
+impl Who {
+    pub(crate) fn of(config: &GuestConfig) -> Result<Self> {
+        let host_key = PrivateKey::from_openssh(&config.host_key)
+            .map_err(|error| AgentError::Ssh { what: "read the host key", source: error.into() })?;
+        let keys = Keys::parse(&config.authorized_keys)?;
+        let guest = Guest { keys, env: config.env.clone() };
+        Ok(Self { ssh: Arc::new(settings(host_key)), guest: Arc::new(guest) })
+    }
+}
+
+/// A server that is told later whose it is.
+pub(crate) struct Blank(oneshot::Sender<(Who, mpsc::Sender<()>)>);
+
+impl Blank {
+    /// Returns when connections are taken; false if the server has ended.
+    pub(crate) fn serve_as(self, who: Who) -> bool {
+        let (done, serves) = mpsc::channel();
+        self.0.send((who, done)).is_ok() && serves.recv().is_ok()
+    }
+}
+
+/// The server's end of a [`Blank`].
+pub(crate) struct Adopted(oneshot::Receiver<(Who, mpsc::Sender<()>)>);
+
+enum Told {
+    Now(Who),
+    Later(Adopted),
+}
+
+pub(crate) fn blank() -> (Blank, Adopted) {
+    let (tell, told) = oneshot::channel();
+    (Blank(tell), Adopted(told))
+}
+
+/// Runs for as long as the machine. `listening` is called once connections are taken; with
+/// `adopted`, once they can be: then they wait until it is known whose they are, and no key or
+/// secret is made before that, which a copy of this process would have too.
+pub(crate) async fn serve(
+    config: &GuestConfig,
+    adopted: Option<Adopted>,
+    listening: impl FnOnce(Sessions),
+) -> Result<()> {
+    let who = match adopted {
+        None => Told::Now(Who::of(config)?),
+        Some(adopted) => Told::Later(adopted),
+    };
     let sessions = Sessions::new();
-    let ssh = Arc::new(settings(host_key));
-    let guest =
-        Arc::new(Guest { keys: Keys::parse(&config.authorized_keys)?, env: config.env.clone() });
     let tcp = match config.ssh_port {
         0 => None,
         port => Some(listen(port)?),
     };
     let vsock = listen_vsock();
     outlive_signals()?;
+    let adopted = match who {
+        Told::Now(who) => {
+            let ready = || listening(sessions.clone());
+            return accept(tcp, vsock, who, sessions.clone(), ready).await;
+        }
+        Told::Later(adopted) => adopted,
+    };
+    listening(sessions.clone());
+    match adopted.0.await {
+        Ok((who, done)) => {
+            accept(tcp, vsock, who, sessions, || done.send(()).unwrap_or_default()).await
+        }
+        // Nobody is left who could tell; what asks for the end of the machine is elsewhere.
+        Err(_) => std::future::pending().await,
+    }
+}
+
+async fn accept(
+    tcp: Option<TcpListener>,
+    vsock: Option<VsockListener>,
+    who: Who,
+    sessions: Sessions,
+    serving: impl FnOnce(),
+) -> Result<()> {
+    let Who { ssh, guest } = who;
     if let Some(lane) = lane::open() {
         tokio::spawn(accept_lane(lane, Arc::clone(&guest)));
     }
-    listening(sessions.clone());
+    serving();
     let house = House { ssh, guest, sessions };
     if let Some(vsock) = vsock {
         tokio::spawn(accept_vsock(vsock, house.clone()));
@@ -205,5 +276,57 @@ where
     };
     if let Err(error) = ended {
         log::debug(format_args!("connection: {}", Chain(&error)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Read as _};
+    use std::net::TcpStream;
+
+    use banger_agent::contract::config::{Control, RootLayout};
+
+    use super::*;
+
+    fn config(port: u16, host_key: &str) -> GuestConfig {
+        GuestConfig {
+            vm_id: [1; 16],
+            hostname: "test".into(),
+            net: None,
+            authorized_keys: vec![],
+            host_key: host_key.into(),
+            root: RootLayout::Plain { disk: [0; 16] },
+            work: None,
+            env: vec![],
+            op_id: [2; 16],
+            control: Control::Vsock { port: 1 },
+            ssh_port: port,
+        }
+    }
+
+    #[test]
+    fn a_blank_server_lets_clients_wait_until_it_is_told_whose_it_is() {
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let (tell, told) = blank();
+        let (up, listens) = mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let nobody = config(port, "");
+            let serving = serve(&nobody, Some(told), |_| up.send(()).unwrap());
+            runtime.unwrap().block_on(serving)
+        });
+        listens.recv().unwrap();
+        let mut client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        client.set_nonblocking(true).unwrap();
+        let mut banner = [0; 8];
+        assert_eq!(client.read(&mut banner).unwrap_err().kind(), ErrorKind::WouldBlock);
+        assert!(Who::of(&config(port, "")).is_err(), "nobody is not a guest");
+        let key = include_str!("../../tests/fixtures/test_host_key");
+        assert!(tell.serve_as(Who::of(&config(port, key)).unwrap()));
+        client.set_nonblocking(false).unwrap();
+        client.read_exact(&mut banner).unwrap();
+        assert_eq!(&banner, b"SSH-2.0-");
     }
 }
