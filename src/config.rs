@@ -120,6 +120,7 @@ struct File {
     boot_timeout: Option<String>,
     default_image_name: Option<String>,
     default_kernel_name: Option<String>,
+    warm: Option<bool>,
     vm_defaults: FileDefaults,
     network: FileNetwork,
     limits: FileLimits,
@@ -202,6 +203,7 @@ impl Config {
             .unwrap_or(defaults.work_disk);
         defaults.image = file.default_image_name.unwrap_or(defaults.image);
         defaults.kernel = file.default_kernel_name.unwrap_or(defaults.kernel);
+        defaults.warm = file.warm.unwrap_or(defaults.warm);
         let limits = Limits {
             max_vms: file.limits.max_vms.unwrap_or(4096),
             max_connections: file.limits.max_connections.unwrap_or(256),
@@ -330,6 +332,7 @@ mod tests {
         assert_eq!(config.stop_grace, Duration::from_secs(20));
         assert_eq!(config.network.subnet.to_string(), "172.16.0.0/24");
         assert_eq!((config.defaults.vcpu, config.defaults.memory_mib), (2, 2048));
+        assert!(!config.defaults.warm && parse("warm = true").unwrap().defaults.warm);
     }
 
     #[test]

@@ -124,12 +124,14 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         guest: Arc::clone(&raw.guest),
         images: Arc::clone(&raw.images),
         names: Arc::new(dns.clone()),
+        warm: Arc::clone(&raw.warm),
         clock: Arc::clone(&raw.clock),
     };
-    crate::actors::sweep(&store, &*raw.images, mint.op()).await;
+    crate::actors::sweep(&store, &*raw.images, &*raw.warm, mint.op()).await;
     let images = ImagesActor::launch(ImagesDeps {
         store: store.clone(),
         images: Arc::clone(&raw.images),
+        warm: Arc::clone(&raw.warm),
         clock: Arc::clone(&raw.clock),
         events: events.sink.clone(),
         mint: mint.clone(),

@@ -27,7 +27,12 @@ const LOG_PAUSE: Duration = Duration::from_millis(200);
 /// Names given to VMs that have none end in so many random hex digits.
 const NAME_BYTES: usize = 4;
 
-pub(super) fn fill_spec(house: &House, create: CreateVm, console: bool) -> Result<VmSpec, Failure> {
+pub(super) fn fill_spec(
+    house: &House,
+    create: CreateVm,
+    console: bool,
+    warm: Option<bool>,
+) -> Result<VmSpec, Failure> {
     let defaults = &house.config.defaults;
     let invalid = |error: &dyn std::error::Error| Failure::from_error(Code::Invalid, error);
     let name = match create.name {
@@ -55,6 +60,7 @@ pub(super) fn fill_spec(house: &House, create: CreateVm, console: bool) -> Resul
         vmm,
         root: RootDisk::default(), // settled with the image at hand
         console,
+        warm: warm.unwrap_or(defaults.warm),
     };
     Name::artefact(&spec.image).map_err(|error| invalid(&error))?;
     if !spec.kernel.is_empty() {

@@ -29,7 +29,7 @@ use crate::model::{
     Code, Digest, Entry, EventKind, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind,
     OpRecord, Outcome, StepEvent,
 };
-use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe};
+use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe, WarmHost};
 use crate::store::{Intent, Store};
 
 const SLOTS: usize = 64;
@@ -41,6 +41,7 @@ const REMOVE_NAME: &str = "remove-name";
 pub struct ImagesDeps {
     pub store: Store,
     pub images: Arc<dyn ImageHost>,
+    pub warm: Arc<dyn WarmHost>,
     pub clock: Arc<dyn Clock>,
     pub events: EventSink,
     pub mint: Mint,
@@ -412,7 +413,7 @@ impl Work {
     /// Removes files without a row, unless something is being made: then its end does it.
     async fn sweep(&self, files: &RwLock<()>) {
         let Ok(_exclusive) = files.try_write() else { return };
-        sweep(&self.deps.store, &*self.deps.images, self.op_id).await;
+        sweep(&self.deps.store, &*self.deps.images, &*self.deps.warm, self.op_id).await;
     }
 
     fn progress(&self) -> crate::ports::ProgressSink {
@@ -426,7 +427,7 @@ impl Work {
 }
 
 /// Also called once before the daemon listens.
-pub async fn sweep(store: &Store, images: &dyn ImageHost, op: OpId) {
+pub async fn sweep(store: &Store, images: &dyn ImageHost, warm: &dyn WarmHost, op: OpId) {
     let (Ok(known), Ok(kernels)) = (store.images(), store.kernels()) else { return };
     let mut digests: Vec<_> = known.iter().map(|image| image.digest).collect();
     digests.extend(kernels.iter().map(|kernel| kernel.digest));
@@ -434,6 +435,11 @@ pub async fn sweep(store: &Store, images: &dyn ImageHost, op: OpId) {
         Ok(0) => {}
         Ok(removed) => tracing::info!(removed, "swept files that no image or kernel names"),
         Err(error) => tracing::warn!(error = %crate::model::chain(&error), "files not swept"),
+    }
+    match warm.sweep(op, &digests).await {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "swept snapshots that nothing can start from"),
+        Err(error) => tracing::warn!(error = %crate::model::chain(&error), "snapshots not swept"),
     }
 }
 

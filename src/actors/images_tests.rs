@@ -41,6 +41,7 @@ impl Rig {
         let images = ImagesActor::launch(ImagesDeps {
             store: store.clone(),
             images: Arc::<SimWorld>::clone(&sim),
+            warm: Arc::<SimWorld>::clone(&sim),
             mint: Mint::new(Arc::clone(&clock)),
             clock,
             events: events.sink,

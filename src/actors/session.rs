@@ -99,9 +99,11 @@ impl Session<'_> {
             Request::Ping => Ok(Response::Now(Answer::Nothing)),
             Request::Status => answers::status(house, self.op_id).await,
             Request::Doctor => Ok(Response::Now(Answer::Checks((house.checks)(self.op_id).await))),
-            Request::CreateVm(create) => self.create(create, DiskChoice::Auto, false, hash).await,
-            Request::CreateVmOn { create, disk, console } => {
-                self.create(create, disk.into(), console, hash).await
+            Request::CreateVm(create) => {
+                self.create(create, DiskChoice::Auto, false, None, hash).await
+            }
+            Request::CreateVmOn { create, disk, console, warm } => {
+                self.create(create, disk.into(), console, warm, hash).await
             }
             Request::ShowDisk { vm } => {
                 let view = house.find(self.op_id, &vm).await?.view;
@@ -178,6 +180,7 @@ impl Session<'_> {
         create: wire::CreateVm,
         disk: DiskChoice,
         console: bool,
+        warm: Option<bool>,
         hash: u64,
     ) -> Result<Response, Refusal> {
         let house = self.house;
@@ -186,7 +189,7 @@ impl Session<'_> {
             chosen => chosen,
         };
         let start = create.start;
-        let spec = answers::fill_spec(house, create, console)?;
+        let spec = answers::fill_spec(house, create, console, warm)?;
         let create = CreateVm { spec, disk, start, request_hash: hash };
         let ctx = house.ctx(self.op_id);
         Ok(Response::Follow(house.supervisor.call(ctx, create).await?))

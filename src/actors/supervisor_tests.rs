@@ -163,6 +163,7 @@ fn create(name: &str, start: bool) -> CreateVm {
         vmm: VmmChoice::Auto,
         root: RootDisk::default(),
         console: false,
+        warm: false,
     };
     CreateVm { spec, disk: DiskChoice::Auto, start, request_hash: 1 }
 }

@@ -13,8 +13,9 @@ use crate::host::helper_client::{HelperClient, HelperNet, HelperProcess};
 use crate::host::image::LocalImages;
 use crate::host::names::DnsServer;
 use crate::host::vmm::{VmmConfig, Vmms};
+use crate::host::warm::LocalWarm;
 use crate::ports::{
-    Clock, DiskHost, GuestLink, Hypervisor, ImageHost, NameHost, NetHost, ProcessHost,
+    Clock, DiskHost, GuestLink, Hypervisor, ImageHost, NameHost, NetHost, ProcessHost, WarmHost,
 };
 use crate::sim::{Planned, SimOptions, SimWorld};
 
@@ -30,6 +31,7 @@ pub(super) struct Raw {
     pub(super) images: Arc<dyn ImageHost>,
     /// None where the configuration turns names off.
     pub(super) names: Option<Arc<dyn NameHost>>,
+    pub(super) warm: Arc<dyn WarmHost>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -58,6 +60,7 @@ fn simulated(config: &Config, sim: &Sim) -> Result<Raw, DaemonError> {
         guest: Arc::<SimWorld>::clone(&world),
         images: Arc::<SimWorld>::clone(&world),
         names: config.network.dns_listen.map(|_| Arc::<SimWorld>::clone(&world) as _),
+        warm: Arc::<SimWorld>::clone(&world),
         clock: Arc::new(SystemClock),
     })
 }
@@ -78,6 +81,7 @@ fn real(config: &Config) -> Result<Raw, DaemonError> {
         guest: Arc::new(AgentLink),
         images: Arc::new(LocalImages::new(&config.state_dir, agent_bin(config))?),
         names: config.network.dns_listen.map(|at| Arc::new(DnsServer::new(at, subnet)) as _),
+        warm: Arc::new(LocalWarm::new(&config.state_dir, config.limits.disk_reserve)?),
         clock: Arc::new(SystemClock),
     })
 }

@@ -11,3 +11,4 @@ pub mod memory;
 pub mod names;
 pub mod process;
 pub mod vmm;
+pub mod warm;

@@ -25,6 +25,9 @@ pub struct VmSpec {
     pub root: RootDisk,
     /// A serial console also where it costs speed: QEMU's guests always have one.
     pub console: bool,
+    /// Its first start may begin from the memory of a guest that has booted: see `ops/warm`. Only
+    /// a start in the same operation as the creation does.
+    pub warm: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +76,7 @@ pub struct SpecDefaults {
     pub memory_mib: u32,
     pub disk: Size,
     pub work_disk: Size,
+    pub warm: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -111,6 +115,7 @@ impl SpecDefaults {
             memory_mib: eighth.clamp(256, 8192),
             disk: Size::from_bytes(8 << 30),
             work_disk: Size::from_bytes(8 << 30),
+            warm: false,
         }
     }
 }
@@ -174,6 +179,7 @@ pub(crate) mod tests {
             vmm: VmmChoice::Auto,
             root: RootDisk::default(),
             console: false,
+            warm: false,
         }
     }
 

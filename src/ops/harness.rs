@@ -56,6 +56,7 @@ pub(super) fn record() -> VmRecord {
             // The one with the most to take away.
             root: RootDisk { backend: DiskBackend::DmSnapshot, why: String::new() },
             console: false,
+            warm: false,
         },
         state: VmState::Created,
         address: [172, 16, 0, 2].into(),

@@ -224,7 +224,7 @@ impl Step for WriteConfig {
                 subnet: cx.settings.subnet,
                 dns: cx.settings.dns.clone(),
                 base_uuid: cx.observed.boot()?.base.uuid,
-                disks: disk_plan(&cx.vm),
+                disks: cx.ports.disk.as_made(cx.vm.id, &disk_plan(&cx.vm)).await?,
                 vmm: cx.observed.vmm()?,
             };
             let image = cx.ports.guest.config_drive(cx.op, &setup)?;

@@ -143,8 +143,9 @@ impl SavedPaths {
     }
 }
 
-/// What disks a VM gets. The UUIDs are those of the ext4 file systems; they are derived from the
-/// VM's id ([`DiskPlan::for_vm`]), so that a repeated step makes the same disks.
+/// What disks a VM gets. The UUIDs are those that fresh ext4 file systems get; they are derived from
+/// the VM's id ([`DiskPlan::for_vm`]), so that a repeated step makes the same disks. A disk that is
+/// a copy of another has that one's: ask [`DiskHost::as_made`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DiskPlan {
     pub root: RootPlan,
@@ -222,6 +223,28 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
 
     /// VMs whose root disk is open, known to the store or not.
     fn open_roots(&self, op: OpId) -> PortFuture<'_, Vec<VmId>>;
+
+    /// Copies the VM's disks into `to`, for [`Self::ensure_copied_disks`]. They are whole only if
+    /// nobody writes to them meanwhile.
+    fn copy_disks<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        to: &'a Path,
+    ) -> PortFuture<'a, ()>;
+
+    /// As [`Self::ensure_vm_disks`], but copies of those in `from`, UUIDs included.
+    fn ensure_copied_disks<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        from: &'a Path,
+    ) -> PortFuture<'a, ()>;
+
+    /// The plan with the UUIDs that the disks have.
+    fn as_made<'a>(&'a self, vm: VmId, plan: &'a DiskPlan) -> PortFuture<'a, DiskPlan>;
 
     /// Writes the configuration drive, replacing it by rename.
     fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()>;

@@ -40,6 +40,10 @@ pub trait GuestLink: Send + Sync + std::fmt::Debug {
     /// The bytes of the configuration drive. Pure.
     fn config_drive(&self, op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, super::HostError>;
 
+    /// The bytes of a drive that tells nothing but how to boot: the guest is nobody, runs nothing
+    /// of its image and waits for [`Self::adopt`]. Pure.
+    fn blank_drive(&self, op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, super::HostError>;
+
     /// Ends when the agent has reported that it serves, by an event and not by polling. Fails when
     /// the agent reports a failed boot; `cancel` ends the wait. The time limit is the caller's.
     fn await_ready<'a>(
@@ -47,6 +51,16 @@ pub trait GuestLink: Send + Sync + std::fmt::Debug {
         op: OpId,
         paths: &'a VmPaths,
         cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, GuestReady>;
+
+    /// Makes a blank guest the one of `setup`: its keys, names, addresses, and random numbers and a
+    /// boot id that no copy of it has. Ends when it serves. One that fails is good for nothing.
+    fn adopt<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+        setup: &'a GuestSetup,
+        unix_ms: u64,
     ) -> PortFuture<'a, GuestReady>;
 
     /// Asks the agent to sync and power off; returns when it has said that it will. The end of the

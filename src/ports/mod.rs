@@ -14,6 +14,7 @@ mod names;
 mod net;
 mod process;
 mod set;
+mod warm;
 
 pub use clock::Clock;
 pub use disk::{DiskHost, DiskPlan, LogKind, RootPlan, SavedPaths, VmPaths};
@@ -27,6 +28,7 @@ pub use names::{NameHost, NameSink};
 pub use net::{NetHost, TapSource};
 pub use process::{ProcessHost, SpawnRequest};
 pub use set::Ports;
+pub use warm::{Claim, Draft, Found, Likeness, Snapshot, WarmHost};
 
 /// The future that a port's method returns.
 pub type PortFuture<'a, T> = futures::future::BoxFuture<'a, Result<T, HostError>>;

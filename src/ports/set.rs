@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Clock, DiskHost, GuestLink, Hypervisor, ImageHost, NameSink, NetHost, ProcessHost, TapSource,
+    WarmHost,
 };
 
 /// One of each port. Put together once, by the composition root; cheap to clone.
@@ -17,5 +18,6 @@ pub struct Ports {
     pub guest: Arc<dyn GuestLink>,
     pub images: Arc<dyn ImageHost>,
     pub names: Arc<dyn NameSink>,
+    pub warm: Arc<dyn WarmHost>,
     pub clock: Arc<dyn Clock>,
 }

@@ -1,10 +1,11 @@
 //! VMs' files, of which there are none: the world only knows whose there would be.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use futures::FutureExt;
 
 use super::SimWorld;
+use super::guest::BLANK;
 use super::state::State;
 use crate::model::{
     Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId, VmmKind,
@@ -95,6 +96,49 @@ impl DiskHost for SimWorld {
         self.call("disk.open_roots", list).boxed()
     }
 
+    fn copy_disks<'a>(
+        &'a self,
+        _op: OpId,
+        vm: VmId,
+        _plan: &'a DiskPlan,
+        to: &'a Path,
+    ) -> PortFuture<'a, ()> {
+        let copy = move |state: &mut State| {
+            if !state.world.disks.contains_key(&vm) {
+                return Err(HostError::new(Code::NotFound, "copy disks of VM", vm.short()));
+            }
+            state.copied.insert(to.to_owned());
+            Ok(())
+        };
+        self.call("disk.copy_disks", copy).boxed()
+    }
+
+    fn ensure_copied_disks<'a>(
+        &'a self,
+        _op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        from: &'a Path,
+    ) -> PortFuture<'a, ()> {
+        let make = move |state: &mut State| {
+            if !state.world.snapshots.contains_key(from) {
+                let from = from.display().to_string();
+                return Err(HostError::new(Code::NotFound, "copy disks from", from));
+            }
+            state.world.disks.entry(vm).or_insert_with(|| plan.clone());
+            Ok(())
+        };
+        self.call("disk.ensure_copied_disks", make).boxed()
+    }
+
+    fn as_made<'a>(&'a self, vm: VmId, _plan: &'a DiskPlan) -> PortFuture<'a, DiskPlan> {
+        let read = move |state: &mut State| {
+            let plan = state.world.disks.get(&vm).cloned();
+            plan.ok_or_else(|| HostError::new(Code::NotFound, "read disks of VM", vm.short()))
+        };
+        self.call("disk.as_made", read).boxed()
+    }
+
     fn write_config<'a>(&'a self, _op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {
         let write = move |state: &mut State| {
             let refuse = |code| Err(HostError::new(code, "write configuration of VM", vm.short()));
@@ -105,6 +149,10 @@ impl DiskHost for SimWorld {
                 return refuse(Code::NotFound); // no directory to write it in
             }
             state.world.configs.insert(vm);
+            match image == BLANK {
+                true => state.blank.insert(vm),
+                false => state.blank.remove(&vm),
+            };
             Ok(())
         };
         self.call("disk.write_config", write).boxed()

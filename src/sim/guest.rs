@@ -10,6 +10,9 @@ use super::state::State;
 use crate::model::{Code, OpId, VmId, VmKeys};
 use crate::ports::{GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmPaths};
 
+/// A configuration drive that tells of nobody.
+pub(super) const BLANK: &[u8] = b"blank";
+
 impl GuestLink for SimWorld {
     fn make_keys(&self) -> PortFuture<'_, VmKeys> {
         let make = |state: &mut State| {
@@ -33,6 +36,33 @@ impl GuestLink for SimWorld {
         self.call_now("guest.config_drive", || setup.record.id.0.to_vec())
     }
 
+    fn blank_drive(&self, _op: OpId, _setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
+        self.call_now("guest.blank_drive", || BLANK.to_vec())
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        _op: OpId,
+        paths: &'a VmPaths,
+        setup: &'a GuestSetup,
+        _unix_ms: u64,
+    ) -> PortFuture<'a, GuestReady> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            let adopt = |state: &mut State| {
+                let process = state.world.processes.get_mut(&vm).ok_or_else(|| unreachable(vm))?;
+                if process.guest.is_some() {
+                    let error = HostError::new(Code::Invalid, "adopt guest", vm.short());
+                    return Err(error.because("it is somebody already"));
+                }
+                process.guest = Some(setup.record.id);
+                Ok(state.ready(vm))
+            };
+            self.call("guest.adopt", adopt).await
+        }
+        .boxed()
+    }
+
     fn await_ready<'a>(
         &'a self,
         _op: OpId,
@@ -49,13 +79,7 @@ impl GuestLink for SimWorld {
                 let alive = |state: &State| state.running(vm).filter(|now| *now == process);
                 self.until(vm, alive).await;
             }
-            let boot_id = self.lock().boot_id(vm).unwrap_or_default();
-            Ok(GuestReady {
-                boot_id,
-                kernel_release: "0.0.0-sim".to_owned(),
-                os_name: "simulated".to_owned(),
-                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            })
+            Ok(self.lock().ready(vm))
         };
         async move {
             tokio::select! {
@@ -131,6 +155,15 @@ impl State {
     fn awake(&mut self, vm: VmId) -> Result<(), HostError> {
         let awake = self.world.processes.get(&vm).is_some_and(|process| !process.paused);
         if awake { Ok(()) } else { Err(unreachable(vm)) }
+    }
+
+    fn ready(&self, vm: VmId) -> GuestReady {
+        GuestReady {
+            boot_id: self.boot_id(vm).unwrap_or_default(),
+            kernel_release: "0.0.0-sim".to_owned(),
+            os_name: "simulated".to_owned(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
     }
 
     fn boot_id(&self, vm: VmId) -> Option<String> {

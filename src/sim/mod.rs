@@ -15,6 +15,7 @@ mod net;
 mod options;
 mod process;
 mod state;
+mod warm;
 mod world;
 
 #[cfg(test)]

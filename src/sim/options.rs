@@ -64,6 +64,7 @@ impl SimWorld {
             guest: Arc::<Self>::clone(self),
             images: Arc::<Self>::clone(self),
             names: Arc::<Self>::clone(self),
+            warm: Arc::<Self>::clone(self),
             clock: Arc::<Self>::clone(self),
         }
     }

@@ -29,10 +29,10 @@ impl ProcessHost for SimWorld {
                 host_boot_id: HOST_BOOT_ID.to_owned(),
             };
             state.exits.remove(&vm);
-            state.world.processes.insert(
-                vm,
-                SimProcess { identity: identity.clone(), paused: false, boot: state.spawned },
-            );
+            let guest = (!state.blank.contains(&vm)).then_some(vm);
+            let boot = state.spawned;
+            let process = SimProcess { identity: identity.clone(), paused: false, boot, guest };
+            state.world.processes.insert(vm, process);
             state.wake(vm);
             Ok(identity)
         };

@@ -1,8 +1,9 @@
 //! The simulated host itself: the world behind a lock, the calls that went through, the faults
 //! that are planned. Each port's fake is an `impl` for [`SimWorld`] in a file of its own.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -26,6 +27,12 @@ pub(super) struct State {
     pub(super) exits: HashMap<VmId, (ProcessIdentity, ExitReport)>,
     pub(super) spawned: u32,
     pub(super) keys_made: u64,
+    /// Who makes which snapshot.
+    pub(super) claims: HashMap<PathBuf, Weak<()>>,
+    /// Where a VM's disks and memory were copied to.
+    pub(super) copied: HashSet<PathBuf>,
+    /// Whose configuration drive tells of nobody.
+    pub(super) blank: HashSet<VmId>,
     calls: usize,
     by_name: HashMap<&'static str, usize>,
     faults: Vec<(At, Fault)>,

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use crate::model::{
     Digest, ImageRecord, KernelRecord, Name, ProcessIdentity, TapName, VmId, VmRecord, VmState,
 };
-use crate::ports::{DiskPlan, ImageFile, KernelFile};
+use crate::ports::{DiskPlan, ImageFile, KernelFile, Likeness};
 
 /// Of the VMM that runs nothing.
 pub(super) const VERSION: &str = "1";
@@ -29,6 +30,7 @@ pub struct World {
     pub kernels: BTreeMap<Digest, KernelFile>,
     /// What was written of guests' memory.
     pub memory: BTreeMap<VmId, SimMemory>,
+    pub snapshots: BTreeMap<PathBuf, Likeness>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct SimProcess {
     pub paused: bool,
     /// Which start of a process on this host began the guest.
     pub boot: u32,
+    /// Who its guest is; nobody, if it is blank.
+    pub guest: Option<VmId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,9 +87,11 @@ impl World {
         }
     }
 
-    /// Without what differs from one run of the same operation to the next: process identities.
+    /// Without what differs from one run of the same operation to the next: process identities,
+    /// and snapshots, which are a cache.
     #[must_use]
     pub fn shape(mut self) -> Self {
+        self.snapshots.clear();
         for process in self.processes.values_mut() {
             process.identity.pid = 0;
             process.identity.start_ticks = 0;

@@ -142,6 +142,9 @@ fn vms() {
     let mut loud = vm();
     loud.spec.console = true;
     rows.push(("console".to_owned(), loud));
+    let mut warm = vm();
+    warm.spec.warm = true;
+    rows.push(("warm".to_owned(), warm));
     golden("vms-2", rows);
 }
 

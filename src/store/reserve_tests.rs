@@ -53,6 +53,7 @@ pub(super) fn draft(n: u16, name: &str) -> VmDraft {
             vmm: VmmChoice::Auto,
             root: RootDisk::default(),
             console: false,
+            warm: false,
         },
         keys: VmKeys {
             host_private: "a".to_owned(),

@@ -24,6 +24,7 @@ pub(super) struct VmV2 {
     vm: VmV1,
     root: RootDiskV1,
     console: bool,
+    warm: bool,
 }
 
 #[derive(Encode, Decode)]
@@ -139,7 +140,8 @@ impl Row for VmHandles {
 
 impl From<VmRecord> for StoredVm {
     fn from(record: VmRecord) -> Self {
-        let (root, console) = (record.spec.root.clone().into(), record.spec.console);
+        let (root, spec) = (record.spec.root.clone().into(), &record.spec);
+        let (console, warm) = (spec.console, spec.warm);
         let vm = VmV1 {
             id: record.id.0,
             spec: record.spec.into(),
@@ -152,7 +154,7 @@ impl From<VmRecord> for StoredVm {
             last_failure: record.last_failure.map(Into::into),
             last_exit: record.last_exit.map(|ExitReport { unix_ms, how }| ExitV1 { unix_ms, how }),
         };
-        Self::V2(Box::new(VmV2 { vm, root, console }))
+        Self::V2(Box::new(VmV2 { vm, root, console, warm }))
     }
 }
 
@@ -160,13 +162,13 @@ impl TryFrom<StoredVm> for VmRecord {
     type Error = BadValue;
 
     fn try_from(stored: StoredVm) -> Result<Self, BadValue> {
-        let (vm, root, console) = match stored {
-            StoredVm::V1(vm) => (*vm, RootDisk::default(), false),
-            StoredVm::V2(row) => (row.vm, row.root.into(), row.console),
+        let (vm, root, console, warm) = match stored {
+            StoredVm::V1(vm) => (*vm, RootDisk::default(), false, false),
+            StoredVm::V2(row) => (row.vm, row.root.into(), row.console, row.warm),
         };
         Ok(Self {
             id: VmId(vm.id),
-            spec: VmSpec { root, console, ..vm.spec.try_into()? },
+            spec: VmSpec { root, console, warm, ..vm.spec.try_into()? },
             state: vm.state.into(),
             address: Ipv4Addr::from(vm.address),
             image: Digest(vm.image),
@@ -219,8 +221,10 @@ impl TryFrom<SpecV1> for VmSpec {
                 VmmV1::Qemu => VmmChoice::Qemu,
                 VmmV1::Firecracker => VmmChoice::Firecracker,
             },
-            root: RootDisk::default(), // it lies beside the specification
-            console: false,            // so does this
+            // These lie beside the specification.
+            root: RootDisk::default(),
+            console: false,
+            warm: false,
         })
     }
 }

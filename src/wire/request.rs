@@ -102,12 +102,15 @@ pub enum Request {
     Stats {
         vms: Vec<String>,
     },
-    /// As `CreateVm`, with a word on how its root disk is made, and on whether it gets a serial
-    /// console where that costs speed.
+    /// As `CreateVm`, with words on how its root disk and its guest are made.
     CreateVmOn {
         create: CreateVm,
         disk: DiskBackend,
+        /// Whether it gets a serial console where that costs speed.
         console: bool,
+        /// Whether it may start from the memory of a guest that has booted; if not given, as the
+        /// daemon's configuration says.
+        warm: Option<bool>,
     },
     /// How a VM's root disk is made, and how it does.
     ShowDisk {

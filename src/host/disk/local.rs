@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::superblock::Superblock;
 use super::template::{self, Templates};
-use super::{logs, mapped, reflink, saved};
+use super::{logs, mapped, reflink, saved, sparse};
 use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
 use crate::host::helper_client::HelperClient;
 use crate::host::vmm::firecracker::metrics;
@@ -115,13 +115,13 @@ impl LocalDisks {
         match plan.root {
             RootPlan::Overlay { size, uuid } => {
                 let overlay = paths.overlay();
-                if !is_sound(&overlay, uuid)? {
+                if sound(&overlay)?.is_none() {
                     drafts.push(self.templates.draft(&overlay, size, uuid)?);
                 }
             }
             RootPlan::Reflink { room } => {
                 let root = paths.root();
-                if !is_sound(&root, base.uuid)? {
+                if sound(&root)?.is_none() {
                     drafts.push(reflink::draft(&root, base, room)?);
                 }
             }
@@ -134,10 +134,64 @@ impl LocalDisks {
             }
         }
         let work = paths.work();
-        if !is_sound(&work, plan.work_uuid)? {
+        if sound(&work)?.is_none() {
             drafts.push(self.templates.draft(&work, plan.work, plan.work_uuid)?);
         }
         template::publish(&drafts)
+    }
+
+    /// Its root and its work disk.
+    fn disks_of(&self, vm: VmId, plan: &DiskPlan) -> [PathBuf; 2] {
+        let paths = self.paths_of(vm);
+        let root = match plan.root {
+            RootPlan::Overlay { .. } => paths.overlay(),
+            RootPlan::Reflink { .. } => paths.root(),
+            RootPlan::DmSnapshot { .. } => paths.changes(),
+        };
+        [root, paths.work()]
+    }
+
+    fn copy_out(&self, vm: VmId, plan: &DiskPlan, to: &Path) -> Result<(), HostError> {
+        for disk in self.disks_of(vm, plan) {
+            let failed = |error| HostError::io("copy disk", disk.display().to_string(), error);
+            let file = File::open(&disk).map_err(failed)?;
+            let name = disk.file_name().unwrap_or_default();
+            sparse::copy(&file, &to.join(name)).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    fn copy_in(&self, vm: VmId, plan: &DiskPlan, from: &Path) -> Result<(), HostError> {
+        ensure_private_dir(&self.paths_of(vm).dir)?;
+        let mut drafts = vec![];
+        for disk in self.disks_of(vm, plan) {
+            if sound(&disk)?.is_none() {
+                let name = disk.file_name().unwrap_or_default();
+                drafts.push(template::copy(&from.join(name), &disk)?);
+            }
+        }
+        template::publish(&drafts)
+    }
+
+    fn plan_as_made(&self, vm: VmId, plan: &DiskPlan) -> Result<DiskPlan, HostError> {
+        let uuid = |path: &Path| {
+            let missing = || {
+                HostError::new(Code::NotFound, "use disk", path.display().to_string())
+                    .hint("restore the file from a backup, or delete the VM")
+            };
+            sound(path)?.map(|superblock| superblock.uuid()).ok_or_else(missing)
+        };
+        let [root, work] = self.disks_of(vm, plan);
+        let mut plan = DiskPlan { work_uuid: uuid(&work)?, ..plan.clone() };
+        match &mut plan.root {
+            RootPlan::Overlay { uuid: overlay, .. } => *overlay = uuid(&root)?,
+            // The image's, whatever becomes of the rest; a damaged one is found out here.
+            RootPlan::Reflink { .. } => {
+                uuid(&root)?;
+            }
+            RootPlan::DmSnapshot { .. } => {}
+        }
+        Ok(plan)
     }
 
     fn put_config(&self, vm: VmId, image: &[u8]) -> Result<(), HostError> {
@@ -183,9 +237,9 @@ impl LocalDisks {
     }
 }
 
-/// Whether the disk is there. One that is there but is no file system of this VM is an error: it
-/// may hold data, so it is not made anew.
-fn is_sound(path: &Path, uuid: [u8; 16]) -> Result<bool, HostError> {
+/// The file system of a disk, if the disk is there. One that is there and holds none is an error:
+/// it may hold data, so it is not made anew.
+fn sound(path: &Path) -> Result<Option<Superblock>, HostError> {
     let named = || path.display().to_string();
     let corrupt = || {
         HostError::new(Code::Corrupt, "use disk", named())
@@ -194,21 +248,18 @@ fn is_sound(path: &Path, uuid: [u8; 16]) -> Result<bool, HostError> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_file() => {}
         Ok(_) => return Err(corrupt().because("it is not a file")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(HostError::io("look at", named(), error)),
     }
     let file = File::open(path).map_err(|error| HostError::io("open disk", named(), error))?;
     let superblock = Superblock::read(&file).map_err(|error| corrupt().because(error))?;
     let len = file.metadata().map_err(|error| HostError::io("look at", named(), error))?.len();
-    if superblock.uuid() != uuid {
-        return Err(corrupt().because("it is another VM's disk"));
-    }
     if len < superblock.bytes() {
         return Err(
             corrupt().because(format!("it is cut short: {len} bytes of {}", superblock.bytes()))
         );
     }
-    Ok(true)
+    Ok(Some(superblock))
 }
 
 /// What a crash of an earlier daemon left of half-made disks.
@@ -307,6 +358,35 @@ impl DiskHost for LocalDisks {
                 None => Ok(vec![]),
             }
         })
+    }
+
+    fn copy_disks<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        to: &'a Path,
+    ) -> PortFuture<'a, ()> {
+        let (this, plan, to) = (self.clone(), plan.clone(), to.to_owned());
+        tracing::debug!(op_id = %op, vm_id = %vm, "copying disks");
+        Box::pin(blocking("copy disks", move || this.copy_out(vm, &plan, &to)))
+    }
+
+    fn ensure_copied_disks<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        from: &'a Path,
+    ) -> PortFuture<'a, ()> {
+        let (this, plan, from) = (self.clone(), plan.clone(), from.to_owned());
+        tracing::debug!(op_id = %op, vm_id = %vm, "ensuring copies of disks");
+        Box::pin(blocking("copy disks", move || this.copy_in(vm, &plan, &from)))
+    }
+
+    fn as_made<'a>(&'a self, vm: VmId, plan: &'a DiskPlan) -> PortFuture<'a, DiskPlan> {
+        let (this, plan) = (self.clone(), plan.clone());
+        Box::pin(blocking("read disks", move || this.plan_as_made(vm, &plan)))
     }
 
     fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {

@@ -65,6 +65,7 @@ async fn disks_are_sound_sparse_and_made_once() {
             assert_eq!(meta.permissions().mode() & 0o777, 0o600);
             assert_eq!(meta.nlink(), 1);
         }
+        assert_eq!(rig.disks.as_made(vm, &plan).await.unwrap(), plan);
     }
     // A disk that is there is left alone.
     let overlay = rig.disks.paths(one).overlay();
@@ -97,6 +98,27 @@ async fn many_at_once_share_templates() {
 }
 
 #[tokio::test]
+async fn copies_are_whole_and_keep_their_uuids() {
+    let rig = rig();
+    let (one, two) = (VmId([1; 16]), VmId([2; 16]));
+    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base()).await.unwrap();
+    let dir = rig.dir.path().join("kept");
+    fs::create_dir(&dir).unwrap();
+    rig.disks.copy_disks(OP, one, &plan(one), &dir).await.unwrap();
+    rig.disks.remove_vm(OP, one).await.unwrap();
+    for _ in 0..2 {
+        rig.disks.ensure_copied_disks(OP, two, &plan(two), &dir).await.unwrap();
+    }
+    assert_eq!(rig.disks.as_made(two, &plan(two)).await.unwrap(), plan(one));
+    e2fsck_is_clean(&rig.disks.paths(two).overlay());
+    // They are there, and stay as they are.
+    rig.disks.ensure_vm_disks(OP, two, &plan(two), &base()).await.unwrap();
+    assert_eq!(rig.disks.as_made(two, &plan(two)).await.unwrap(), plan(one));
+    let entries = |dir: &Path| fs::read_dir(dir).unwrap().count();
+    assert_eq!((entries(&dir), entries(&rig.disks.paths(two).dir)), (2, 2));
+}
+
+#[tokio::test]
 async fn a_damaged_disk_is_named_and_kept() {
     let rig = rig();
     let vm = VmId([1; 16]);
@@ -106,10 +128,13 @@ async fn a_damaged_disk_is_named_and_kept() {
     let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap_err();
     assert_eq!(error.code, Code::Corrupt);
     assert!(error.object.contains("overlay.ext4"));
+    assert_eq!(rig.disks.as_made(vm, &plan(vm)).await.unwrap_err().code, Code::Corrupt);
     fs::write(&overlay, "").unwrap();
     let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap_err();
     assert_eq!(error.code, Code::Corrupt);
     assert!(overlay.exists());
+    fs::remove_file(&overlay).unwrap();
+    assert_eq!(rig.disks.as_made(vm, &plan(vm)).await.unwrap_err().code, Code::NotFound);
 }
 
 #[tokio::test]

@@ -97,6 +97,14 @@ impl Templates {
     }
 }
 
+/// A copy of the disk `from` that becomes `target`, not yet there nor durable.
+pub(super) fn copy(from: &Path, target: &Path) -> Result<Draft, HostError> {
+    let failed = |error| HostError::io("copy disk", from.display().to_string(), error);
+    let temp = TempFile::beside(target);
+    let file = sparse::copy(&File::open(from).map_err(failed)?, temp.path()).map_err(failed)?;
+    Ok(Draft::new(target, temp, file))
+}
+
 /// A disk under a temporary name, which goes with it.
 #[derive(Debug)]
 pub(super) struct Draft {

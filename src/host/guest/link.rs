@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use banger_agent::contract::control::{
-    ENTROPY_BYTES, GuestEvent, HostBody, ReadyInfo, ShutdownMode,
+    Adoption, ENTROPY_BYTES, Fresh, GuestEvent, HostBody, ReadyInfo, ShutdownMode,
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,8 @@ use crate::ports::{GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmP
 
 /// The agent answers before it begins to shut down.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
+/// It touches memory that comes from a file as it is touched; on an emulated host that takes long.
+const ADOPT_LIMIT: Duration = Duration::from_secs(15);
 /// Between connections that the VMM closes at once.
 const RECONNECT: Duration = Duration::from_millis(20);
 
@@ -31,6 +33,10 @@ impl GuestLink for AgentLink {
 
     fn config_drive(&self, op: OpId, guest: &GuestSetup) -> Result<Vec<u8>, HostError> {
         setup::config_drive(op, guest)
+    }
+
+    fn blank_drive(&self, op: OpId, guest: &GuestSetup) -> Result<Vec<u8>, HostError> {
+        setup::blank_drive(op, guest)
     }
 
     fn ssh_port(&self) -> u16 {
@@ -61,6 +67,31 @@ impl GuestLink for AgentLink {
                     Err(HostError::new(Code::Cancelled, WAIT, line.to_string()))
                 }
                 ready = ready => ready,
+            }
+        })
+    }
+
+    fn adopt<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+        guest: &'a GuestSetup,
+        unix_ms: u64,
+    ) -> PortFuture<'a, GuestReady> {
+        Box::pin(async move {
+            let what = "tell the guest who it is, at";
+            let line = Line::of(paths);
+            let mut entropy = [0; ENTROPY_BYTES];
+            getrandom::fill(&mut entropy).map_err(|error| {
+                HostError::new(Code::Host, "draw random numbers for", line.to_string())
+                    .because(error.to_string())
+            })?;
+            let fresh = Fresh { entropy, unix_nanos: nanos(unix_ms) };
+            let adoption = Adoption { config: setup::guest_config(op, guest), fresh };
+            let question = HostBody::Adopt(Box::new(adoption));
+            match timeout(ADOPT_LIMIT, adopted(op, &line, &question)).await {
+                Ok(answer) => answer.map_err(|why| why.into_host_error(what, &line)),
+                Err(_) => Err(silent(what, &line)),
             }
         })
     }
@@ -218,6 +249,27 @@ async fn heard_ready(op: OpId, control: &mut Control) -> Result<ReadyInfo, Unans
             }
             // Answers to somebody who is gone.
             _ => {}
+        }
+    }
+}
+
+/// Connections of a guest that has just gone on from memory may be reset with those that it had when
+/// its memory was saved; being told twice does it no harm.
+async fn adopted(op: OpId, line: &Line, question: &HostBody) -> Result<GuestReady, Unanswered> {
+    loop {
+        let said = answered(op, line, question.clone(), |event| match event {
+            GuestEvent::Adopted { op_id, ready } if op_id == op.0 => Some(ready.into()),
+            _ => None,
+        });
+        match said.await {
+            Err(Unanswered::Link(ControlError::Frame(error))) => {
+                return Err(Unanswered::Link(ControlError::Frame(error)));
+            }
+            Err(Unanswered::Link(error)) => {
+                tracing::debug!(op_id = %op, %error, "lost the blank guest; telling it again");
+                sleep(RECONNECT).await;
+            }
+            said => return said,
         }
     }
 }

@@ -348,3 +348,41 @@ async fn over_vsock_a_guest_without_an_agent_is_unreachable() {
     let error = both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
     assert!(chain(&error).contains("not OK but \"HTTP"), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_blank_guest_is_told_who_it_is_and_what_only_it_knows() {
+    let setup = crate::host::guest::setup::tests::setup(vec![("A".into(), "b c".into())]);
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let mut entropies = vec![];
+    for refuses in [false, true] {
+        let guest = async {
+            // The first connection is cut, as one of before its memory was saved.
+            Guest::accept(&listener).await.request().await;
+            let mut guest = Guest::accept(&listener).await;
+            let HostBody::Adopt(adoption) = guest.request().await.body else { panic!() };
+            assert_eq!(adoption.config.hostname, "web");
+            assert_eq!(adoption.config.host_key, setup.record.keys.host_private);
+            assert_eq!(adoption.fresh.unix_nanos, 7_000_000);
+            entropies.push(adoption.fresh.entropy);
+            // Of somebody else, and of before.
+            guest.say(GuestEvent::Adopted { op_id: [9; 16], ready: info() }).await;
+            guest.say(GuestEvent::Ready(info())).await;
+            let ready = ReadyInfo { boot_id: "b-2".into(), ..info() };
+            let answer = match refuses {
+                true => GuestEvent::Failed { op_id: OP.0, message: "no".into() },
+                false => GuestEvent::Adopted { op_id: OP.0, ready },
+            };
+            guest.say(answer).await;
+        };
+        let adopted = both(AgentLink.adopt(OP, &paths, &setup, 7), guest).await;
+        match adopted {
+            Ok(ready) => assert_eq!((ready.boot_id.as_str(), refuses), ("b-2", false)),
+            Err(error) => {
+                assert!(refuses && chain(&error).contains("no"), "{error:?}");
+                assert_eq!(error.code, Code::GuestUnreachable);
+            }
+        }
+    }
+    assert_ne!(entropies[0], entropies[1]);
+}

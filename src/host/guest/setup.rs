@@ -12,7 +12,30 @@ pub const SSH_PORT: u16 = 22;
 const SEARCH: &str = "vm";
 
 pub(super) fn config_drive(op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
-    let drive = drive::encode(&guest_config(op, setup)).and_then(|bytes| {
+    encoded(&guest_config(op, setup), setup)
+}
+
+/// Nothing of the VM is in it, for what is in it is in the memory of others too.
+pub(super) fn blank_drive(op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
+    let GuestConfig { root, work, control, ssh_port, .. } = guest_config(op, setup);
+    let blank = GuestConfig {
+        vm_id: [0; 16],
+        hostname: String::new(),
+        net: None,
+        authorized_keys: vec![],
+        host_key: String::new(),
+        root,
+        work,
+        env: vec![],
+        op_id: op.0,
+        control,
+        ssh_port,
+    };
+    encoded(&blank, setup)
+}
+
+fn encoded(config: &GuestConfig, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
+    let drive = drive::encode(config).and_then(|bytes| {
         // Read as the agent will read it: what it would refuse must not be written.
         drive::needed_bytes(&bytes)?;
         Ok(bytes)
@@ -23,7 +46,7 @@ pub(super) fn config_drive(op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, Host
     })
 }
 
-fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
+pub(super) fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
     let GuestSetup { record, subnet, dns, base_uuid, disks, vmm } = setup;
     GuestConfig {
         vm_id: record.id.0,
@@ -64,7 +87,7 @@ fn control_on(vmm: VmmKind) -> Control {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::Ipv4Addr;
 
     use super::super::make_keys;
@@ -74,7 +97,7 @@ mod tests {
     };
     use crate::ports::DiskPlan;
 
-    fn setup(env: Vec<(String, String)>) -> GuestSetup {
+    pub(in crate::host::guest) fn setup(env: Vec<(String, String)>) -> GuestSetup {
         setup_on(DiskBackend::Overlay, env)
     }
 
@@ -92,6 +115,7 @@ mod tests {
             nat: false,
             env,
             vmm: VmmChoice::Auto,
+            warm: false,
             root: RootDisk { backend, why: String::new() },
             console: false,
         };
@@ -154,6 +178,19 @@ mod tests {
         let setup = setup_on(DiskBackend::Reflink, vec![]);
         let config = guest_config(OpId([3; 16]), &setup);
         assert_eq!(config.root, RootLayout::Plain { disk: [5; 16] });
+    }
+
+    #[test]
+    fn a_blank_drive_tells_of_nobody() {
+        let setup = setup(vec![("A".into(), "b c".into())]);
+        let config = drive::decode(&blank_drive(OpId([3; 16]), &setup).unwrap()).unwrap();
+        assert!(config.is_blank());
+        let told = guest_config(OpId([3; 16]), &setup);
+        let disks = |config: &GuestConfig| (config.root.clone(), config.work);
+        assert_eq!(disks(&config), disks(&told));
+        assert_eq!((&config.control, config.ssh_port), (&told.control, told.ssh_port));
+        assert_eq!((config.vm_id, config.hostname.as_str(), &config.net), ([0; 16], "", &None));
+        assert!(config.authorized_keys.is_empty() && config.env.is_empty());
     }
 
     #[test]

@@ -73,7 +73,12 @@ fn requests() {
         Request::Events { since: 7, follow: true },
         Request::Lane { vm: s("web") },
         Request::Stats { vms: vec![s("web"), s("db")] },
-        Request::CreateVmOn { create, disk: DiskBackend::DmSnapshot, console: true },
+        Request::CreateVmOn {
+            create,
+            disk: DiskBackend::DmSnapshot,
+            console: true,
+            warm: Some(true),
+        },
         Request::ShowDisk { vm: s("web") },
         Request::SuspendVm { vm: s("web") },
         Request::ResumeVm { vm: s("web") },

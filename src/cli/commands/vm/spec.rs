@@ -63,6 +63,13 @@ pub(crate) struct SpecArgs {
     /// Record a serial console on Firecracker, too, at some cost of speed; `vm logs` prints it
     #[arg(long)]
     console: bool,
+    /// Start from the memory of a guest that has booted; the first one leaves it [default: as
+    /// configured]
+    #[arg(long, overrides_with = "no_warm")]
+    warm: bool,
+    /// Boot it
+    #[arg(long, overrides_with = "warm")]
+    no_warm: bool,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -90,6 +97,7 @@ impl SpecArgs {
     }
 
     pub(crate) fn request(self, start: bool) -> Result<Request, CliError> {
+        let warm = (self.warm || self.no_warm).then_some(self.warm);
         let disk = match self.disk {
             DiskArg::Auto => DiskBackend::Auto,
             DiskArg::Reflink => DiskBackend::Reflink,
@@ -113,9 +121,9 @@ impl SpecArgs {
             },
             start,
         };
-        Ok(match (disk, self.console) {
-            (DiskBackend::Auto, false) => Request::CreateVm(create),
-            (disk, console) => Request::CreateVmOn { create, disk, console },
+        Ok(match (disk, self.console, warm) {
+            (DiskBackend::Auto, false, None) => Request::CreateVm(create),
+            (disk, console, warm) => Request::CreateVmOn { create, disk, console, warm },
         })
     }
 }
