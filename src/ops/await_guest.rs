@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 
 use super::start_vm::boot_plan;
 use super::step::no_undo;
+use super::warm::Origin;
 use super::{Settings, Step, StepCx, StepError};
 use crate::model::{Code, chain};
 use crate::ports::{HostError, LogKind};
@@ -47,6 +48,9 @@ impl Step for AwaitRunning {
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
+            if let Some(Origin::WentOn) = cx.observed.origin() {
+                return Ok("the guest has gone on".to_owned());
+            }
             let (kind, plan) = (cx.observed.vmm()?, boot_plan(cx)?);
             let running = cx.ports.hypervisor.boot(cx.op, kind, &plan);
             let limit = cx.settings.step_limit;
@@ -87,6 +91,11 @@ impl Step for AwaitReady {
     /// The output is the guest's boot id.
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
+            if let (Some(Origin::WentOn), Some(id)) =
+                (cx.observed.origin(), cx.observed.handles().guest_boot_id)
+            {
+                return Ok(id); // it told when it was adopted
+            }
             let paths = cx.ports.disk.paths(cx.vm.id);
             let ready = cx.ports.guest.await_ready(cx.op, &paths, &cx.cancel);
             let limit = cx.settings.boot_limit;

@@ -3,49 +3,63 @@
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{Direction, Phase, Plan, Step, StepCx, StepError, start_vm};
+use super::start_vm::first_start;
+use super::{Direction, Phase, Plan, Step, StepCx, StepError, start_vm, warm};
 use crate::model::{Outcome, VmRecord};
 use crate::ports::DiskPlan;
 
 /// The VM exists when its disks do.
 #[must_use]
 pub fn create_vm(_vm: &VmRecord) -> Plan {
-    vec![Phase { direction: Direction::Back, steps: vec![Box::new(EnsureDisks)] }]
+    vec![Phase { direction: Direction::Back, steps: vec![Box::new(EnsureDisks { warm: false })] }]
 }
 
 /// A start that fails leaves a VM that was created and is stopped.
 #[must_use]
 pub fn create_and_start(vm: &VmRecord) -> Plan {
-    let mut plan = create_vm(vm);
-    plan.extend(start_vm(vm));
+    let disks = Box::new(EnsureDisks { warm: vm.spec.warm });
+    let mut plan = vec![Phase { direction: Direction::Back, steps: vec![disks] }];
+    plan.extend(if vm.spec.warm { first_start(vm) } else { start_vm(vm) });
     plan
 }
 
 /// Whether there is a VM after a create that ended like this; otherwise its record goes too.
 #[must_use]
 pub fn keeps_vm(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::RolledBack { step, .. } if step == EnsureDisks.name())
+    !matches!(outcome, Outcome::RolledBack { step, .. } if step == ENSURE_DISKS)
 }
 
 pub(super) fn disk_plan(vm: &VmRecord) -> DiskPlan {
     DiskPlan::for_vm(vm.id, &vm.spec)
 }
 
+pub(super) async fn fresh_disks(cx: &StepCx) -> Result<String, StepError> {
+    let plan = disk_plan(&cx.vm);
+    let base = cx.ports.images.base(cx.op, cx.vm.image).await?;
+    cx.ports.disk.ensure_vm_disks(cx.op, cx.vm.id, &plan, &base).await?;
+    let spec = &cx.vm.spec;
+    Ok(format!("{} {}, work {}", spec.root.backend, spec.disk, plan.work))
+}
+
+const ENSURE_DISKS: &str = "ensure-disks";
+
 #[derive(Debug)]
-struct EnsureDisks;
+struct EnsureDisks {
+    /// The VM is started at once, and may go on from a snapshot.
+    warm: bool,
+}
 
 impl Step for EnsureDisks {
     fn name(&self) -> &'static str {
-        "ensure-disks"
+        ENSURE_DISKS
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
-            let plan = disk_plan(&cx.vm);
-            let base = cx.ports.images.base(cx.op, cx.vm.image).await?;
-            cx.ports.disk.ensure_vm_disks(cx.op, cx.vm.id, &plan, &base).await?;
-            let spec = &cx.vm.spec;
-            Ok(format!("{} {}, work {}", spec.root.backend, spec.disk, plan.work))
+            match self.warm {
+                true => warm::disks(cx).await,
+                false => fresh_disks(cx).await,
+            }
         }
         .boxed()
     }

@@ -116,16 +116,24 @@ pub(super) async fn suspended() -> World {
 }
 
 async fn world_after(before: World, plan: &Plan) -> World {
-    let (cx, host) = rig(before, Duration::ZERO);
+    world_of(record(), before, plan).await
+}
+
+async fn world_of(record: VmRecord, before: World, plan: &Plan) -> World {
+    let (cx, host) = rig_of(record, before, Duration::ZERO);
     let finished = run(plan, &cx, &mut MemJournal::default()).await.unwrap();
     assert_eq!(finished.outcome, Outcome::Done);
     host.world()
 }
 
 pub(super) fn rig(world: World, boot: Duration) -> (StepCx, Arc<SimWorld>) {
+    rig_of(record(), world, boot)
+}
+
+pub(super) fn rig_of(record: VmRecord, world: World, boot: Duration) -> (StepCx, Arc<SimWorld>) {
     let (ports, host) = ports(SimOptions { world, boot, ..SimOptions::new(subnet()) });
     let settings = Arc::new(Settings::new(subnet(), vec![]));
-    (StepCx::new(OP, record(), ports, settings), host)
+    (StepCx::new(OP, record, ports, settings), host)
 }
 
 /// A journal in memory that can die at its nth write, before or after keeping it.
@@ -158,12 +166,16 @@ impl Case {
         Self { boot: Duration::from_millis(5), ..self }
     }
 
+    pub(super) fn of(self, record: VmRecord) -> Self {
+        Self { record, ..self }
+    }
+
     fn plan(&self) -> Plan {
         (self.plan)(&self.record)
     }
 
     fn rig(&self, world: World) -> (StepCx, Arc<SimWorld>) {
-        rig(world, self.boot)
+        rig_of(self.record.clone(), world, self.boot)
     }
 
     /// The worlds between the phases: before the first, after the first, … after the last.
@@ -172,7 +184,7 @@ impl Case {
         for phases in 1..=self.plan().len() {
             let mut plan = self.plan();
             plan.truncate(phases);
-            worlds.push(world_after(self.before.clone(), &plan).await.shape());
+            worlds.push(world_of(self.record.clone(), self.before.clone(), &plan).await.shape());
         }
         worlds
     }

@@ -20,6 +20,7 @@ mod step;
 mod stop_vm;
 mod suspend_vm;
 mod teardown;
+mod warm;
 
 #[cfg(test)]
 mod harness;

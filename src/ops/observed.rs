@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::StepError;
+use super::warm::Origin;
 use crate::model::{ProcessIdentity, SavedBy, TapName, VmHandles, VmmKind};
 use crate::ports::BootFiles;
 
@@ -19,6 +20,7 @@ struct Seen {
     handles: VmHandles,
     resumes: bool,
     saved_by: Option<SavedBy>,
+    origin: Option<Origin>,
 }
 
 impl Observed {
@@ -81,12 +83,21 @@ impl Observed {
     }
 
     /// The VM continues with its saved memory.
-    pub(super) fn set_resumes(&self) {
-        self.with(|seen| seen.resumes = true);
+    pub(super) fn set_resumes(&self, resumes: bool) {
+        self.with(|seen| seen.resumes = resumes);
     }
 
     pub(super) fn resumes(&self) -> bool {
         self.with(|seen| seen.resumes)
+    }
+
+    pub(super) fn set_origin(&self, origin: Origin) {
+        self.with(|seen| seen.origin = Some(origin));
+    }
+
+    /// How the VM gets its guest, if that was chosen.
+    pub(super) fn origin(&self) -> Option<Origin> {
+        self.with(|seen| seen.origin.clone())
     }
 
     pub(super) fn set_guest_boot_id(&self, boot_id: String) {

@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[must_use]
 pub fn resume_vm(vm: &VmRecord) -> Plan {
     let mut load: Vec<Box<dyn Step>> = vec![Box::new(ResolveMemory)];
-    load.extend(spawn_steps(vm));
+    load.extend(spawn_steps(vm, false));
     load.push(Box::new(LoadMemory));
     let go_on: Vec<Box<dyn Step>> =
         vec![Box::new(RemoveSaved), Box::new(GoOn), Box::new(TellGuest), Box::new(PublishName)];
@@ -70,7 +70,7 @@ impl Step for ResolveMemory {
 
     fn recall(&self, cx: &StepCx, output: &str) {
         cx.observed.set_vmm(output.to_owned());
-        cx.observed.set_resumes();
+        cx.observed.set_resumes(true);
     }
 
     fn undo<'a>(&'a self, _cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {

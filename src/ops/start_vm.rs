@@ -2,6 +2,7 @@
 //! taken away in reverse if the guest does not come up.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -10,7 +11,8 @@ use super::await_guest::{AwaitReady, AwaitRunning};
 use super::create_vm::disk_plan;
 use super::kill_vm::kill_steps;
 use super::step::no_undo;
-use super::{Direction, Phase, Plan, Step, StepCx, StepError};
+use super::warm::{self, AdoptGuest, KeepSnapshot, Origin};
+use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
 use crate::model::{DiskBackend, ProcessIdentity, TapName, VmRecord};
 use crate::ports::{
     BaseImage, BootPlan, DiskAttachment, GuestSetup, LogKind, RootPlan, SpawnRequest, VmPaths,
@@ -18,18 +20,28 @@ use crate::ports::{
 
 #[must_use]
 pub fn start_vm(vm: &VmRecord) -> Plan {
+    start(vm, false)
+}
+
+/// Of a VM that may go on from a snapshot, or leave one.
+pub(super) fn first_start(vm: &VmRecord) -> Plan {
+    start(vm, true)
+}
+
+fn start(vm: &VmRecord, first: bool) -> Plan {
     let mut steps: Vec<Box<dyn Step>> = vec![Box::new(ResolveBoot)];
-    steps.extend(spawn_steps(vm));
-    steps.extend([
-        Box::new(AwaitRunning) as Box<dyn Step>,
-        Box::new(AwaitReady),
-        Box::new(PublishName), // last: a name must not lead to a guest that is not there yet
-    ]);
+    steps.extend(spawn_steps(vm, first));
+    steps.extend([Box::new(AwaitRunning) as Box<dyn Step>, Box::new(AwaitReady)]);
+    if first {
+        steps.extend([Box::new(KeepSnapshot) as Box<dyn Step>, Box::new(AdoptGuest)]);
+    }
+    steps.push(Box::new(PublishName)); // last: a name must not lead to a guest that is not there yet
     vec![Phase { direction: Direction::Back, steps }]
 }
 
 /// Everything up to a VMM that waits to be told what to run, once it is known what that will be.
-pub(super) fn spawn_steps(vm: &VmRecord) -> Vec<Box<dyn Step>> {
+/// `first`: see [`first_start`].
+pub(super) fn spawn_steps(vm: &VmRecord, first: bool) -> Vec<Box<dyn Step>> {
     let mut steps: Vec<Box<dyn Step>> = vec![];
     if vm.spec.root.backend == DiskBackend::DmSnapshot {
         steps.push(Box::new(OpenRoot));
@@ -41,7 +53,7 @@ pub(super) fn spawn_steps(vm: &VmRecord) -> Vec<Box<dyn Step>> {
     steps.extend([
         Box::new(MakeRunDir) as Box<dyn Step>,
         Box::new(WriteConfig),
-        Box::new(SpawnVmm),
+        Box::new(SpawnVmm { first }),
     ]);
     steps
 }
@@ -218,26 +230,35 @@ impl Step for WriteConfig {
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
-        async move {
-            let setup = GuestSetup {
-                record: cx.vm.as_ref().clone(),
-                subnet: cx.settings.subnet,
-                dns: cx.settings.dns.clone(),
-                base_uuid: cx.observed.boot()?.base.uuid,
-                disks: cx.ports.disk.as_made(cx.vm.id, &disk_plan(&cx.vm)).await?,
-                vmm: cx.observed.vmm()?,
-            };
-            let image = cx.ports.guest.config_drive(cx.op, &setup)?;
-            let bytes = image.len();
-            cx.ports.disk.write_config(cx.op, cx.vm.id, image).await?;
-            Ok(format!("{bytes} bytes"))
-        }
-        .boxed()
+        write_config(cx).boxed()
     }
 
     fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
         async move { Ok(cx.ports.disk.remove_config(cx.op, cx.vm.id).await?) }.boxed()
     }
+}
+
+/// Who the guest is, or, of one that is told later, only how it boots.
+pub(super) async fn write_config(cx: &StepCx) -> Result<String, StepError> {
+    let setup = guest_setup(cx).await?;
+    let image = match cx.observed.origin() {
+        Some(Origin::Leaves(..)) => cx.ports.guest.blank_drive(cx.op, &setup)?,
+        _ => cx.ports.guest.config_drive(cx.op, &setup)?,
+    };
+    let bytes = image.len();
+    cx.ports.disk.write_config(cx.op, cx.vm.id, image).await?;
+    Ok(format!("{bytes} bytes"))
+}
+
+pub(super) async fn guest_setup(cx: &StepCx) -> Result<GuestSetup, StepError> {
+    Ok(GuestSetup {
+        record: cx.vm.as_ref().clone(),
+        subnet: cx.settings.subnet,
+        dns: cx.settings.dns.clone(),
+        base_uuid: cx.observed.boot()?.base.uuid,
+        disks: cx.ports.disk.as_made(cx.vm.id, &disk_plan(&cx.vm)).await?,
+        vmm: cx.observed.vmm()?,
+    })
 }
 
 fn disk(path: PathBuf, read_only: bool) -> DiskAttachment {
@@ -280,25 +301,39 @@ pub(super) fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
     })
 }
 
+pub(super) async fn spawn(cx: &StepCx) -> Result<ProcessIdentity, StepError> {
+    let plan = boot_plan(cx)?;
+    let command = cx.ports.hypervisor.command(cx.observed.vmm()?, &plan).await?;
+    let log = match command.prints {
+        LogKind::Serial => plan.paths.serial_log(),
+        LogKind::Vmm => plan.paths.vmm_log(),
+    };
+    let request = SpawnRequest { vm: cx.vm.id, command, log };
+    Ok(cx.ports.process.ensure_spawned(cx.op, &request).await?)
+}
+
 #[derive(Debug)]
-struct SpawnVmm;
+struct SpawnVmm {
+    /// With a snapshot to go on from, it also has the guest go on.
+    first: bool,
+}
 
 impl Step for SpawnVmm {
     fn name(&self) -> &'static str {
         "spawn-vmm"
     }
 
+    fn limit(&self, settings: &Settings) -> Duration {
+        3 * settings.step_limit // once, in vain, from a snapshot
+    }
+
     /// The output is the process's identity: pid, start ticks, the host's boot id.
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
-            let plan = boot_plan(cx)?;
-            let command = cx.ports.hypervisor.command(cx.observed.vmm()?, &plan).await?;
-            let log = match command.prints {
-                LogKind::Serial => plan.paths.serial_log(),
-                LogKind::Vmm => plan.paths.vmm_log(),
+            let process = match self.first {
+                true => warm::spawn(cx).await?,
+                false => spawn(cx).await?,
             };
-            let request = SpawnRequest { vm: cx.vm.id, command, log };
-            let process = cx.ports.process.ensure_spawned(cx.op, &request).await?;
             Ok(format!("{} {} {}", process.pid, process.start_ticks, process.host_boot_id))
         }
         .boxed()
@@ -318,6 +353,11 @@ impl Step for SpawnVmm {
         async move {
             cx.ports.process.ensure_gone(cx.op, cx.vm.id).await?;
             cx.observed.forget_process();
+            if self.first {
+                // Another's memory, which it was to go on from, or its own, which was to be kept.
+                cx.ports.disk.remove_saved(cx.op, cx.vm.id).await?;
+                cx.ports.disk.remove_saving(cx.op, cx.vm.id).await?;
+            }
             Ok(())
         }
         .boxed()

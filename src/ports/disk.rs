@@ -269,6 +269,13 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
     /// What was written and is not kept goes; the files stay, for the VMM may hold them open.
     fn discard_saving<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
 
+    /// Copies what was written of the guest's memory into `to`.
+    fn copy_saving<'a>(&'a self, op: OpId, vm: VmId, to: &'a Path) -> PortFuture<'a, ()>;
+
+    /// Makes the memory in `from`, where [`Self::copy_saving`] left it, the VM's saved memory: the
+    /// same files, which nobody writes to. [`Self::remove_saved`] takes it away again.
+    fn link_saved<'a>(&'a self, op: OpId, vm: VmId, from: &'a Path) -> PortFuture<'a, ()>;
+
     /// Who can read the VM's saved memory, if there is one.
     fn saved_by(&self, vm: VmId) -> PortFuture<'_, Option<SavedBy>>;
 

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use super::SimWorld;
 use super::guest::BLANK;
 use super::state::State;
+use super::world::{SimMemory, VERSION};
 use crate::model::{
     Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId, VmmKind,
 };
@@ -220,6 +221,31 @@ impl DiskHost for SimWorld {
         self.call("disk.discard_saving", move |state| state.drop_memory(vm, false)).boxed()
     }
 
+    fn copy_saving<'a>(&'a self, _op: OpId, vm: VmId, to: &'a Path) -> PortFuture<'a, ()> {
+        let copy = move |state: &mut State| {
+            if !state.world.memory.contains_key(&vm) {
+                return Err(HostError::new(Code::NotFound, "copy memory of VM", vm.short()));
+            }
+            state.copied.insert(to.join("memory"));
+            Ok(())
+        };
+        self.call("disk.copy_saving", copy).boxed()
+    }
+
+    fn link_saved<'a>(&'a self, _op: OpId, vm: VmId, from: &'a Path) -> PortFuture<'a, ()> {
+        let link = move |state: &mut State| {
+            if !state.world.snapshots.contains_key(from) {
+                let from = from.display().to_string();
+                return Err(HostError::new(Code::NotFound, "link memory in", from));
+            }
+            let memory = SimMemory { kept: true, boot: 0, version: VERSION.to_owned() };
+            state.world.memory.insert(vm, memory);
+            state.blank_memory.insert(vm);
+            Ok(())
+        };
+        self.call("disk.link_saved", link).boxed()
+    }
+
     fn saved_by(&self, vm: VmId) -> PortFuture<'_, Option<SavedBy>> {
         let read = move |state: &mut State| {
             let kept = state.world.memory.get(&vm).filter(|memory| memory.kept);
@@ -249,6 +275,7 @@ impl DiskHost for SimWorld {
             state.world.disks.remove(&vm);
             state.world.configs.remove(&vm); // it lies in the same directory
             state.world.memory.remove(&vm);
+            state.blank_memory.remove(&vm);
             state.exits.remove(&vm);
             Ok(())
         };

@@ -151,6 +151,9 @@ impl State {
         let process =
             self.world.processes.get_mut(&vm).ok_or_else(|| refused("it does not run"))?;
         (process.paused, process.boot) = (true, memory.boot);
+        if self.blank_memory.remove(&vm) {
+            process.guest = None;
+        }
         Ok(())
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) copied: HashSet<PathBuf>,
     /// Whose configuration drive tells of nobody.
     pub(super) blank: HashSet<VmId>,
+    /// Whose saved memory is a blank guest's.
+    pub(super) blank_memory: HashSet<VmId>,
     calls: usize,
     by_name: HashMap<&'static str, usize>,
     faults: Vec<(At, Fault)>,

@@ -63,7 +63,7 @@ impl WarmHost for SimWorld {
     ) -> PortFuture<'a, ()> {
         let keep = move |state: &mut State| {
             let dir = &draft.snapshot().dir;
-            if !state.copied.remove(dir) {
+            if !(state.copied.remove(dir) && state.copied.remove(&dir.join("memory"))) {
                 let error = HostError::new(Code::Invalid, "keep", dir.display().to_string());
                 return Err(error.because("nothing was copied to it"));
             }

@@ -18,3 +18,4 @@ mod refusals;
 mod support;
 mod suspend;
 mod terminal;
+mod warm;

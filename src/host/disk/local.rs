@@ -443,6 +443,18 @@ impl DiskHost for LocalDisks {
         Box::pin(blocking("discard memory", move || saved::discard(&paths)))
     }
 
+    fn copy_saving<'a>(&'a self, op: OpId, vm: VmId, to: &'a Path) -> PortFuture<'a, ()> {
+        let (paths, to) = (self.paths_of(vm), to.to_owned());
+        tracing::debug!(op_id = %op, vm_id = %vm, "copying memory");
+        Box::pin(blocking("copy memory", move || saved::copy(&paths, &to)))
+    }
+
+    fn link_saved<'a>(&'a self, op: OpId, vm: VmId, from: &'a Path) -> PortFuture<'a, ()> {
+        let (paths, from) = (self.paths_of(vm), from.to_owned());
+        tracing::debug!(op_id = %op, vm_id = %vm, "linking memory");
+        Box::pin(blocking("link memory", move || saved::link(&paths, &from)))
+    }
+
     fn saved_by(&self, vm: VmId) -> PortFuture<'_, Option<SavedBy>> {
         let paths = self.paths_of(vm);
         Box::pin(blocking("look at saved memory", move || saved::saved_by(&paths)))

@@ -3,13 +3,14 @@
 //! The rename from the one to the other is what makes it the guest's memory, and comes after
 //! everything that it stands for is on disk: the memory, and the disks as that memory knows them.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::sparse;
 use crate::host::files::{ensure_private_dir, gone, is_real_dir, sync_parent};
 use crate::model::{Code, SavedBy, Size};
 use crate::ports::{HostError, VmPaths};
@@ -69,6 +70,31 @@ pub(super) fn discard(paths: &VmPaths) -> Result<(), HostError> {
     for path in [&saving.memory, &saving.state] {
         gone(File::options().write(true).truncate(true).open(path).map(drop))
             .map_err(|error| HostError::io("empty file", named(path), error))?;
+    }
+    Ok(())
+}
+
+/// Readable by all who reach it, for VMMs with users of their own; the directory is its owner's.
+pub(super) fn copy(paths: &VmPaths, to: &Path) -> Result<(), HostError> {
+    let saving = paths.saving();
+    for path in [&saving.memory, &saving.state] {
+        let copied = File::open(path).and_then(|file| {
+            let copy = sparse::copy(&file, &to.join(path.file_name().unwrap_or_default()))?;
+            copy.set_permissions(Permissions::from_mode(0o444))
+        });
+        copied.map_err(|error| HostError::io("copy file", named(path), error))?;
+    }
+    Ok(())
+}
+
+pub(super) fn link(paths: &VmPaths, from: &Path) -> Result<(), HostError> {
+    let saved = paths.saved();
+    remove(&saved.dir)?;
+    ensure_private_dir(&saved.dir)?;
+    for path in [&saved.memory, &saved.state] {
+        let source = from.join(path.file_name().unwrap_or_default());
+        fs::hard_link(&source, path)
+            .map_err(|error| HostError::io("link", named(&source), error))?;
     }
     Ok(())
 }

@@ -270,7 +270,7 @@ impl Host {
     pub(crate) fn world(&self) -> String {
         let mut state: Vec<_> = walk(&self.dir.join("s"));
         state.retain(|path| !path.contains("/store/") && !path.contains("/initrd"));
-        state.retain(|path| !path.contains("/templates/"));
+        state.retain(|path| !path.contains("/templates/") && !path.contains("/warm/"));
         let nft = self.inside("nft", &["list", "ruleset"]).stdout;
         let counters = |line: &&str| !line.contains("counter");
         format!(

@@ -51,7 +51,7 @@ world() {
     echo "cgroups:"; find /sys/fs/cgroup -path '*banger-*' -type d
     echo "VMMs:"; vmms
     echo "files:"; find /run/banger /var/lib/banger/s -not -path '*/store/*' \
-        -not -path '*/templates/*' -not -path '*/initrd*' | sort
+        -not -path '*/templates/*' -not -path '*/initrd*' -not -path '*/s/warm/*' | sort
 }
 is_world() { [ "$(world)" = "$1" ]; }
 
