@@ -107,7 +107,10 @@ fi
 if ! alive "$home/helper.pid"; then
     say "Starting the root helper"
     vmms=(--vmm "$(command -v qemu-system-x86_64)")
-    ! command -v firecracker >/dev/null || vmms+=(--vmm "$(command -v firecracker)")
+    # Firecracker runs in a jail or not at all.
+    if command -v firecracker >/dev/null && command -v jailer >/dev/null; then
+        vmms+=(--vmm "$(command -v firecracker)" --jailer "$(command -v jailer)" --vm-run-dir "$run")
+    fi
     setsid "$home/bin/banger-helper" --socket "$helper_run/helper.sock" --owner "$(id -u "$owner")" \
         --state-dir "$home/state" --run-dir "$helper_run" --bridge "$bridge" --tap-prefix bgq --table banger_qs \
         --subnet "$subnet" "${vmms[@]}" --audit-log "$home/log/audit.jsonl" \

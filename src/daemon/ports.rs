@@ -74,7 +74,7 @@ fn real(config: &Config) -> Result<Raw, DaemonError> {
         firecracker_bin: config.firecracker_bin.clone(),
     };
     Ok(Raw {
-        hypervisor: Arc::new(Vmms::new(vmms)),
+        hypervisor: Arc::new(Vmms::new(vmms, helper.clone())),
         process: Arc::new(HelperProcess::new(helper.clone())),
         net: Arc::new(HelperNet::new(helper.clone(), bridge, subnet)),
         disk: Arc::new(LocalDisks::new(&config.state_dir, &config.run_dir)?.with_helper(helper)),

@@ -1,25 +1,33 @@
 //! One cgroup (v2) a VM: `<root>/banger-<owner uid>/vm-<id>`. It holds everything the VMM started,
-//! and its name finds the VM again.
+//! and its name finds the VM again; its limits are the VMM's walls.
 //!
 //! Directories are made when a VMM is started and removed with it, the parent too when it is
 //! empty, so that a host without VMs looks as before. Where no cgroup v2 is mounted or writable
 //! there are none, and VMMs are found by their command lines.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::error::Trouble;
 use super::process::{Held, hold};
 use crate::model::{Code, VmId};
+use crate::wire::helper::WireLimits;
 
 /// `CGROUP2_SUPER_MAGIC`, linux/magic.h.
 const MAGIC: u64 = 0x6367_7270;
 const SIGKILL: i32 = 9;
 
-#[derive(Clone, Debug)]
+/// Without them a VMM runs, but without its walls.
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// cpu.max counts microseconds of each period, the kernel's own default.
+const CPU_PERIOD_US: u64 = 100_000;
+
+#[derive(Debug)]
 pub(super) struct Cgroups {
     base: PathBuf,
+    warned: AtomicBool,
 }
 
 impl Cgroups {
@@ -35,7 +43,8 @@ impl Cgroups {
             tracing::warn!(root = %root.display(), "no writable cgroup v2: VMMs run without");
             return None;
         }
-        Some(Self { base: root.join(format!("banger-{owner_uid}")) })
+        let base = root.join(format!("banger-{owner_uid}"));
+        Some(Self { base, warned: AtomicBool::new(false) })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -46,13 +55,54 @@ impl Cgroups {
         self.base.join(format!("vm-{vm}"))
     }
 
-    /// Makes the VM's directory; the file through which a process joins it.
-    pub(super) fn ensure(&self, vm: VmId) -> Result<std::fs::File, Trouble> {
+    /// Makes the VM's directory, with limits; the file through which a process joins it.
+    pub(super) fn ensure(
+        &self,
+        vm: VmId,
+        limits: Option<&WireLimits>,
+    ) -> Result<std::fs::File, Trouble> {
         let dir = self.dir(vm);
         let failed = |error| Trouble::io("make cgroup", dir.display().to_string(), error);
         std::fs::create_dir_all(&dir).map_err(failed)?;
+        if let Some(limits) = limits {
+            self.limit(&dir, limits)?;
+        }
         let join = std::fs::OpenOptions::new().write(true).open(dir.join("cgroup.procs"));
         join.map_err(failed)
+    }
+
+    /// A controller that the host keeps elsewhere is no reason not to start.
+    fn limit(&self, dir: &Path, limits: &WireLimits) -> Result<(), Trouble> {
+        // From the top: a controller reaches a directory by all those above it.
+        for above in [self.base.parent(), Some(self.base.as_path())].into_iter().flatten() {
+            for controller in CONTROLLERS {
+                let file = above.join("cgroup.subtree_control");
+                if let Err(error) = put(&file, &format!("+{controller}")) {
+                    tracing::debug!(file = %file.display(), controller, %error, "not enabled");
+                }
+            }
+        }
+        let cpu = u64::from(limits.cpus).saturating_mul(CPU_PERIOD_US);
+        let values = [
+            ("memory.max", limits.memory_bytes.to_string()),
+            ("cpu.max", format!("{cpu} {CPU_PERIOD_US}")),
+            ("pids.max", limits.tasks.to_string()),
+        ];
+        let mut missing = vec![];
+        for (name, value) in values {
+            let file = dir.join(name);
+            match put(&file, &value) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push(name),
+                Err(error) => {
+                    return Err(Trouble::io("limit", file.display().to_string(), error));
+                }
+            }
+        }
+        if !missing.is_empty() && !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(?missing, "cgroups lack controllers: VMMs run without these limits");
+        }
+        Ok(())
     }
 
     /// Zombies are not among them.
@@ -107,6 +157,11 @@ impl Cgroups {
     pub(super) fn exists(&self, vm: VmId) -> bool {
         self.dir(vm).exists()
     }
+}
+
+/// Never makes the file.
+fn put(file: &Path, value: &str) -> io::Result<()> {
+    std::fs::OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
 }
 
 fn is_cgroup2(path: &Path) -> bool {

@@ -3,6 +3,7 @@
 //! Nothing of this can come from the daemon. A directory in which root writes, and a program that
 //! root starts, must be out of every other user's reach; that is checked here.
 
+use std::ops::RangeInclusive;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -11,6 +12,10 @@ use crate::model::Subnet;
 /// A link name has 15 bytes at most (IFNAMSIZ), a slot number up to five.
 const MAX_LINK_BYTES: usize = 15;
 const MAX_TAP_PREFIX_BYTES: usize = 10;
+/// Below it are the users of distributions (login.defs, systemd's uid table).
+const LEAST_JAIL_UID: u32 = 65_536;
+/// The last one is nobody's by POSIX, some of the others mean "none" to this or that program.
+const LAST_JAIL_UID: u32 = 0x7fff_ffff;
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -31,6 +36,18 @@ pub struct Config {
     pub vmms: Vec<Vmm>,
     pub audit_log: PathBuf,
     pub cgroup_root: Option<PathBuf>,
+    /// None: no VMM runs in a jail.
+    pub jails: Option<Jails>,
+}
+
+/// What VMMs in jails are started with.
+#[derive(Clone, Debug)]
+pub struct Jails {
+    pub jailer: Vmm,
+    /// The first is that of the tap with slot number zero.
+    pub uids: RangeInclusive<u32>,
+    /// The daemon's run directory: sockets of VMs lie below it.
+    pub vm_run_dir: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +118,43 @@ impl Config {
         if self.table.is_empty() || self.table.len() > 64 || !self.table.chars().all(word) {
             return Err(refuse("table", format!("{:?} is not a table name", self.table)));
         }
+        let Some(jails) = &self.jails else { return Ok(()) };
+        let (first, last) = (*jails.uids.start(), *jails.uids.end());
+        if first < LEAST_JAIL_UID
+            || last > LAST_JAIL_UID
+            || first > last
+            || jails.uids.contains(&self.owner_uid)
+        {
+            let why = format!(
+                "{first}-{last} is not a range within {LEAST_JAIL_UID}-{LAST_JAIL_UID} without the owner"
+            );
+            return Err(refuse("jail-uids", why));
+        }
+        let dir = &jails.vm_run_dir;
+        if !is_plain_absolute(dir) || dir.parent().is_none() {
+            return Err(refuse(
+                "vm-run-dir",
+                format!("{} is not a plain absolute path", show(dir)),
+            ));
+        }
         Ok(())
+    }
+
+    /// Where the porch of each jail mounts its file system, in a mount namespace of its own.
+    #[must_use]
+    pub fn jail_dir(&self) -> PathBuf {
+        self.run_dir.join("jail")
+    }
+
+    /// Whether files of that user are the owner's, or were given to one of the owner's VMs.
+    #[must_use]
+    pub fn is_owners(&self, uid: u32) -> bool {
+        uid == self.owner_uid || self.is_jailed(uid)
+    }
+
+    #[must_use]
+    pub fn is_jailed(&self, uid: u32) -> bool {
+        self.jails.as_ref().is_some_and(|jails| jails.uids.contains(&uid))
     }
 
     /// Makes or checks the directories in which root writes.
@@ -113,6 +166,7 @@ impl Config {
             ("run-dir", self.run_dir.as_path(), 0o711),
             ("socket", socket_dir, 0o711),
             ("audit-log", log_dir, 0o755),
+            ("run-dir", &self.jail_dir(), 0o700),
         ] {
             let io = |source| ConfigError::Io { flag, path: dir.to_owned(), source };
             std::fs::DirBuilder::new().recursive(true).mode(mode).create(dir).map_err(io)?;
@@ -126,6 +180,12 @@ impl Config {
         let vmm = self.vmms.iter().find(|vmm| vmm.given == asked || vmm.canonical == asked);
         let vmm = vmm.ok_or_else(|| format!("{} is not a configured VMM", show(asked)))?;
         trusted_program(&vmm.canonical).map(|()| vmm)
+    }
+
+    /// What jails are started with, if the jailer is safe to start.
+    pub fn safe_jails(&self) -> Result<&Jails, String> {
+        let jails = self.jails.as_ref().ok_or("no jailer is configured")?;
+        trusted_program(&jails.jailer.canonical).map(|()| jails)
     }
 }
 
@@ -200,13 +260,24 @@ pub(super) mod tests {
             vmms: vec![Vmm { given: "/usr/bin/qemu".into(), canonical: "/opt/q/qemu".into() }],
             audit_log: "/var/log/banger/helper.jsonl".into(),
             cgroup_root: None,
+            jails: Some(Jails {
+                jailer: Vmm::new("/usr/bin/jailer".into()),
+                uids: 1_900_000_000..=1_900_004_095,
+                vm_run_dir: "/run/banger".into(),
+            }),
         }
+    }
+
+    fn jails(uids: RangeInclusive<u32>, vm_run_dir: &str) -> Config {
+        let jails =
+            config().jails.map(|jails| Jails { uids, vm_run_dir: vm_run_dir.into(), ..jails });
+        Config { jails, ..config() }
     }
 
     #[test]
     fn limits_are_checked() {
         assert!(config().check().is_ok());
-        let bad: [(&str, Config); 10] = [
+        let bad = [
             ("owner", Config { owner_uid: 0, ..config() }),
             ("state-dir", Config { state_dir: "/".into(), ..config() }),
             ("state-dir", Config { state_dir: "/var/../etc".into(), ..config() }),
@@ -217,6 +288,12 @@ pub(super) mod tests {
             ("tap-prefix", Config { tap_prefix: "bg1".into(), ..config() }),
             ("tap-prefix", Config { tap_prefix: String::new(), ..config() }),
             ("table", Config { table: "a b".into(), ..config() }),
+            ("jail-uids", jails(0..=4095, "/run/banger")),
+            ("jail-uids", jails(1_900_000_000..=u32::MAX, "/run/banger")),
+            ("jail-uids", jails(RangeInclusive::new(70_001, 70_000), "/run/banger")),
+            ("jail-uids", Config { owner_uid: 1_900_000_003, ..config() }),
+            ("vm-run-dir", jails(70_000..=70_001, "/run/../x")),
+            ("vm-run-dir", jails(70_000..=70_001, "/")),
         ];
         for (flag, config) in bad {
             let error = config.check().unwrap_err().to_string();

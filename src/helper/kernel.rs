@@ -4,33 +4,40 @@
 //! "is it there, then make it" is one step. VMs do not wait for each other.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use rustix::fs::OFlags;
 use tokio::sync::Mutex;
 
 use super::cgroup::Cgroups;
 use super::children::Children;
-use super::config::{Config, trusted_program};
+use super::config::{Config, Vmm, trusted_program};
 use super::error::Trouble;
 use super::link::{Links, ensure_forwarding};
 use super::nft::Table;
-use super::policy::{Plan, SpawnPlan};
+use super::policy::{JailPlan, Plan, SpawnPlan};
 use super::process::{Held, all_pids, boot_id, hold, is_vmm_of, pick};
 use super::server::Executor;
 use super::snapshot::{self, SnapshotPlan};
-use super::{audit, loopdev, spawn, tap};
+use super::spawn::{self, Rights, Start};
+use super::{audit, beneath, jail, loopdev, tap};
 use crate::model::{Code, ProcessIdentity, VmId};
 use crate::wire::helper::{
-    HelperOk, NatEntry, StatusReport, VmmProgram, WireExit, WireExitHow, WireProcess,
+    HelperOk, NatEntry, PermitReport, StatusReport, VmmProgram, WireExit, WireExitHow, WireProcess,
 };
 
 /// How long a killed VMM may take to be gone.
 const END_LIMIT: Duration = Duration::from_secs(10);
 const REAP_LIMIT: Duration = Duration::from_secs(2);
 const SIGKILL: i32 = 9;
+/// So much is read for the last line of a log.
+const LAST_WORDS: u64 = 1024;
 
 /// In the order of their numbers (linux/capability.h), the ones the helper can need.
 const CAPABILITIES: [(u32, &str); 11] = [
@@ -116,6 +123,7 @@ impl Kernel {
             Plan::Signal { vm, process, signal } => {
                 self.signal(vm, &process, signal).map(|()| HelperOk::Done)
             }
+            Plan::Permits => Ok(HelperOk::Permits(self.permits())),
             Plan::Exit { vm, process } => self.exit(vm, &process).await.map(HelperOk::Exit),
             Plan::AttachLoop { .. } | Plan::DetachLoop { .. } | Plan::ListLoops => {
                 let _alone = self.loops.lock().await;
@@ -135,10 +143,6 @@ impl Kernel {
 
     fn status(&self) -> Result<StatusReport, Trouble> {
         let config = &self.config;
-        let vmms = config.vmms.iter().map(|vmm| VmmProgram {
-            path: vmm.canonical.display().to_string(),
-            refused: trusted_program(&vmm.canonical).err(),
-        });
         let path = "/proc/self/status";
         let status = std::fs::read_to_string(path);
         let status = status.map_err(|error| Trouble::io("read", path, error))?;
@@ -152,10 +156,22 @@ impl Kernel {
             tap_prefix: config.tap_prefix.clone(),
             table: config.table.clone(),
             subnet: config.subnet.into(),
-            vmms: vmms.collect(),
+            vmms: config.vmms.iter().map(program).collect(),
             state_dir: config.state_dir.display().to_string(),
             cgroup: self.cgroups.as_ref().map(|cgroups| cgroups.path().display().to_string()),
         })
+    }
+
+    fn permits(&self) -> PermitReport {
+        let jails = self.config.jails.as_ref();
+        let uids = jails.map(|jails| (*jails.uids.start(), *jails.uids.end()));
+        let (first_uid, last_uid) = uids.unwrap_or_default();
+        PermitReport {
+            vmms: self.config.vmms.iter().map(program).collect(),
+            jailer: jails.map(|jails| program(&jails.jailer)),
+            first_uid,
+            last_uid,
+        }
     }
 
     async fn network(&self, plan: Plan) -> Result<HelperOk, Trouble> {
@@ -284,10 +300,25 @@ impl Kernel {
             if cgroups.exists(plan.vm) {
                 cgroups.clear(plan.vm, END_LIMIT).await?;
             }
-            join = Some(cgroups.ensure(plan.vm)?);
+            join = Some(cgroups.ensure(plan.vm, plan.limits.as_ref())?);
         }
-        match spawn::spawn(&self.config, plan, &program.canonical, join) {
-            Ok(child) => self.adopt(plan.vm, child),
+        let spawned = match &plan.jail {
+            Some(jail) => self.spawn_jailed(plan, jail, join).await,
+            None => {
+                let start = Start {
+                    vm: plan.vm,
+                    program: &program.canonical,
+                    args: &plan.args,
+                    log: &plan.log,
+                    rights: Rights::Owner,
+                    stdin: Stdio::null(),
+                    cgroup: join,
+                };
+                spawn::spawn(&self.config, start)
+            }
+        };
+        match spawned {
+            Ok(child) => self.adopt(plan, child),
             Err(error) => {
                 if let Some(cgroups) = &self.cgroups {
                     cgroups.clear(plan.vm, END_LIMIT).await?;
@@ -297,13 +328,30 @@ impl Kernel {
         }
     }
 
-    fn adopt(&self, vm: VmId, mut child: std::process::Child) -> Result<WireProcess, Trouble> {
-        let pid = child.id();
+    async fn spawn_jailed(
+        &self,
+        plan: &SpawnPlan,
+        jail: &JailPlan,
+        cgroup: Option<File>,
+    ) -> Result<Child, Trouble> {
+        let jails = self.config.safe_jails();
+        let jails = jails.map_err(|why| {
+            Trouble::new(Code::Denied, "build the jail of", plan.vm.to_string()).because(why)
+        })?;
+        let network = self.network.lock().await;
+        tap::give_to(&Links::open()?, &jail.tap.0, jail.uid).await?;
+        drop(network);
+        jail::spawn(&self.config, jails, plan, jail, cgroup).await
+    }
+
+    fn adopt(&self, plan: &SpawnPlan, mut child: Child) -> Result<WireProcess, Trouble> {
+        let (vm, pid) = (plan.vm, child.id());
         let Some(held) = hold(pid) else {
             // Ended between its start and now.
             let status =
                 child.wait().map_err(|error| Trouble::io("wait for", pid.to_string(), error))?;
-            let why = format!("it ended at once: {status}");
+            let last = last_words(&self.config, &plan.log);
+            let why = format!("it ended at once: {status}{last}");
             return Err(Trouble::new(Code::GuestDied, "start VMM of", vm.to_string()).because(why));
         };
         let identity = held.identity()?;
@@ -363,6 +411,30 @@ impl Kernel {
         let exit = self.children.exit_soon(vm, key, REAP_LIMIT).await;
         let unknown = || WireExit { unix_ms: audit::unix_ms(), how: WireExitHow::Unknown };
         Ok(Some(exit.unwrap_or_else(unknown)))
+    }
+}
+
+/// The last line that a VMM wrote, for whoever hears of its end.
+fn last_words(config: &Config, log: &Path) -> String {
+    let Ok(mut file) = beneath::open(&config.state_dir, log, OFlags::RDONLY) else {
+        return String::new();
+    };
+    let length = file.metadata().map_or(0, |meta| meta.len());
+    let mut bytes = vec![];
+    let read = file
+        .seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS)))
+        .and_then(|_| file.take(LAST_WORDS).read_to_end(&mut bytes));
+    let text = String::from_utf8_lossy(&bytes);
+    match text.trim_end().lines().last() {
+        Some(line) if read.is_ok() => format!(": {line}"),
+        _ => String::new(),
+    }
+}
+
+fn program(vmm: &Vmm) -> VmmProgram {
+    VmmProgram {
+        path: vmm.canonical.display().to_string(),
+        refused: trusted_program(&vmm.canonical).err(),
     }
 }
 

@@ -9,8 +9,11 @@ use std::net::Ipv4Addr;
 
 use futures::TryStreamExt;
 use nix::libc;
+use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoTun, LinkAttribute, LinkInfo, LinkMessage,
+};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 
 use super::error::Trouble;
@@ -18,6 +21,8 @@ use crate::model::{Code, Mac, Subnet};
 
 const BRIDGE_ALIAS: &str = "banger:bridge";
 const TAP_ALIAS: &str = "banger:tap";
+/// linux/if_link.h
+const IFLA_TUN_OWNER: u16 = 1;
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// One netlink connection; its task ends with it.
@@ -38,6 +43,8 @@ pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) alias: Option<String>,
+    /// Of a tap: who may open it.
+    pub(super) owner: Option<u32>,
     kind: Option<InfoKind>,
     controller: Option<u32>,
     mac: Vec<u8>,
@@ -53,10 +60,13 @@ impl From<LinkMessage> for Link {
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Address(mac) => link.mac = mac,
                 LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.into_iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind),
-                        _ => None,
-                    });
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind),
+                            LinkInfo::Data(InfoData::Tun(of)) => link.owner = tun_owner(&of),
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -77,6 +87,16 @@ impl Link {
     fn is_our_bridge(&self) -> bool {
         self.kind == Some(InfoKind::Bridge) && self.alias.as_deref() == Some(BRIDGE_ALIAS)
     }
+}
+
+fn tun_owner(attributes: &[InfoTun]) -> Option<u32> {
+    let owner = attributes.iter().find(|one| one.kind() == IFLA_TUN_OWNER)?;
+    let mut bytes = [0; 4];
+    if owner.value_len() != bytes.len() {
+        return None;
+    }
+    owner.emit_value(&mut bytes);
+    Some(u32::from_ne_bytes(bytes))
 }
 
 fn trouble(operation: &'static str, object: &str, error: rtnetlink::Error) -> Trouble {

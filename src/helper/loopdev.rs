@@ -1,7 +1,6 @@
 //! Loop devices over files of the owner below the state directory.
 //!
-//! The path is resolved beneath the state directory without following any link, and the file must
-//! be the owner's: a path that was checked as text cannot be bent afterwards to another file.
+//! The file must be the owner's, or one that a VM in a jail was given.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,8 +9,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::libc;
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
+use rustix::fs::OFlags;
 
+use super::beneath;
 use super::config::Config;
 use super::error::Trouble;
 use crate::model::Code;
@@ -131,19 +131,11 @@ fn configure(device: &str, file: &File, flags: u32) -> io::Result<File> {
 
 fn open_beneath(config: &Config, path: &Path, read_only: bool) -> Result<File, Trouble> {
     let failed = |error| Trouble::io("open", path.display().to_string(), error);
-    let state = File::open(&config.state_dir).map_err(failed)?;
-    let beneath = path
-        .strip_prefix(&config.state_dir)
-        .map_err(|_| failed(io::ErrorKind::PermissionDenied.into()))?;
     let access = if read_only { OFlags::RDONLY } else { OFlags::RDWR };
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = access | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = openat2(&state, beneath, flags, Mode::empty(), resolve);
-    let file = File::from(file.map_err(|error| failed(error.into()))?);
+    let file = beneath::open(&config.state_dir, path, access)?;
     let meta = file.metadata().map_err(failed)?;
-    if !meta.is_file() || meta.uid() != config.owner_uid {
-        let why = "not a regular file of the owner";
-        return Err(Trouble::new(Code::Denied, "open", path.display().to_string()).because(why));
+    if !meta.is_file() || !config.is_owners(meta.uid()) {
+        return Err(beneath::refused(path, "not a regular file of the owner"));
     }
     Ok(file)
 }

@@ -1,12 +1,13 @@
 //! banger-helper: arguments, logging, one thread. Everything else is in `banger::helper`.
 
 use std::io::IsTerminal;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use banger::helper::config::Vmm;
-use banger::helper::{Audit, Config, Kernel, Listening, serve, teardown};
+use banger::helper::config::{Jails, Vmm};
+use banger::helper::{Audit, Config, Kernel, Listening, PORCH, porch, serve, teardown};
 use banger::model::{Subnet, chain};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -43,6 +44,15 @@ struct Args {
     /// A program that may be started as a VMM; may be given more than once
     #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "teardown")]
     vmm: Vec<PathBuf>,
+    /// Firecracker's jailer; without it nothing is started in a jail
+    #[arg(long, value_name = "PATH")]
+    jailer: Option<PathBuf>,
+    /// Users of VMs in jails, one for each tap; nobody else's
+    #[arg(long, value_name = "FIRST-LAST", default_value = "1900000000-1900004095", value_parser = uids)]
+    jail_uids: RangeInclusive<u32>,
+    /// The daemon's run directory: VMs in jails have their sockets below it
+    #[arg(long, value_name = "DIR", default_value = "/run/banger")]
+    vm_run_dir: PathBuf,
     /// One JSON line a request
     #[arg(long, value_name = "PATH", default_value = "/var/log/banger/helper.jsonl")]
     audit_log: PathBuf,
@@ -55,6 +65,13 @@ struct Args {
     /// Ask the helper that runs at this socket to remove its taps, rules and bridge; start none
     #[arg(long)]
     teardown: bool,
+}
+
+fn uids(text: &str) -> Result<RangeInclusive<u32>, String> {
+    let range = text.split_once('-').and_then(|(first, last)| {
+        Some(RangeInclusive::new(first.parse().ok()?, last.parse().ok()?))
+    });
+    range.ok_or_else(|| format!("{text:?} is not FIRST-LAST"))
 }
 
 impl Args {
@@ -89,6 +106,11 @@ impl Args {
             vmms: self.vmm.into_iter().map(Vmm::new).collect(),
             audit_log: self.audit_log,
             cgroup_root: self.cgroup_root,
+            jails: self.jailer.map(|jailer| Jails {
+                jailer: Vmm::new(jailer),
+                uids: self.jail_uids,
+                vm_run_dir: self.vm_run_dir,
+            }),
         };
         config.check()?;
         config.prepare()?;
@@ -97,6 +119,10 @@ impl Args {
 }
 
 fn main() -> ExitCode {
+    // What the helper starts itself as: see `helper::porch`. Not a word of it is for users.
+    if std::env::args_os().nth(1).is_some_and(|word| word == PORCH) {
+        return porch();
+    }
     let args = Args::parse();
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log_level);
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

@@ -3,7 +3,7 @@
 //! ```text
 //! server ──admit(peer)──decode──> policy ──Plan──> kernel ──> link tap nft   (network)
 //!    │                              │ Denied         ├─────> spawn cgroup process children
-//!    └──────── audit line <─────────┴────────────────┴─────> loopdev
+//!    └──────── audit line <─────────┴────────────────┴─────> loopdev    └> jail ──exec──> porch
 //! ```
 //!
 //! It owns no durable state: what it made is found again by names, aliases, the table's comment,
@@ -11,16 +11,19 @@
 //! daemon's bytes are hostile input. Nothing here may import the store, actors or operations.
 
 pub mod audit;
+mod beneath;
 mod cgroup;
 mod children;
 pub mod config;
 mod dm;
 mod error;
+mod jail;
 mod kernel;
 mod link;
 mod loopdev;
 mod nft;
 mod policy;
+mod porch;
 mod process;
 mod server;
 mod snapshot;
@@ -32,6 +35,7 @@ pub use audit::Audit;
 pub use config::{Config, ConfigError};
 pub use error::Trouble;
 pub use kernel::Kernel;
-pub use policy::{Denied, Plan, SpawnPlan, admit, policy};
+pub use policy::{Denied, JailFile, JailPlan, Plan, SpawnPlan, admit, policy};
+pub use porch::{PORCH, porch};
 pub use server::{Executor, Listening, ServeError, serve};
 pub use teardown::teardown;

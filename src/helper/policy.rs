@@ -7,10 +7,12 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use super::config::{Config, is_plain_absolute};
-use super::snapshot::SnapshotPlan;
+use super::config::{Config, Jails, Vmm, is_plain_absolute};
+use super::snapshot::{self, SnapshotPlan};
 use crate::model::{ProcessIdentity, Subnet, TapName, VmId};
-use crate::wire::helper::{HelperBody, HelperRequest, SpawnVmm, names_vm};
+use crate::wire::helper::{
+    HelperBody, HelperRequest, SpawnVmm, StartVmm, WireAccess, WireJail, WireLimits, names_vm,
+};
 
 /// HUP INT QUIT KILL USR1 USR2 TERM (signal(7), the numbers of x86 and arm64).
 pub(super) const SIGNALS: [i32; 7] = [1, 2, 3, 9, 10, 12, 15];
@@ -21,6 +23,14 @@ const MAX_PATH_BYTES: usize = 4095;
 const MAX_DISK_BYTES: u64 = 4 << 40;
 /// `PID_MAX_LIMIT` of 64-bit kernels.
 const MAX_PID: u32 = 1 << 22;
+
+const MIN_MEMORY: u64 = 8 << 20;
+const MIN_TASKS: u32 = 8;
+const MAX_TASKS: u32 = 4096;
+const MAX_JAIL_FILES: usize = 64;
+const MAX_NAME_BYTES: usize = 32;
+/// What the jailer and the porch make in a jail's root directory.
+const RESERVED: [&str; 6] = ["s", "dev", "run", "sys", "proc", "old_root"];
 
 /// A request that is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,16 +55,38 @@ pub enum Plan {
     EnsureSnapshot(SnapshotPlan),
     RemoveSnapshot { vm: VmId },
     ListSnapshots,
+    Permits,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnPlan {
     pub vm: VmId,
-    /// One of the configured programs; whether it is safe to start is seen when it is started.
+    /// The canonical path of a configured one; whether it is safe is seen when it is started.
     pub program: PathBuf,
     pub args: Vec<String>,
     /// Below the state directory; opened as the owner.
     pub log: PathBuf,
+    /// None: asked by a daemon that knows of none.
+    pub limits: Option<WireLimits>,
+    pub jail: Option<JailPlan>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JailPlan {
+    /// Of the jail range; the tap's alone.
+    pub uid: u32,
+    pub tap: TapName,
+    /// Below the daemon's run directory.
+    pub sockets: PathBuf,
+    pub files: Vec<JailFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JailFile {
+    /// Below the state directory, or the device of the VM's snapshot.
+    pub path: PathBuf,
+    pub name: String,
+    pub access: WireAccess,
 }
 
 impl Plan {
@@ -68,10 +100,14 @@ impl Plan {
             | Self::ListTaps
             | Self::ListNat
             | Self::ListLoops
-            | Self::ListSnapshots => String::new(),
+            | Self::ListSnapshots
+            | Self::Permits => String::new(),
             Self::EnsureTap { tap } | Self::RemoveTap { tap } => tap.to_string(),
             Self::EnsureNat { vm, address } | Self::RemoveNat { vm, address } => {
                 format!("{vm} {address}")
+            }
+            Self::Spawn(SpawnPlan { vm, jail: Some(JailPlan { uid, tap, .. }), .. }) => {
+                format!("{vm} {tap} {uid}")
             }
             Self::Spawn(SpawnPlan { vm, .. }) | Self::Find { vm } | Self::End { vm } => {
                 vm.to_string()
@@ -172,6 +208,8 @@ pub fn policy(config: &Config, peer_uid: u32, request: &HelperRequest) -> Result
         }
         B::RemoveSnapshot { vm } => Plan::RemoveSnapshot { vm: VmId(*vm) },
         B::ListSnapshots => Plan::ListSnapshots,
+        B::StartVmm(start) => Plan::Spawn(check_start(config, start)?),
+        B::Permits => Plan::Permits,
     };
     Ok(plan)
 }
@@ -218,38 +256,116 @@ fn check_process(process: ProcessIdentity) -> Result<ProcessIdentity, Denied> {
 }
 
 fn check_spawn(config: &Config, spawn: &SpawnVmm) -> Result<SpawnPlan, Denied> {
-    let program = Path::new(&spawn.program);
-    let known = |vmm: &super::config::Vmm| vmm.given == program || vmm.canonical == program;
+    let SpawnVmm { vm, program, args, log } = spawn;
+    let program = check_program(config, program)?.canonical.clone();
+    check_args(args)?;
+    check_named(args, *vm)?;
+    let log = below_state(config, log)?;
+    Ok(SpawnPlan { vm: VmId(*vm), program, args: args.clone(), log, limits: None, jail: None })
+}
+
+fn check_start(config: &Config, start: &StartVmm) -> Result<SpawnPlan, Denied> {
+    let StartVmm { vm, program, args, log, limits, jail } = start;
+    let program = check_program(config, program)?.canonical.clone();
+    check_args(args)?;
+    if jail.is_none() {
+        check_named(args, *vm)?;
+    }
+    let WireLimits { memory_bytes, cpus, tasks } = *limits;
+    if memory_bytes < MIN_MEMORY || cpus == 0 || !(MIN_TASKS..=MAX_TASKS).contains(&tasks) {
+        return denied(format!("{limits:?} is no room to run in, or no limit"));
+    }
+    let vm = VmId(*vm);
+    let jail = jail.as_ref().map(|jail| check_jail(config, vm, &program, jail)).transpose()?;
+    let log = below_state(config, log)?;
+    Ok(SpawnPlan { vm, program, args: args.clone(), log, limits: Some(*limits), jail })
+}
+
+fn check_program<'a>(config: &'a Config, asked: &str) -> Result<&'a Vmm, Denied> {
+    let program = Path::new(asked);
+    let known = |vmm: &&Vmm| vmm.given == program || vmm.canonical == program;
     // Compared as text: `Path` would forgive `/usr//bin/x`.
-    if !is_plain_absolute(program) || !config.vmms.iter().any(known) {
-        return denied(format!("{:?} is not a configured VMM", spawn.program));
+    let vmm = config.vmms.iter().find(known).filter(|_| is_plain_absolute(program));
+    vmm.ok_or_else(|| Denied(format!("{asked:?} is not a configured VMM")))
+}
+
+fn check_args(args: &[String]) -> Result<(), Denied> {
+    if args.len() > MAX_ARGS {
+        return denied(format!("{} arguments, at most {MAX_ARGS}", args.len()));
     }
-    if spawn.args.len() > MAX_ARGS {
-        return denied(format!("{} arguments, at most {MAX_ARGS}", spawn.args.len()));
-    }
-    for arg in &spawn.args {
+    for arg in args {
         if arg.len() > MAX_ARG_BYTES || arg.contains('\0') {
             return denied("an argument that is too long or has a zero byte in it");
         }
     }
-    if !names_vm(spawn.args.iter().map(String::as_str), spawn.vm) {
-        return denied("no argument carries the VM's id, so its process could not be found again");
+    Ok(())
+}
+
+fn check_named(args: &[String], vm: [u8; 16]) -> Result<(), Denied> {
+    if names_vm(args.iter().map(String::as_str), vm) {
+        return Ok(());
     }
-    let log = below_state(config, &spawn.log)?;
-    let (vm, args) = (VmId(spawn.vm), spawn.args.clone());
-    Ok(SpawnPlan { vm, program: program.to_owned(), args, log })
+    denied("no argument carries the VM's id, so its process could not be found again")
+}
+
+fn check_jail(
+    config: &Config,
+    vm: VmId,
+    program: &Path,
+    jail: &WireJail,
+) -> Result<JailPlan, Denied> {
+    let Some(Jails { uids, vm_run_dir, .. }) = &config.jails else {
+        return denied("this helper was told of no jailer");
+    };
+    let tap = check_tap(config, &jail.tap)?;
+    let slot = tap.slot(&config.tap_prefix).map(u32::from);
+    let uid = slot.and_then(|slot| uids.start().checked_add(slot)).filter(|uid| uids.contains(uid));
+    let Some(uid) = uid else {
+        return denied(format!("tap {tap} has no user in {}-{}", uids.start(), uids.end()));
+    };
+    if jail.files.len() > MAX_JAIL_FILES {
+        return denied(format!("{} files, at most {MAX_JAIL_FILES}", jail.files.len()));
+    }
+    let program = program.file_name().unwrap_or_default().to_string_lossy();
+    let mut taken = RESERVED.map(str::to_owned).to_vec();
+    taken.extend([program.to_string(), format!("{program}.pid")]);
+    let mut files = vec![];
+    for file in &jail.files {
+        let name = file.name.clone();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if name.is_empty()
+            || name.len() > MAX_NAME_BYTES
+            || name.starts_with('.')
+            || !name.chars().all(plain)
+            || taken.contains(&name)
+        {
+            return denied(format!("{name:?} is no name for a file in a jail"));
+        }
+        taken.push(name.clone());
+        let path = match Path::new(&file.path) == snapshot::path(vm) {
+            true => snapshot::path(vm),
+            false => below_state(config, &file.path)?,
+        };
+        files.push(JailFile { path, name, access: file.access });
+    }
+    let sockets = below(vm_run_dir, &jail.sockets)?;
+    Ok(JailPlan { uid, tap, sockets, files })
 }
 
 fn below_state(config: &Config, path: &str) -> Result<PathBuf, Denied> {
+    below(&config.state_dir, path)
+}
+
+fn below(top: &Path, path: &str) -> Result<PathBuf, Denied> {
     let given = Path::new(path);
     let below = is_plain_absolute(given)
         && path.len() <= MAX_PATH_BYTES
-        && given != config.state_dir
-        && given.starts_with(&config.state_dir);
+        && given != top
+        && given.starts_with(top);
     if below {
         return Ok(given.to_owned());
     }
-    denied(format!("{path:?} is not below {}", config.state_dir.display()))
+    denied(format!("{path:?} is not below {}", top.display()))
 }
 
 #[cfg(test)]

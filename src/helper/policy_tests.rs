@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::helper::config::tests::config;
-use crate::wire::helper::{WireProcess, WireSubnet, vm_uuid};
+use crate::wire::helper::{WireJailFile, WireProcess, WireSubnet, vm_uuid};
 
 const VM: [u8; 16] = [0xab; 16];
 
@@ -41,6 +41,45 @@ fn snapshots_are_of_files_that_are_the_vms() {
     }
 }
 
+fn jail() -> WireJail {
+    let file = |path: &str, name: &str, access| WireJailFile {
+        path: path.into(),
+        name: name.into(),
+        access,
+    };
+    WireJail {
+        tap: "bgtap3".into(),
+        sockets: "/run/banger/abababababab/s".into(),
+        files: vec![
+            file("/var/lib/banger/images/a", "d0", WireAccess::Shared),
+            file(&format!("/dev/banger/{}", VmId(VM)), "d1", WireAccess::Writable),
+        ],
+    }
+}
+
+fn start() -> StartVmm {
+    StartVmm {
+        vm: VM,
+        program: "/usr/bin/qemu".into(),
+        args: vec!["--api-sock".into(), "/s/fc.sock".into()],
+        log: "/var/lib/banger/vms/x/vmm.log".into(),
+        limits: WireLimits { memory_bytes: 512 << 20, cpus: 2, tasks: 64 },
+        jail: Some(jail()),
+    }
+}
+
+fn jailed(change: impl FnOnce(&mut WireJail)) -> HelperBody {
+    let mut jail = jail();
+    change(&mut jail);
+    HelperBody::StartVmm(StartVmm { jail: Some(jail), ..start() })
+}
+
+fn limited(change: impl FnOnce(&mut WireLimits)) -> HelperBody {
+    let mut start = start();
+    change(&mut start.limits);
+    HelperBody::StartVmm(start)
+}
+
 fn process(pid: u32) -> WireProcess {
     WireProcess { pid, start_ticks: 5, host_boot_id: "1b2c-3d".into() }
 }
@@ -69,6 +108,10 @@ fn what_the_daemon_asks_passes() {
         HelperBody::SignalVmm { vm: VM, process: process(77), signal: 15 },
         HelperBody::AttachLoop { path: "/var/lib/banger/a.img".into(), read_only: false },
         snapshot("/var/lib/banger/i.ext4", &format!("/var/lib/banger/vms/{}/c", VmId(VM)), 4096),
+        HelperBody::StartVmm(start()),
+        HelperBody::StartVmm(StartVmm { args: spawn().args, jail: None, ..start() }),
+        jailed(|jail| jail.tap = "bgtap4095".into()),
+        HelperBody::Permits,
     ] {
         assert!(ask(body.clone()).is_ok(), "{body:?}: {:?}", ask(body.clone()));
     }
@@ -134,6 +177,69 @@ fn what_is_not_ours_is_denied() {
     }
 }
 
+#[test]
+fn a_jail_holds_only_what_is_the_vms() {
+    let name = |name: &str| jailed(|jail| jail.files[0].name = name.into());
+    let path = |path: &str| jailed(|jail| jail.files[0].path = path.into());
+    let sockets = |path: &str| jailed(|jail| jail.sockets = path.into());
+    let tap = |tap: &str| jailed(|jail| jail.tap = tap.into());
+    for body in [
+        HelperBody::StartVmm(StartVmm { jail: None, ..start() }),
+        HelperBody::StartVmm(StartVmm { program: "/bin/sh".into(), ..start() }),
+        HelperBody::StartVmm(StartVmm { log: "/etc/x".into(), ..start() }),
+        HelperBody::StartVmm(StartVmm { args: vec!["x\0".into()], ..start() }),
+        limited(|limits| limits.memory_bytes = 0),
+        limited(|limits| limits.cpus = 0),
+        limited(|limits| limits.tasks = 0),
+        limited(|limits| limits.tasks = u32::MAX),
+        // Beyond the range of users.
+        tap("bgtap4096"),
+        tap("eth0"),
+        name(""),
+        name("."),
+        name(".."),
+        name("a/b"),
+        name("../x"),
+        name("a\0"),
+        name("s"),
+        name("dev"),
+        name("run"),
+        // The program's own copy, and the jailer's note of its pid; by its real name.
+        name("qemu"),
+        name("qemu.pid"),
+        // Twice the same.
+        name("d1"),
+        name(&"x".repeat(33)),
+        path("/etc/shadow"),
+        path("/var/lib/banger"),
+        path("/var/lib/banger/../../../etc/shadow"),
+        path("/dev/vda"),
+        path("/dev/banger/../vda"),
+        // Another VM's device.
+        path(&format!("/dev/banger/{}", VmId([1; 16]))),
+        sockets("/run/banger"),
+        sockets("/run/bangerx/s"),
+        sockets("/run/banger/../../etc"),
+        sockets("/var/lib/banger/s"),
+        jailed(|jail| jail.files = vec![jail.files[0].clone(); 65]),
+    ] {
+        assert!(ask(body.clone()).is_err(), "{body:?}");
+    }
+    let config = Config { jails: None, ..config() };
+    let request = HelperRequest { op_id: [1; 16], body: HelperBody::StartVmm(start()) };
+    assert!(policy(&config, 1000, &request).unwrap_err().0.contains("no jailer"));
+}
+
+#[test]
+fn each_tap_has_a_user_of_its_own() {
+    for (tap, uid) in [("bgtap0", 1_900_000_000), ("bgtap4095", 1_900_004_095)] {
+        let Ok(Plan::Spawn(plan)) = ask(jailed(|jail| jail.tap = tap.into())) else {
+            panic!("{tap} refused")
+        };
+        assert_eq!(plan.jail.unwrap().uid, uid);
+    }
+}
+
 /// Words that an attacker would try, besides random ones.
 fn word() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -141,6 +247,7 @@ fn word() -> impl Strategy<Value = String> {
         Just("bgtap3".to_owned()),
         Just("/usr/bin/qemu".to_owned()),
         Just("/var/lib/banger/vms/a/vmm.log".to_owned()),
+        Just("/run/banger/a/s".to_owned()),
         Just(vm_uuid(VM)),
         "(br-fc|bgtap|eth|docker)[0-9+./ ]{0,12}",
         "/var/lib/banger(/|x|\\.\\.|[a-z]{0,3}|\0){0,8}",
@@ -160,6 +267,23 @@ fn identity() -> impl Strategy<Value = WireProcess> {
 
 fn address() -> impl Strategy<Value = [u8; 4]> {
     prop_oneof![any::<[u8; 4]>(), any::<u8>().prop_map(|last| [172, 16, 0, last])]
+}
+
+fn start_body() -> impl Strategy<Value = HelperBody> {
+    let file = (word(), "(d0|s|dev|qemu|[a-z./\0]{0,4})").prop_map(|(path, name)| WireJailFile {
+        path,
+        name,
+        access: WireAccess::Writable,
+    });
+    let jail = (word(), word(), proptest::collection::vec(file, 0..4))
+        .prop_map(|(tap, sockets, files)| WireJail { tap, sockets, files });
+    let jail = proptest::option::of(jail);
+    (vm(), word(), word(), any::<u64>(), any::<u32>(), jail).prop_map(
+        |(vm, program, log, memory_bytes, tasks, jail)| {
+            let limits = WireLimits { memory_bytes, cpus: 1, tasks };
+            HelperBody::StartVmm(StartVmm { vm, program, args: vec![], log, limits, jail })
+        },
+    )
 }
 
 fn body() -> impl Strategy<Value = HelperBody> {
@@ -184,6 +308,7 @@ fn body() -> impl Strategy<Value = HelperBody> {
             address
         }),
         spawn.prop_map(B::SpawnVmm),
+        start_body(),
         (vm(), identity(), -70..70_i32).prop_map(|(vm, process, signal)| B::SignalVmm {
             vm,
             process,
@@ -219,9 +344,21 @@ proptest! {
             }
             Plan::Spawn(spawn) => {
                 let program = spawn.program.to_str().unwrap();
-                prop_assert!(["/usr/bin/qemu", "/opt/q/qemu"].contains(&program));
+                prop_assert_eq!(program, "/opt/q/qemu");
                 prop_assert!(spawn.args.iter().all(|arg| !arg.contains('\0')));
                 assert_below_state(&spawn.log);
+                if let Some(jail) = spawn.jail {
+                    let slot = jail.tap.slot("bgtap").unwrap();
+                    prop_assert_eq!(jail.uid, 1_900_000_000 + u32::from(slot));
+                    prop_assert!(jail.sockets.starts_with("/run/banger/"));
+                    for file in &jail.files {
+                        if file.path != snapshot::path(spawn.vm) {
+                            assert_below_state(&file.path);
+                        }
+                        prop_assert!(!["s", "dev", "qemu", ".", ".."].contains(&&*file.name));
+                        prop_assert!(!file.name.contains(['/', '\0']));
+                    }
+                }
             }
             Plan::Signal { process, signal, .. } => {
                 prop_assert!(process.pid > 1 && SIGNALS.contains(&signal));

@@ -73,16 +73,31 @@ impl Held {
     }
 }
 
-/// Whether this process is the VM's: runs as the owner, a configured VMM, with the id among its
-/// arguments, and leads its session: a VMM is started so, and what it forks, still with its
-/// program and arguments, does not. Asked of a process that is held.
+/// Whether this process is the VM's: has the id among its arguments, and leads its session: a VMM
+/// is started so, and what it forks, still with its program and arguments, does not. And it runs as
+/// the owner, a configured VMM; or as a user of the jail range, whose processes the helper alone can
+/// make; or it is on its way there. Asked of a process that is held.
 pub(super) fn is_vmm_of(config: &Config, pid: u32, vm: VmId) -> bool {
-    uid_of(pid) == Some(config.owner_uid)
+    let Some(uid) = uid_of(pid) else { return false };
+    let own = uid == config.owner_uid;
+    (own || uid == 0 || config.is_jailed(uid))
         && stat(pid).is_some_and(|stat| stat.session == pid)
         && argv(pid).is_some_and(|argv| {
             let args = argv.iter().skip(1).map(String::as_str);
-            names_vm(args, vm.0) && runs_vmm(config, pid, &argv)
+            let runs = || match uid {
+                0 => enters_jail(config, pid),
+                _ => !own || runs_vmm(config, pid, &argv),
+            };
+            names_vm(args, vm.0) && runs()
         })
+}
+
+/// The porch, or the jailer that it becomes.
+fn enters_jail(config: &Config, pid: u32) -> bool {
+    let exe = |pid: &str| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let (Some(jails), Some(found)) = (&config.jails, exe(&pid.to_string())) else { return false };
+    found == jails.jailer.canonical
+        || exe("self").is_some_and(|own| without_deleted(&own) == without_deleted(&found))
 }
 
 fn runs_vmm(config: &Config, pid: u32, argv: &[String]) -> bool {
@@ -148,6 +163,37 @@ mod tests {
         assert!(!is_vmm_of(&config, pid, VmId([1; 16])));
         assert!(all_pids().contains(&pid));
         assert!(uid_of(pid).is_some() && argv(pid).is_some());
+    }
+
+    /// As a porch and a jailer are before they give root up.
+    #[test]
+    fn what_enters_a_jail_is_known_by_its_program() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let vm = VmId([0xcd; 16]);
+        let mut config = crate::helper::config::tests::config();
+        let shell = Path::new("/bin/sh").canonicalize().unwrap();
+        #[allow(clippy::disallowed_methods, reason = "a process to look at")]
+        let mut child = std::process::Command::new("setsid")
+            .args(["/bin/sh", "-c", "kill -STOP $$", "sh", "--id", &vm.to_string()])
+            .spawn()
+            .unwrap();
+        let stopped = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+            stat.contains(") T ")
+        };
+        while !stopped() {
+            std::thread::yield_now();
+        }
+        assert!(!is_vmm_of(&config, child.id(), vm), "it is no jailer");
+        config.jails.as_mut().unwrap().jailer.canonical = shell;
+        assert!(is_vmm_of(&config, child.id(), vm));
+        assert!(!is_vmm_of(&config, child.id(), VmId([1; 16])));
+        config.jails = None;
+        assert!(!is_vmm_of(&config, child.id(), vm));
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -32,7 +32,7 @@ const CHUNK: u64 = 8;
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-const DEVICES: &str = "/dev/banger";
+pub(super) const DEVICES: &str = "/dev/banger";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SnapshotPlan {

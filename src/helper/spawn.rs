@@ -2,8 +2,8 @@
 //! no others, stdio to its log, no way to gain privilege.
 //!
 //! Order in the child: join the cgroup while still root; new session; groups, gid, uid; only then
-//! open the log, so that the owner's rights decide what it may be; then exec. Between fork and exec
-//! nothing allocates.
+//! open the log, so that the owner's rights decide what it may be; then exec. The porch of a jail
+//! stays root and has the owner's rights for the log alone. Between fork and exec nothing allocates.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -11,14 +11,14 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::libc;
 
 use super::config::Config;
 use super::error::Trouble;
-use super::policy::SpawnPlan;
-use crate::model::Code;
+use crate::model::{Code, VmId};
 
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the child was doing when it failed; told through a pipe, one byte.
@@ -31,8 +31,27 @@ const STAGES: [&str; 6] = [
     "start",
 ];
 
+/// What to start.
+pub(super) struct Start<'a> {
+    pub(super) vm: VmId,
+    pub(super) program: &'a Path,
+    pub(super) args: &'a [String],
+    pub(super) log: &'a Path,
+    pub(super) rights: Rights,
+    pub(super) stdin: Stdio,
+    /// The file through which it joins.
+    pub(super) cgroup: Option<File>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rights {
+    Owner,
+    Root,
+}
+
 /// Everything the child needs, made before the fork.
 struct Prepared {
+    rights: Rights,
     cgroup: Option<File>,
     groups: Vec<libc::gid_t>,
     uid: libc::uid_t,
@@ -42,29 +61,26 @@ struct Prepared {
 }
 
 /// Returns once the program has been executed.
-pub(super) fn spawn(
-    config: &Config,
-    plan: &SpawnPlan,
-    program: &std::path::Path,
-    cgroup: Option<File>,
-) -> Result<Child, Trouble> {
-    let object = format!("{} of VM {}", program.display(), plan.vm);
+pub(super) fn spawn(config: &Config, start: Start<'_>) -> Result<Child, Trouble> {
+    let Start { vm, program, args, log, rights, stdin, cgroup } = start;
+    let object = format!("{} of VM {vm}", program.display());
     let failed = |error| Trouble::io("prepare to start", object.clone(), error);
     let (stage_read, stage_write) = pipe().map_err(failed)?;
-    let log = CString::new(plan.log.as_os_str().as_bytes())
+    let log_name = CString::new(log.as_os_str().as_bytes())
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     let prepared = Prepared {
+        rights,
         cgroup,
         groups: config.groups.clone(),
         uid: config.owner_uid,
         gid: config.owner_gid,
-        log,
+        log: log_name,
         stage: stage_write,
     };
     #[allow(clippy::disallowed_methods, reason = "starting VMMs is what the helper is for")]
     let mut command = Command::new(program);
-    command.args(&plan.args).env_clear().env("PATH", PATH).current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.args(args).env_clear().env("PATH", PATH).current_dir("/");
+    command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null());
     #[allow(unsafe_code, reason = "uid, session and cgroup are set between fork and exec")]
     // SAFETY: `become_vmm` makes system calls only, on values that were made before the fork; it
     // neither allocates nor takes a lock.
@@ -79,7 +95,7 @@ pub(super) fn spawn(
         let text = STAGES.get(stage).copied().unwrap_or("start");
         let mut trouble = Trouble::io(text, object, error);
         if text == "open the log of" {
-            trouble.object = format!("VM {}: {}", plan.vm, plan.log.display());
+            trouble.object = format!("VM {vm}: {}", log.display());
         }
         // Not the VM is missing but its program, whatever the errno says.
         if trouble.code == Code::NotFound && text == "start" {
@@ -125,6 +141,9 @@ impl Prepared {
     }
 
     fn take_rights(&self) -> io::Result<()> {
+        if self.rights == Rights::Root {
+            return Ok(());
+        }
         #[allow(unsafe_code, reason = "no allocation between fork and exec")]
         // SAFETY: plain system calls on values that outlive them. The raw ones: glibc's wrappers
         // would signal other threads, and there are none.
@@ -132,7 +151,6 @@ impl Prepared {
             check(libc::setgroups(self.groups.len(), self.groups.as_ptr()))?;
             check(libc::setresgid(self.gid, self.gid, self.gid))?;
             check(libc::setresuid(self.uid, self.uid, self.uid))?;
-            libc::umask(0o077);
         }
         Ok(())
     }
@@ -168,8 +186,15 @@ impl Prepared {
         // process's own. O_NONBLOCK keeps a FIFO in the log's place from hanging the helper, which
         // waits for the exec; it is taken off for the VMM.
         unsafe {
+            libc::umask(0o077);
+            // Root looks at files with the owner's eyes; without effect for who has them anyway.
+            libc::setfsgid(self.gid);
+            libc::setfsuid(self.uid);
             let log = libc::open(self.log.as_ptr(), flags, 0o600);
-            check(log)?;
+            let opened = check(log);
+            libc::setfsuid(libc::geteuid());
+            libc::setfsgid(libc::getegid());
+            opened?;
             check(libc::fcntl(log, libc::F_SETFL, libc::O_APPEND))?;
             check(libc::dup2(log, libc::STDOUT_FILENO))?;
             check(libc::dup2(log, libc::STDERR_FILENO))?;

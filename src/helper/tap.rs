@@ -12,7 +12,7 @@ use std::path::Path;
 use nix::libc;
 
 use super::error::Trouble;
-use super::link::Links;
+use super::link::{Link, Links};
 use crate::model::Code;
 
 const DEVICE: &str = "/dev/net/tun";
@@ -29,7 +29,13 @@ pub(super) async fn ensure(
 ) -> Result<(), Trouble> {
     open_to_owner()?;
     match links.find(name).await? {
-        Some(link) if link.is_our_tap() => {}
+        // The last start may have given it to a jail's user. Whoever still has it open keeps it.
+        Some(link) if link.is_our_tap() => match give(&link, owner) {
+            Err(error) if error.raw_os_error() != Some(libc::EBUSY) => {
+                return Err(Trouble::io("take back tap", name, error));
+            }
+            _ => {}
+        },
         Some(link) if !link.is_tap() || link.alias.is_some() => {
             let why = "a link of that name exists that banger did not make";
             return Err(Trouble::new(Code::Conflict, "use tap", name).because(why));
@@ -37,6 +43,21 @@ pub(super) async fn ensure(
         _ => create(name, owner).map_err(|error| Trouble::io("create tap", name, error))?,
     }
     links.attach_tap(bridge, name).await
+}
+
+/// Makes a tap of ours that user's, and nobody else's.
+pub(super) async fn give_to(links: &Links, name: &str, uid: u32) -> Result<(), Trouble> {
+    let link = links.find(name).await?.filter(Link::is_our_tap);
+    let link = link.ok_or_else(|| Trouble::new(Code::NotFound, "look up tap", name))?;
+    give(&link, uid).map_err(|error| {
+        let busy = error.raw_os_error() == Some(libc::EBUSY);
+        let trouble = Trouble::io("give to the jail tap", name, error);
+        if busy { Trouble { code: Code::Conflict, ..trouble } } else { trouble }
+    })
+}
+
+fn give(link: &Link, uid: u32) -> std::io::Result<()> {
+    if link.owner == Some(uid) { Ok(()) } else { create(&link.name, uid) }
 }
 
 pub(super) async fn remove(links: &Links, name: &str) -> Result<(), Trouble> {
@@ -80,6 +101,7 @@ fn make_device() -> std::io::Result<()> {
     std::fs::set_permissions(DEVICE, std::fs::Permissions::from_mode(0o666))
 }
 
+/// Also what changes the owner of one that is there.
 fn create(name: &str, owner: u32) -> std::io::Result<()> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ {
         return Err(std::io::ErrorKind::InvalidInput.into());

@@ -76,6 +76,12 @@ impl VmPaths {
         SavedPaths::within(self.dir.join("saved"))
     }
 
+    /// What a VMM in a jail has of the run directory. The daemon reaches it by its group.
+    #[must_use]
+    pub fn sockets(&self) -> PathBuf {
+        self.run.join("s")
+    }
+
     /// QEMU's API, QMP.
     #[must_use]
     pub fn api_socket(&self) -> PathBuf {
@@ -85,25 +91,25 @@ impl VmPaths {
     /// Firecracker's API. That it is there is how a VM's VMM is told when all else is lost.
     #[must_use]
     pub fn firecracker_socket(&self) -> PathBuf {
-        self.run.join("fc.sock")
+        self.sockets().join("fc.sock")
     }
 
     /// Where Firecracker takes connections to the guest's vsock ports.
     #[must_use]
     pub fn vsock_socket(&self) -> PathBuf {
-        self.run.join("vsock.sock")
+        self.sockets().join("vsock.sock")
     }
 
     /// Where it brings connections that the guest makes to a vsock port of the host.
     #[must_use]
     pub fn vsock_listener(&self, port: u32) -> PathBuf {
-        self.run.join(format!("vsock.sock_{port}"))
+        self.sockets().join(format!("vsock.sock_{port}"))
     }
 
     /// What Firecracker counted, which it goes on writing.
     #[must_use]
     pub fn firecracker_metrics(&self) -> PathBuf {
-        self.run.join("metrics")
+        self.sockets().join("metrics")
     }
 
     /// The sums of what it counted and was given back.
@@ -251,7 +257,7 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
 
     fn remove_config<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
 
-    /// Makes the empty run directory that the VMM puts its sockets in; stale sockets go.
+    /// Makes the empty run directory, and the one for sockets in it; stale sockets go.
     fn ensure_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
 
     fn remove_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;

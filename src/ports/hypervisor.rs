@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{LogKind, PortFuture, VmPaths};
+use super::{Jail, LogKind, PortFuture, VmPaths, VmmLimits};
 use crate::model::{DeviceCounters, Mac, OpId, SavedBy, Size, TapName, VmId, VmmChoice, VmmKind};
 
 /// Everything a VMM must know to boot a guest. Paths are absolute.
@@ -39,6 +39,9 @@ pub struct VmmCommand {
     pub args: Vec<String>,
     /// Where what it prints belongs: a VMM may print what its guest says.
     pub prints: LogKind,
+    pub limits: VmmLimits,
+    /// None: it runs as the daemon's user, and sees what that sees.
+    pub jail: Option<Jail>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

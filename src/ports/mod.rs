@@ -10,6 +10,7 @@ mod error;
 mod guest;
 mod hypervisor;
 mod image;
+mod jail;
 mod names;
 mod net;
 mod process;
@@ -24,6 +25,7 @@ pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescri
 pub use image::{
     BaseImage, BootFiles, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, ProgressSink,
 };
+pub use jail::{Jail, JailAccess, JailFile, VmmLimits};
 pub use names::{NameHost, NameSink};
 pub use net::{NetHost, TapSource};
 pub use process::{ProcessHost, SpawnRequest};

@@ -8,6 +8,7 @@ use super::{SimMemory, SimWorld};
 use crate::model::{Code, DeviceCounters, OpId, SavedBy, Size, VmId, VmmChoice, VmmKind};
 use crate::ports::{
     BootPlan, HostError, Hypervisor, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription,
+    VmmLimits,
 };
 
 impl Hypervisor for SimWorld {
@@ -29,7 +30,9 @@ impl Hypervisor for SimWorld {
         let command = move |_: &mut _| {
             own(kind)?;
             let args = vec![format!("vm={}", plan.vm), format!("tap={}", plan.tap)];
-            Ok(VmmCommand { program: "/sim/vmm".into(), args, prints: LogKind::Vmm })
+            let limits = VmmLimits { memory: Size::from_mib(16), cpus: 1, tasks: 16 };
+            let program = "/sim/vmm".into();
+            Ok(VmmCommand { program, args, prints: LogKind::Vmm, limits, jail: None })
         };
         self.call("hypervisor.command", command).boxed()
     }

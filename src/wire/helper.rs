@@ -94,6 +94,8 @@ pub enum HelperBody {
     },
     /// Fails with the code `not-found` where none can be made.
     ListSnapshots,
+    StartVmm(StartVmm),
+    Permits,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -103,6 +105,55 @@ pub struct SpawnVmm {
     /// Without the program's own name. One of them carries the VM's id: see [`names_vm`].
     pub args: Vec<String>,
     pub log: String,
+}
+
+/// What `SpawnVmm` does, behind walls.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StartVmm {
+    pub vm: [u8; 16],
+    pub program: String,
+    /// As for `SpawnVmm`; in a jail the helper adds `--id` and the VM's id itself.
+    pub args: Vec<String>,
+    pub log: String,
+    pub limits: WireLimits,
+    pub jail: Option<WireJail>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WireLimits {
+    pub memory_bytes: u64,
+    /// Whole CPUs.
+    pub cpus: u32,
+    /// Processes and threads.
+    pub tasks: u32,
+}
+
+/// The VM's user is the jail range's first and the tap's slot number.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WireJail {
+    pub tap: String,
+    /// A directory of the daemon's below its run directory; `/s` in the jail.
+    pub sockets: String,
+    pub files: Vec<WireJailFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WireJailFile {
+    /// Below the state directory, or the VM's own block device in `/dev/banger`.
+    pub path: String,
+    /// In the jail's root directory.
+    pub name: String,
+    pub access: WireAccess,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum WireAccess {
+    /// Left as it is, and mounted read-only.
+    Shared,
+    /// Given to the VM's user and the owner's group, mounted read-only.
+    Private,
+    /// Given likewise, and mounted writable.
+    Writable,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -153,6 +204,7 @@ pub enum HelperOk {
     },
     Loops(Vec<LoopEntry>),
     Snapshots(Vec<[u8; 16]>),
+    Permits(PermitReport),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -178,6 +230,16 @@ pub struct VmmProgram {
     pub path: String,
     /// Why it would not be run.
     pub refused: Option<String>,
+}
+
+/// What the helper's arguments let it start.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PermitReport {
+    pub vmms: Vec<VmmProgram>,
+    /// None: it was told of no jailer.
+    pub jailer: Option<VmmProgram>,
+    pub first_uid: u32,
+    pub last_uid: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -232,6 +294,8 @@ impl HelperBody {
             Self::EnsureSnapshot { .. } => "ensure-snapshot",
             Self::RemoveSnapshot { .. } => "remove-snapshot",
             Self::ListSnapshots => "list-snapshots",
+            Self::StartVmm(_) => "start-vmm",
+            Self::Permits => "permits",
         }
     }
 }

@@ -50,7 +50,33 @@ fn bodies() -> Vec<HelperBody> {
         },
         B::RemoveSnapshot { vm: VM },
         B::ListSnapshots,
+        B::StartVmm(start()),
+        B::Permits,
     ]
+}
+
+fn start() -> StartVmm {
+    let file = |path: &str, name: &str, access| WireJailFile {
+        path: path.into(),
+        name: name.into(),
+        access,
+    };
+    StartVmm {
+        vm: VM,
+        program: "/usr/bin/firecracker".into(),
+        args: vec!["--api-sock".into(), "/s/fc.sock".into()],
+        log: "/var/lib/banger/vmm.log".into(),
+        limits: WireLimits { memory_bytes: 512 << 20, cpus: 2, tasks: 64 },
+        jail: Some(WireJail {
+            tap: "bgtap3".into(),
+            sockets: "/run/banger/abababababab/s".into(),
+            files: vec![
+                file("/var/lib/banger/base", "d0", WireAccess::Shared),
+                file("/var/lib/banger/config", "d1", WireAccess::Private),
+                file("/var/lib/banger/work", "d2", WireAccess::Writable),
+            ],
+        }),
+    }
 }
 
 fn replies() -> Vec<(&'static str, HelperReply)> {
@@ -97,6 +123,15 @@ fn replies() -> Vec<(&'static str, HelperReply)> {
                 path: "/x".into(),
                 read_only: true,
             }]),
+        ),
+        ok(
+            "permits",
+            O::Permits(PermitReport {
+                vmms: vec![VmmProgram { path: "/usr/bin/qemu".into(), refused: None }],
+                jailer: Some(VmmProgram { path: "/usr/bin/jailer".into(), refused: None }),
+                first_uid: 1_900_000_000,
+                last_uid: 1_900_004_095,
+            }),
         ),
         ("denied", HelperReply::Denied { reason: "no".into() }),
         ("failed", HelperReply::Failed { code: "host".into(), message: "m".into() }),

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test's helper functions are the test")]
 
 mod hostile;
+mod jail;
 mod loops;
 mod nat;
 mod network;

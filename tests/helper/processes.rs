@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::{MetadataExt, symlink};
 
-use banger::model::{Code, ProcStat, ProcessIdentity, VmId, chain};
-use banger::ports::{LogKind, ProcessHost, SpawnRequest, VmmCommand};
+use banger::model::{Code, ProcStat, ProcessIdentity, Size, VmId, chain};
+use banger::ports::{LogKind, ProcessHost, SpawnRequest, VmmCommand, VmmLimits};
 use nix::sys::signal::Signal;
 
 use crate::support::{Host, OP, OWNER, SHELL, is_root, new_vm, run, script, wait_for};
@@ -14,8 +14,9 @@ const VMM: &str = "echo started; trap '' HUP; trap 'exit 7' TERM; sleep 1000 & w
 const LONELY: &str = "kill -STOP $$";
 
 fn request(host: &Host, vm: VmId, text: &str) -> SpawnRequest {
-    let command =
-        VmmCommand { program: SHELL.into(), args: script(vm, text), prints: LogKind::Vmm };
+    let limits = VmmLimits { memory: Size::from_mib(64), cpus: 1, tasks: 64 };
+    let (program, args) = (SHELL.into(), script(vm, text));
+    let command = VmmCommand { program, args, prints: LogKind::Vmm, limits, jail: None };
     SpawnRequest { vm, command, log: host.path("state/vmm.log") }
 }
 

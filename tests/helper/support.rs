@@ -16,6 +16,29 @@ pub(crate) const OWNER: u32 = 65534;
 pub(crate) const STRANGER: u32 = 1;
 pub(crate) const OP: OpId = OpId([0x42; 16]);
 pub(crate) const SHELL: &str = "/bin/sh";
+pub(crate) const BUSYBOX: &str = "/bin/busybox";
+/// Does what Firecracker's does, as far as a shell can. The VMM's first argument is the script that
+/// it runs inside.
+const JAILER: &str = r#"#!/bin/sh
+set -e
+while [ "$1" != -- ]; do
+    case $1 in
+        --id) id=$2 ;;
+        --uid) uid=$2 ;;
+        --gid) gid=$2 ;;
+        --exec-file) program=$2 ;;
+        --chroot-base-dir) base=$2 ;;
+        *) exit 99 ;;
+    esac
+    shift 2
+done
+name=${program##*/}
+root=$base/$name/$id/root
+cp "$program" "$root/$name"
+chown "$uid:$gid" "$root" "$root/$name"
+chmod 0700 "$root"
+exec chroot --userspec="$uid:$gid" --groups= "$root" "/$name" sh -c "$2" sh --id "$id"
+"#;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -44,6 +67,19 @@ pub(crate) fn is_root() -> bool {
         eprintln!("skipped: needs root");
     }
     root
+}
+
+/// Whether jails can be tried: root, and a program that needs no other files to run.
+#[allow(clippy::print_stderr, reason = "a test that does nothing must say so")]
+pub(crate) fn can_jail() -> bool {
+    if !is_root() {
+        return false;
+    }
+    let stands_alone = Path::new(BUSYBOX).exists() && !run("ldd", &[BUSYBOX]).status.success();
+    if !stands_alone {
+        eprintln!("skipped: needs busybox-static");
+    }
+    stands_alone
 }
 
 /// Waits for a condition, never for a time.
@@ -99,12 +135,55 @@ pub(crate) struct Host {
     pub(crate) ns: NetNs,
     pub(crate) dir: tempfile::TempDir,
     pub(crate) cgroup_root: PathBuf,
+    jailer: PathBuf,
+    firecracker: Option<PathBuf>,
     helper: Option<Child>,
 }
 
 impl Host {
     pub(crate) fn new() -> Self {
         Self::with_cgroups(true)
+    }
+
+    /// With the real Firecracker and its jailer, if the environment names them.
+    #[allow(clippy::print_stderr, reason = "a test that does nothing must say so")]
+    pub(crate) fn with_firecracker() -> Option<Self> {
+        let named = |name| std::env::var_os(name).filter(|path| !path.is_empty());
+        let (Some(firecracker), Some(jailer)) = (named("FIRECRACKER_BIN"), named("JAILER_BIN"))
+        else {
+            eprintln!("skipped: FIRECRACKER_BIN and JAILER_BIN name none");
+            return None;
+        };
+        let mut host = Self::new();
+        // Where nobody but root can change them.
+        for (name, from) in [("firecracker", firecracker), ("jailer", jailer)] {
+            std::fs::copy(from, host.path(name)).unwrap();
+        }
+        host.stop(nix::sys::signal::Signal::SIGTERM);
+        host.jailer = host.path("jailer");
+        host.firecracker = Some(host.path("firecracker"));
+        host.start();
+        Some(host)
+    }
+
+    pub(crate) fn firecracker(&self) -> PathBuf {
+        self.firecracker.clone().unwrap()
+    }
+
+    /// Keeps the tap open as a VMM would, until it is dropped.
+    pub(crate) fn hold_tap(&self, name: &str) -> Held {
+        #[allow(clippy::disallowed_methods, reason = "holds what a VMM would")]
+        let mut holder = Command::new("nsenter")
+            .args([&self.ns.enter(), "--", "socat", "-u"])
+            .args([&format!("TUN,tun-name={name},tun-type=tap,iff-no-pi,iff-up"), "-"])
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        wait_for("the tap's carrier", || {
+            assert!(holder.try_wait().unwrap().is_none(), "the tap was not opened");
+            self.ns.sh("ip", &["link", "show", name]).contains("LOWER_UP")
+        });
+        Held(holder)
     }
 
     /// Without cgroups the helper has command lines only to find VMMs by.
@@ -115,6 +194,13 @@ impl Host {
         let state = dir.path().join("state");
         std::fs::create_dir(&state).unwrap();
         chown(&state, Some(OWNER), Some(OWNER)).unwrap();
+        let vmrun = dir.path().join("vmrun");
+        std::fs::create_dir(&vmrun).unwrap();
+        std::fs::set_permissions(&vmrun, PermissionsExt::from_mode(0o700)).unwrap();
+        chown(&vmrun, Some(OWNER), Some(OWNER)).unwrap();
+        let jailer = dir.path().join("played-jailer");
+        std::fs::write(&jailer, JAILER).unwrap();
+        std::fs::set_permissions(&jailer, PermissionsExt::from_mode(0o755)).unwrap();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
         let cgroup2 = mounts.lines().find(|line| line.contains(" - cgroup2 "));
         let mut cgroup_root = dir.path().join("no-cgroups");
@@ -122,7 +208,7 @@ impl Host {
             cgroup_root = Path::new(mount.split(' ').nth(4).unwrap()).join(&ns.0);
         }
         std::fs::create_dir(&cgroup_root).unwrap();
-        let mut host = Self { ns, dir, cgroup_root, helper: None };
+        let mut host = Self { ns, dir, cgroup_root, jailer, firecracker: None, helper: None };
         host.start();
         host
     }
@@ -153,7 +239,10 @@ impl Host {
             command.args([flag, &self.text(name)]);
         }
         command.args(["--bridge", "bgbr0", "--tap-prefix", "bgtap", "--table", "banger_test"]);
-        command.args(["--subnet", "172.16.0.0/24", "--vmm", SHELL, "/nonexistent/vmm"]);
+        command.args(["--subnet", "172.16.0.0/24", "--vmm", SHELL, "/nonexistent/vmm", BUSYBOX]);
+        command.args(&self.firecracker);
+        command.arg("--jailer").arg(&self.jailer);
+        command.args(["--vm-run-dir", &self.text("vmrun")]);
         command.args(["--cgroup-root", self.cgroup_root.to_str().unwrap()]);
         let mut options = std::fs::File::options();
         let log = options.append(true).create(true).open(self.path("helper.log")).unwrap();
@@ -209,6 +298,13 @@ impl Host {
 
     /// Everything a helper could leave behind, as text to compare.
     pub(crate) fn world(&self) -> String {
+        let links = without_timers(&self.ns.sh("ip", &["-d", "address"]));
+        let rules = self.ns.sh("nft", &["list", "ruleset"]);
+        format!("{links}\n{rules}\n{}", self.leavings())
+    }
+
+    /// What of it is no network: there taps show who had them last.
+    pub(crate) fn leavings(&self) -> String {
         let mut cgroups = vec![];
         if let Ok(entries) = std::fs::read_dir(&self.cgroup_root) {
             for entry in entries.map(Result::unwrap) {
@@ -217,18 +313,28 @@ impl Host {
                 }
             }
         }
-        let links = without_timers(&self.ns.sh("ip", &["-d", "address"]));
-        let rules = self.ns.sh("nft", &["list", "ruleset"]);
         let loops = sh("losetup", &["-a"]);
         let ours = self.dir.path().to_str().unwrap();
         let loops: Vec<_> = loops.lines().filter(|line| line.contains(ours)).collect();
-        format!("{links}\n{rules}\n{cgroups:?}\n{loops:?}")
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mounts: Vec<_> = mounts.lines().filter(|line| line.contains(ours)).collect();
+        format!("{cgroups:?}\n{loops:?}\n{mounts:?}")
     }
 
     /// The lines of the audit log.
     pub(crate) fn audit(&self) -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(self.path("log/audit.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+}
+
+/// A process of a test's own, ended with the value.
+pub(crate) struct Held(Child);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -241,7 +347,8 @@ impl Drop for Host {
         self.kill_what_is_left();
         // Directories of cgroups only: nothing else can be removed from there.
         let base = self.cgroup_root.join(format!("banger-{OWNER}"));
-        for vm in std::fs::read_dir(&base).into_iter().flatten().flatten() {
+        let entries = std::fs::read_dir(&base).into_iter().flatten().flatten();
+        for vm in entries.filter(|entry| entry.path().is_dir()) {
             drop(std::fs::write(vm.path().join("cgroup.kill"), "1"));
             let give_up = Instant::now() + PATIENCE;
             while std::fs::remove_dir(vm.path()).is_err()

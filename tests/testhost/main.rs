@@ -93,6 +93,11 @@ fn roots_of_firecracker_are_devices_over_their_image_and_none_is_ever_left() {
     installed(SNAPSHOT).on("firecracker").run();
 }
 
+#[test]
+fn a_vm_on_firecracker_is_nobodys_business_but_its_own() {
+    installed(include_str!("scenarios/jail.sh")).on("firecracker").run();
+}
+
 /// Whatever `scripts/testhost.sh` was told to run.
 #[test]
 fn a_scenario_given_by_the_environment() {

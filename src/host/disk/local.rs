@@ -214,10 +214,12 @@ impl LocalDisks {
     fn make_run_dir(&self, vm: VmId) -> Result<(), HostError> {
         let run = self.paths_of(vm).run;
         remove_tree(&run)?;
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&run)
-            .map_err(|error| HostError::io("make directory", run.display().to_string(), error))
+        for dir in [run, self.paths_of(vm).sockets()] {
+            DirBuilder::new().mode(0o700).create(&dir).map_err(|error| {
+                HostError::io("make directory", dir.display().to_string(), error)
+            })?;
+        }
+        Ok(())
     }
 
     fn vms(&self) -> io::Result<Vec<VmId>> {

@@ -17,7 +17,7 @@ const OP: OpId = OpId([7; 16]);
 fn place() -> (TempDir, VmPaths) {
     let dir = TempDir::new().unwrap();
     let paths = VmPaths::new(dir.path(), dir.path(), VmId([1; 16]));
-    std::fs::create_dir(&paths.run).unwrap();
+    std::fs::create_dir_all(paths.sockets()).unwrap();
     (dir, paths)
 }
 

@@ -12,7 +12,7 @@ use crate::model::{Code, OpId};
 use crate::ports::HostError;
 use crate::wire::helper::{
     FrameError, Frames, HELPER, HelperBody, HelperOk, HelperReply, HelperRequest, MAX_FRAME_BYTES,
-    StatusReport,
+    PermitReport, StatusReport,
 };
 
 /// How long a helper may be away: its own restart takes milliseconds.
@@ -49,6 +49,14 @@ impl HelperClient {
         match self.call(op, HelperBody::Status).await? {
             HelperOk::Status(status) => Ok(status),
             other => Err(unexpected("status", &other)),
+        }
+    }
+
+    /// What it may be asked to start.
+    pub async fn permits(&self, op: OpId) -> Result<PermitReport, HostError> {
+        match self.call(op, HelperBody::Permits).await? {
+            HelperOk::Permits(report) => Ok(report),
+            other => Err(unexpected("permits", &other)),
         }
     }
 

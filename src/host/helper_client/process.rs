@@ -8,8 +8,13 @@ use crate::host::clock::SystemClock;
 use crate::host::files::blocking;
 use crate::host::process;
 use crate::model::{Code, ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
-use crate::ports::{Clock, HostError, PortFuture, ProcessHost, SpawnRequest};
-use crate::wire::helper::{HelperBody, HelperOk, SpawnVmm, WireExit, WireExitHow};
+use crate::ports::{
+    Clock, HostError, Jail, JailAccess, JailFile, PortFuture, ProcessHost, SpawnRequest, VmmCommand,
+};
+use crate::wire::helper::{
+    HelperBody, HelperOk, StartVmm, WireAccess, WireExit, WireExitHow, WireJail, WireJailFile,
+    WireLimits,
+};
 
 #[derive(Clone, Debug)]
 pub struct HelperProcess {
@@ -31,15 +36,22 @@ impl ProcessHost for HelperProcess {
     ) -> PortFuture<'a, ProcessIdentity> {
         Box::pin(async move {
             let SpawnRequest { vm, command, log } = request;
-            let body = HelperBody::SpawnVmm(SpawnVmm {
+            let VmmCommand { program, args, limits, jail, .. } = command;
+            let body = HelperBody::StartVmm(StartVmm {
                 vm: vm.0,
-                program: text(&command.program)?,
-                args: command.args.clone(),
+                program: text(program)?,
+                args: args.clone(),
                 log: text(log)?,
+                limits: WireLimits {
+                    memory_bytes: limits.memory.bytes(),
+                    cpus: limits.cpus,
+                    tasks: limits.tasks,
+                },
+                jail: jail.as_ref().map(wire_jail).transpose()?,
             });
             match self.client.call(op, body).await? {
                 HelperOk::Process(Some(process)) => Ok(process.into()),
-                other => Err(unexpected("spawn-vmm", &other)),
+                other => Err(unexpected("start-vmm", &other)),
             }
         })
     }
@@ -133,6 +145,25 @@ fn report(exit: WireExit) -> ExitReport {
         },
     };
     ExitReport { unix_ms: exit.unix_ms, how }
+}
+
+fn wire_jail(jail: &Jail) -> Result<WireJail, HostError> {
+    let file = |file: &JailFile| {
+        Ok(WireJailFile {
+            path: text(&file.path)?,
+            name: file.name.clone(),
+            access: match file.access {
+                JailAccess::Shared => WireAccess::Shared,
+                JailAccess::Private => WireAccess::Private,
+                JailAccess::Writable => WireAccess::Writable,
+            },
+        })
+    };
+    Ok(WireJail {
+        tap: jail.tap.0.clone(),
+        sockets: text(&jail.sockets)?,
+        files: jail.files.iter().map(file).collect::<Result<_, HostError>>()?,
+    })
 }
 
 /// Paths cross the socket as text.

@@ -3,7 +3,22 @@
 use std::fmt::Debug;
 
 use crate::model::{DeviceCounters, OpId, SavedBy, Size};
-use crate::ports::{BootPlan, PortFuture, VmPaths, VmmCommand, VmmDescription};
+use crate::ports::{BootPlan, PortFuture, VmPaths, VmmCommand, VmmDescription, VmmLimits};
+
+/// Between what admission counts for a VMM and the wall of its cgroup: the disks' pages, which the
+/// host takes back, and what nobody foresaw.
+const HEADROOM_MIB: u32 = 128;
+
+/// `own` is what the VMM needs beside its guest, in memory and in threads besides those of vCPUs.
+pub(super) fn limits(plan: &BootPlan, own: Size, threads: u32) -> VmmLimits {
+    let parts = [Size::from_mib(plan.memory_mib), own, Size::from_mib(HEADROOM_MIB)];
+    VmmLimits {
+        memory: Size::from_bytes(parts.iter().map(|part| part.bytes()).sum()),
+        // One more than the guest has, for what the VMM does beside it.
+        cpus: plan.vcpu.saturating_add(1),
+        tasks: plan.vcpu.saturating_add(threads),
+    }
+}
 
 pub(crate) trait Adapter: Debug + Send + Sync {
     fn describe(&self) -> PortFuture<'_, VmmDescription>;

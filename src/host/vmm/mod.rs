@@ -4,6 +4,7 @@ mod accel;
 mod adapter;
 mod binary;
 pub mod firecracker;
+mod permit;
 pub mod qemu;
 mod select;
 mod socket;

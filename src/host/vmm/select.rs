@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use super::accel::Accelerator;
 use super::adapter::Adapter;
 use super::firecracker::Firecracker;
+use super::permit::Permits;
 use super::qemu::Qemu;
+use crate::host::helper_client::HelperClient;
 use crate::model::{Code, DeviceCounters, OpId, SavedBy, Size, VmmChoice, VmmKind, chain};
 use crate::ports::{
     BootPlan, HostError, Hypervisor, PortFuture, VmPaths, VmmCommand, VmmDescription,
@@ -27,10 +29,10 @@ pub struct Vmms {
 
 impl Vmms {
     #[must_use]
-    pub fn new(config: VmmConfig) -> Self {
+    pub fn new(config: VmmConfig, helper: HelperClient) -> Self {
         Self {
             qemu: Qemu::new(config.qemu_bin),
-            firecracker: Firecracker::new(config.firecracker_bin),
+            firecracker: Firecracker::new(config.firecracker_bin, Permits::Of(helper)),
         }
     }
 
@@ -50,6 +52,8 @@ impl Vmms {
         }
         let refused = match self.firecracker.describe().await {
             Ok(description) => return Ok(description),
+            // It is about to be there again; a VM must not change its VMM for that.
+            Err(error) if error.code == Code::HelperUnreachable => return Err(error),
             Err(error) => error,
         };
         let qemu = self.qemu.describe().await?;
@@ -122,10 +126,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_missing_binary_is_named_with_where_to_get_it() {
-        let vmms = Vmms::new(VmmConfig {
+        let config = VmmConfig {
             qemu_bin: Some("/nonexistent/qemu-system-x86_64".into()),
             firecracker_bin: Some("/nonexistent/firecracker".into()),
-        });
+        };
+        let vmms = Vmms::new(config, HelperClient::new("/nonexistent/helper.sock".into()));
         for (choice, name, hint) in [
             (VmmChoice::Auto, "qemu-system-x86_64", "apt install qemu-system-x86"),
             (VmmChoice::Qemu, "qemu-system-x86_64", "apt install qemu-system-x86"),
@@ -140,10 +145,11 @@ mod tests {
 
     #[test]
     fn a_vm_that_runs_is_told_by_the_api_in_its_run_directory() {
-        let vmms = Vmms::new(VmmConfig::default());
+        let vmms =
+            Vmms::new(VmmConfig::default(), HelperClient::new("/nonexistent/helper.sock".into()));
         let dir = tempfile::tempdir().unwrap();
         let paths = VmPaths::new(dir.path(), dir.path(), VmId([1; 16]));
-        std::fs::create_dir(&paths.run).unwrap();
+        std::fs::create_dir_all(paths.sockets()).unwrap();
         let kind = |vmms: &Vmms| format!("{:?}", vmms.running(&paths));
         assert!(kind(&vmms).starts_with("Qemu"));
         std::fs::write(paths.firecracker_socket(), "").unwrap();

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod, umask};
 use nix::unistd::{Gid, Uid, chroot, setgid, setgroups, setuid};
 
 use super::arguments::Jail;
@@ -42,6 +42,8 @@ impl Jail {
         mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
             .map_err(|error| format!("Failed to change the propagation type to slave: {error}"))?;
         let inside = root.join(&name);
+        // Directories of libraries are for whoever runs the program, as those of a real host are.
+        let before = umask(Mode::from_bits_truncate(0o022));
         bind(&self.exec, &inside)?;
         for library in libraries() {
             let relative = library.strip_prefix("/").expect("an absolute path");
@@ -51,6 +53,7 @@ impl Jail {
         if faults.exists() {
             bind(&faults, &with_ending(&inside))?;
         }
+        umask(before);
         std::env::set_current_dir(&root)
             .map_err(|error| format!("Failed to chdir into chroot directory: {error}"))?;
         chroot(".").map_err(|error| format!("Failed to pivot root: {error}"))?;

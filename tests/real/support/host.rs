@@ -160,10 +160,11 @@ impl Host {
             "--audit-log",
             &format!("{dir}/log/audit.jsonl"),
         ];
-        let firecracker = format!("{dir}/bin/firecracker");
+        let [firecracker, jailer, run] =
+            ["bin/firecracker", "bin/jailer", "r"].map(|name| format!("{dir}/{name}"));
         let mut args = args.to_vec();
         if self.settings.firecracker.is_some() {
-            args.extend(["--vmm", &firecracker]);
+            args.extend(["--vmm", &firecracker, "--jailer", &jailer, "--vm-run-dir", &run]);
         }
         let mut command = self.command(&format!("{dir}/bin/banger-helper"), &args);
         self.log_to(&mut command, "helper.log");

@@ -7,7 +7,7 @@ install -m 0755 $from/banger-agent /usr/local/lib/banger/
 vmms="--vmm /usr/bin/qemu-system-x86_64"
 if [ -e $from/firecracker ]; then
     install -m 0755 $from/firecracker $from/jailer /usr/local/bin/
-    vmms="$vmms --vmm /usr/local/bin/firecracker"
+    vmms="$vmms --vmm /usr/local/bin/firecracker --jailer /usr/local/bin/jailer"
 fi
 
 # The daemon looks whether /dev/kvm opens, so its user needs the group as much as the VMMs do.

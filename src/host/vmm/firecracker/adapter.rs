@@ -8,13 +8,14 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
 use super::client::{ApiError, Call, Client, failed};
-use super::machine::{arguments, requests};
+use super::machine::{arguments, jail, requests};
 use super::metrics;
 use super::types::{Action, ActionType, InstanceInfo, InstanceState, VmChange, VmChangeTo};
-use super::version::{FIRECRACKER, Fit, Version};
+use super::version::{FIRECRACKER, Fit, JAILER, Version};
 use crate::host::files::blocking;
 use crate::host::vmm::accel::Accelerator;
-use crate::host::vmm::adapter::Adapter;
+use crate::host::vmm::adapter::{Adapter, limits};
+use crate::host::vmm::permit::{self, Permits};
 use crate::host::vmm::socket::connect_when_there;
 use crate::model::{Code, DeviceCounters, OpId, SavedBy, Size, VmId, VmmKind, chain};
 use crate::ports::{BootPlan, HostError, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription};
@@ -23,17 +24,22 @@ use crate::ports::{BootPlan, HostError, LogKind, PortFuture, VmPaths, VmmCommand
 const OWN_MIB: u32 = 16;
 /// Who asks for metrics would rather have old ones than wait.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+/// Besides its vCPUs': its own, its API's, and room for those of a later version.
+const THREADS: u32 = 16;
 
 #[derive(Debug)]
 pub struct Firecracker {
     configured: Option<PathBuf>,
+    permits: Permits,
     version: OnceCell<Version>,
+    /// Of the jailer at that path.
+    jailer: OnceCell<(PathBuf, Version)>,
 }
 
 impl Firecracker {
     #[must_use]
-    pub fn new(configured: Option<PathBuf>) -> Self {
-        Self { configured, version: OnceCell::new() }
+    pub(in crate::host::vmm) fn new(configured: Option<PathBuf>, permits: Permits) -> Self {
+        Self { configured, permits, version: OnceCell::new(), jailer: OnceCell::new() }
     }
 
     /// Whether there is a binary, of whatever version.
@@ -45,6 +51,21 @@ impl Firecracker {
     fn binary(&self) -> Result<PathBuf, HostError> {
         FIRECRACKER.find(self.configured.as_deref())
     }
+
+    /// Both come from one release and are made for each other.
+    async fn misfit(&self, jailer: &Path, own: &Version) -> Result<Option<String>, HostError> {
+        let ask = || async {
+            let version = JAILER.version(jailer, Version::parse_jailer).await?;
+            Ok::<_, HostError>((jailer.to_owned(), version))
+        };
+        let version = match self.jailer.get_or_try_init(ask).await? {
+            (path, version) if path == jailer => version.clone(),
+            // The helper was told another one since.
+            _ => ask().await?.1,
+        };
+        let differ = version != *own;
+        Ok(differ.then(|| format!("its jailer {} is version {version}", jailer.display())))
+    }
 }
 
 impl Adapter for Firecracker {
@@ -54,7 +75,7 @@ impl Adapter for Firecracker {
             let asked = || FIRECRACKER.version(&binary, Version::parse);
             let version = self.version.get_or_try_init(asked).await?;
             let refused = |code| HostError::new(code, "use VMM", "firecracker");
-            let warning = match version.fits() {
+            let mut warning = match version.fits() {
                 Fit::Good => None,
                 Fit::Untried(what) => Some(what),
                 Fit::TooOld(why) => {
@@ -69,6 +90,11 @@ impl Adapter for Firecracker {
                         .hint("choose qemu, or auto, which takes what this host has"));
                 }
             };
+            let permits = self.permits.ask().await?;
+            let jailer = permit::jailer(&permits, &binary)?;
+            if let Some(misfit) = self.misfit(jailer, version).await? {
+                warning.get_or_insert(misfit);
+            }
             let (kind, version) = (VmmKind::Firecracker, version.to_string());
             Ok(VmmDescription { kind, version, accelerator: "kvm", why, warning })
         })
@@ -80,7 +106,11 @@ impl Adapter for Firecracker {
             requests(plan)?;
             // The guest's serial line is its output, in append mode and so cut as any log.
             let prints = if plan.console { LogKind::Serial } else { LogKind::Vmm };
-            Ok(VmmCommand { program: self.binary()?, args: arguments(plan)?, prints })
+            let limits = limits(plan, self.overhead(), THREADS);
+            let (program, args) = (self.binary()?, arguments(plan)?);
+            // The helper knows it by what it is, not by what leads to it.
+            let program = program.canonicalize().unwrap_or(program);
+            Ok(VmmCommand { program, args, prints, limits, jail: Some(jail(plan)) })
         })
     }
 

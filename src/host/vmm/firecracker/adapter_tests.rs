@@ -1,5 +1,6 @@
 //! The adapter against an API that keeps state as Firecracker does.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
@@ -29,7 +30,7 @@ fn host() -> (TempDir, BootPlan, Shared) {
     let dir = TempDir::new().unwrap();
     let mut plan = plan();
     plan.paths = VmPaths::new(dir.path(), dir.path(), plan.vm);
-    std::fs::create_dir(&plan.paths.run).unwrap();
+    std::fs::create_dir_all(plan.paths.sockets()).unwrap();
     let id = plan.vm.to_string();
     let played = Played { id, state: "Not started", told: vec![], refuses: None };
     (dir, plan, Arc::new(Mutex::new(played)))
@@ -116,7 +117,7 @@ async fn boots_what_is_not_started_and_leaves_alone_what_runs() {
         tokio::task::yield_now().await;
         serving.await;
     });
-    let firecracker = Firecracker::new(None);
+    let firecracker = firecracker(None, None);
     firecracker.boot(OP, &plan).await.unwrap();
     let expected: Vec<_> = requests(&plan).unwrap().into_iter().map(|call| call.path).collect();
     assert_eq!(shared.lock().unwrap().told, expected);
@@ -132,7 +133,7 @@ async fn half_a_configuration_is_begun_anew() {
     let (_dir, plan, shared) = host();
     let served = tokio::spawn(serve(plan.paths.firecracker_socket(), Arc::clone(&shared)));
     shared.lock().unwrap().refuses = Some(("/vsock", "not now"));
-    let firecracker = Firecracker::new(None);
+    let firecracker = firecracker(None, None);
     let error = firecracker.boot(OP, &plan).await.unwrap_err();
     assert!(chain(&error).contains("put /vsock at "), "{error:?}");
     assert!(chain(&error).ends_with("not now (HTTP 400)"), "{error:?}");
@@ -146,7 +147,7 @@ async fn half_a_configuration_is_begun_anew() {
 async fn a_guest_that_is_paused_or_anothers_is_not_taken_for_it() {
     let (_dir, plan, shared) = host();
     let served = tokio::spawn(serve(plan.paths.firecracker_socket(), Arc::clone(&shared)));
-    let firecracker = Firecracker::new(None);
+    let firecracker = firecracker(None, None);
     shared.lock().unwrap().state = "Paused";
     let error = firecracker.boot(OP, &plan).await.unwrap_err();
     assert!(chain(&error).contains("it is paused"), "{error:?}");
@@ -161,7 +162,7 @@ async fn a_guest_that_is_paused_or_anothers_is_not_taken_for_it() {
 async fn a_guest_is_paused_and_goes_on() {
     let (_dir, plan, shared) = host();
     let served = tokio::spawn(serve(plan.paths.firecracker_socket(), Arc::clone(&shared)));
-    let firecracker = Firecracker::new(None);
+    let firecracker = firecracker(None, None);
     // Connects at once, as a VMM that runs is there: whoever asked before it served hears so.
     firecracker.boot(OP, &plan).await.unwrap();
     firecracker.pause(OP, &plan.paths).await.unwrap();
@@ -169,6 +170,24 @@ async fn a_guest_is_paused_and_goes_on() {
     firecracker.unpause(OP, &plan.paths).await.unwrap();
     assert_eq!(shared.lock().unwrap().state, "Running");
     served.abort();
+}
+
+/// With a helper that allows both.
+fn firecracker(configured: Option<PathBuf>, jailer: Option<&Path>) -> Firecracker {
+    let program = configured.clone().unwrap_or_default();
+    let report = crate::host::vmm::permit::tests::report(&program, jailer);
+    Firecracker::new(configured, Permits::Fixed(report))
+}
+
+#[tokio::test]
+async fn a_jailer_of_another_release_is_told() {
+    let dir = TempDir::new().unwrap();
+    let jailer = binary(&dir, "Jailer v1.14.0");
+    let version = Version::parse("Firecracker v1.16.1").unwrap();
+    let misfit = firecracker(None, None).misfit(&jailer, &version).await.unwrap().unwrap();
+    assert!(misfit.ends_with("is version 1.14.0"), "{misfit}");
+    let same = Version::parse("Firecracker v1.14.0").unwrap();
+    assert_eq!(firecracker(None, None).misfit(&jailer, &same).await.unwrap(), None);
 }
 
 /// A program that says what a binary of that version says.
@@ -183,15 +202,17 @@ fn binary(dir: &TempDir, says: &str) -> PathBuf {
 #[tokio::test]
 async fn a_version_that_is_too_old_is_refused_by_name() {
     let dir = TempDir::new().unwrap();
-    let old = Firecracker::new(Some(binary(&dir, "Firecracker v1.9.1")));
+    let old = firecracker(Some(binary(&dir, "Firecracker v1.9.1")), None);
     let error = old.describe().await.unwrap_err();
     assert_eq!(error.code, Code::VmmMissing);
     assert!(chain(&error).contains("firecracker 1.9.1 is older than 1.12"), "{error:?}");
     // With a good one it depends on the host, which is named then.
-    let good = Firecracker::new(Some(binary(&dir, "Firecracker v1.16.1")));
+    let jailer = binary(&dir, "Jailer v1.16.1");
+    let good = firecracker(Some(binary(&dir, "Firecracker v1.16.1")), Some(&jailer));
     match good.describe().await {
         Ok(described) => {
-            assert_eq!((described.version.as_str(), described.accelerator), ("1.16.1", "kvm"))
+            assert_eq!((described.version.as_str(), described.accelerator), ("1.16.1", "kvm"));
+            assert_eq!(described.warning, None);
         }
         Err(error) => assert!(chain(&error).contains("it needs KVM"), "{error:?}"),
     }

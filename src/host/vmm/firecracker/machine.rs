@@ -1,5 +1,9 @@
-//! From a boot plan to the requests that make a VMM boot it, in their order. Pure: no file is
-//! looked at, nothing is sent.
+//! From a boot plan to the VMM's jail and to the requests that make it boot, in their order. Pure:
+//! no file is looked at, nothing is sent.
+//!
+//! Inside the jail every VM's files have the same names, whatever they are called on the host.
+
+use std::path::Path;
 
 use banger_agent::contract::control::VSOCK_PORT;
 
@@ -8,9 +12,9 @@ use super::types::{
     Action, ActionType, BootSource, CacheType, Drive, Entropy, IoEngine, MachineConfig,
     NetworkInterface, Vsock,
 };
-use crate::host::vmm::socket::{plain_path, socket_path};
+use crate::host::vmm::socket::socket_path;
 use crate::model::Code;
-use crate::ports::{BootPlan, DiskAttachment, HostError, VmPaths};
+use crate::ports::{BootPlan, DiskAttachment, HostError, Jail, JailAccess, JailFile, VmPaths};
 
 /// What Firecracker gives a guest at most.
 const MAX_VCPUS: u32 = 32;
@@ -18,15 +22,55 @@ const MAX_VCPUS: u32 = 32;
 const GUEST_CID: u32 = 3;
 const INTERFACE: &str = "net0";
 
-/// The arguments after the program's name. What it prints goes where the spawner says.
+/// Where the jail has the directory of sockets.
+const SOCKETS: &str = "/s";
+const KERNEL: &str = "kernel";
+const INITRD: &str = "initrd";
+
+/// The arguments after the program's name. The id is added by who builds the jail, and what it
+/// prints goes where the spawner says.
 pub(super) fn arguments(plan: &BootPlan) -> Result<Vec<String>, HostError> {
-    let api = socket_path(&plan.paths.firecracker_socket())?;
-    let metrics = plain_path(&plan.paths.firecracker_metrics())?;
-    let id = plan.vm.to_string();
-    // The id is what its process is found by when all else is lost. Metrics are named here, for
-    // over the API they could not be named again.
-    let args = ["--api-sock", &api, "--id", &id, "--metrics-path", &metrics];
+    let socket = plan.paths.firecracker_socket();
+    socket_path(&socket)?;
+    // Metrics are named here, for over the API they could not be named again.
+    let metrics = in_sockets(&plan.paths.firecracker_metrics());
+    let args = ["--api-sock", &in_sockets(&socket), "--metrics-path", &metrics];
     Ok(args.map(str::to_owned).to_vec())
+}
+
+/// All that it sees of the host.
+pub(super) fn jail(plan: &BootPlan) -> Jail {
+    let file = |path: &Path, name: &str, access| JailFile {
+        path: path.to_owned(),
+        name: name.to_owned(),
+        access,
+    };
+    let mut files = vec![
+        file(&plan.kernel, KERNEL, JailAccess::Shared),
+        file(&plan.initrd, INITRD, JailAccess::Shared),
+    ];
+    for (index, disk) in plan.disks.iter().enumerate() {
+        let access = match (disk.read_only, disk.path.starts_with(&plan.paths.dir)) {
+            (false, _) => JailAccess::Writable,
+            (true, true) => JailAccess::Private,
+            (true, false) => JailAccess::Shared,
+        };
+        files.push(file(&disk.path, &drive_id(index), access));
+    }
+    Jail { tap: plan.tap.clone(), sockets: plan.paths.sockets(), files }
+}
+
+fn in_sockets(socket: &Path) -> String {
+    let name = socket.file_name().unwrap_or_default().to_string_lossy();
+    format!("{SOCKETS}/{name}")
+}
+
+fn in_root(name: &str) -> String {
+    format!("/{name}")
+}
+
+fn drive_id(index: usize) -> String {
+    format!("d{index}")
 }
 
 /// Each may be sent again to a VMM whose guest was not started; the last one starts it.
@@ -41,11 +85,11 @@ pub(super) fn requests(plan: &BootPlan) -> Result<Vec<Call>, HostError> {
         }};
     }
     let mut calls = vec![
-        put!("/boot-source", boot_source(plan)?),
+        put!("/boot-source", boot_source(plan)),
         put!("/machine-config", machine_config(plan)?),
     ];
     for (index, disk) in plan.disks.iter().enumerate() {
-        let drive = drive(index, disk)?;
+        let drive = drive(index, disk);
         calls.push(put!(format!("/drives/{}", drive.drive_id), drive));
     }
     calls.extend([
@@ -58,12 +102,12 @@ pub(super) fn requests(plan: &BootPlan) -> Result<Vec<Call>, HostError> {
     Ok(calls)
 }
 
-fn boot_source(plan: &BootPlan) -> Result<BootSource, HostError> {
-    Ok(BootSource {
-        kernel_image_path: plain_path(&plan.kernel)?,
-        initrd_path: plain_path(&plan.initrd)?,
+fn boot_source(plan: &BootPlan) -> BootSource {
+    BootSource {
+        kernel_image_path: in_root(KERNEL),
+        initrd_path: in_root(INITRD),
         boot_args: kernel_arguments(plan.console),
-    })
+    }
 }
 
 /// No `root=`: the initramfs finds the disks by their file systems' UUIDs. Naming any arguments
@@ -104,17 +148,17 @@ fn machine_config(plan: &BootPlan) -> Result<MachineConfig, HostError> {
     Ok(MachineConfig { vcpu_count: plan.vcpu, mem_size_mib: plan.memory_mib })
 }
 
-fn drive(index: usize, disk: &DiskAttachment) -> Result<Drive, HostError> {
-    Ok(Drive {
-        drive_id: format!("d{index}"),
-        path_on_host: plain_path(&disk.path)?,
+fn drive(index: usize, disk: &DiskAttachment) -> Drive {
+    Drive {
+        drive_id: drive_id(index),
+        path_on_host: in_root(&drive_id(index)),
         // True would add `root=` to the kernel's arguments.
         is_root_device: false,
         is_read_only: disk.read_only,
         // Not the default: with that one, what a guest syncs does not reach the disk.
         cache_type: CacheType::Writeback,
         io_engine: IoEngine::Sync,
-    })
+    }
 }
 
 fn network_interface(plan: &BootPlan) -> NetworkInterface {
@@ -129,7 +173,7 @@ fn vsock(paths: &VmPaths) -> Result<Vsock, HostError> {
     let socket = paths.vsock_socket();
     // The longest path of those that it stands for.
     socket_path(&paths.vsock_listener(VSOCK_PORT))?;
-    Ok(Vsock { guest_cid: GUEST_CID, uds_path: socket_path(&socket)? })
+    Ok(Vsock { guest_cid: GUEST_CID, uds_path: in_sockets(&socket) })
 }
 
 #[cfg(test)]

@@ -43,15 +43,34 @@ fn said(calls: &[Call]) -> Vec<(String, Value)> {
 fn the_process_is_told_where_to_listen_and_whose_it_is() {
     assert_eq!(
         arguments(&plan()).unwrap(),
-        [
-            "--api-sock",
-            "/run/b/abababababab/fc.sock",
-            "--id",
-            "abababababababababababababababab",
-            "--metrics-path",
-            "/run/b/abababababab/metrics",
-        ]
+        ["--api-sock", "/s/fc.sock", "--metrics-path", "/s/metrics"]
     );
+}
+
+#[test]
+fn the_jail_has_what_the_requests_name_and_nothing_else() {
+    let mut plan = plan();
+    let config = DiskAttachment { path: plan.paths.config(), read_only: true };
+    plan.disks.push(config);
+    let jail = jail(&plan);
+    assert_eq!((&jail.tap, jail.sockets.to_str()), (&plan.tap, Some("/run/b/abababababab/s")));
+    let files = |file: &JailFile| (file.path.display().to_string(), file.name.clone(), file.access);
+    let config = "/state/vms/abababababababababababababababab/config.img";
+    let expected = [
+        ("/k/vmlinux", "kernel", JailAccess::Shared),
+        ("/k/initrd", "initrd", JailAccess::Shared),
+        ("/images/base.ext4", "d0", JailAccess::Shared),
+        ("/vms/a/overlay.ext4", "d1", JailAccess::Writable),
+        (config, "d2", JailAccess::Private),
+    ];
+    let expected = expected.map(|(path, name, access)| (path.into(), name.into(), access));
+    assert_eq!(jail.files.iter().map(files).collect::<Vec<_>>(), expected);
+    let text: String =
+        said(&requests(&plan).unwrap()).iter().map(|(_, body)| body.to_string()).collect();
+    for file in &jail.files {
+        assert!(text.contains(&format!("\"/{}\"", file.name)), "{file:?}");
+        assert!(!text.contains(file.path.to_str().unwrap()), "a path of the host: {file:?}");
+    }
 }
 
 #[test]
@@ -64,21 +83,21 @@ fn the_whole_conversation() {
         })
     };
     let boot = json!({
-        "kernel_image_path": "/k/vmlinux", "initrd_path": "/k/initrd",
+        "kernel_image_path": "/kernel", "initrd_path": "/initrd",
         "boot_args": kernel_arguments(false),
     });
     let expected: [(&str, Value); 8] = [
         ("/boot-source", boot),
         ("/machine-config", json!({ "vcpu_count": 2, "mem_size_mib": 512 })),
-        ("/drives/d0", drive("d0", "/images/base.ext4", true)),
-        ("/drives/d1", drive("d1", "/vms/a/overlay.ext4", false)),
+        ("/drives/d0", drive("d0", "/d0", true)),
+        ("/drives/d1", drive("d1", "/d1", false)),
         (
             "/network-interfaces/net0",
             json!({
                 "iface_id": "net0", "host_dev_name": "bgt3", "guest_mac": "02:ba:ac:10:00:09",
             }),
         ),
-        ("/vsock", json!({ "guest_cid": 3, "uds_path": "/run/b/abababababab/vsock.sock" })),
+        ("/vsock", json!({ "guest_cid": 3, "uds_path": "/s/vsock.sock" })),
         ("/entropy", json!({})),
         ("/actions", json!({ "action_type": "InstanceStart" })),
     ];
@@ -118,7 +137,6 @@ fn what_firecracker_cannot_do_is_refused_before_it_runs() {
         chain(&error)
     };
     assert!(refused(BootPlan { vcpu: 33, ..plan() }).contains("at most 32"));
-    assert!(refused(BootPlan { kernel: "vmlinux".into(), ..plan() }).contains("not absolute"));
     let run = PathBuf::from(format!("/{}", "r".repeat(80)));
     let paths = VmPaths::new("/state/vms".as_ref(), &run, plan().vm);
     assert!(refused(BootPlan { paths, ..plan() }).contains("at most 107 bytes"));

@@ -13,6 +13,8 @@ pub(super) const FIRECRACKER: Program = Program {
            into PATH or set firecracker_bin",
 };
 
+pub(super) const JAILER: Program = Program { name: "jailer", hint: "it comes with Firecracker" };
+
 /// Before it, Ctrl-Alt-Del does not reach kernels that find their devices by ACPI.
 pub(super) const OLDEST: (u32, u32) = (1, 12);
 /// The newest that guests of ours were seen to run on.
@@ -28,7 +30,16 @@ pub(super) struct Version {
 impl Version {
     /// The first line of `--version`'s answer, `Firecracker v1.17.0-dev`; log lines may follow it.
     pub(super) fn parse(said: &str) -> Option<Self> {
-        let text = said.lines().next()?.trim().strip_prefix("Firecracker v")?;
+        Self::after("Firecracker v", said)
+    }
+
+    /// Of `Jailer v1.17.0-dev`.
+    pub(super) fn parse_jailer(said: &str) -> Option<Self> {
+        Self::after("Jailer v", said)
+    }
+
+    fn after(name: &str, said: &str) -> Option<Self> {
+        let text = said.lines().next()?.trim().strip_prefix(name)?;
         let mut numbers = text.split(['.', '-', '+']);
         let mut number = || numbers.next()?.parse().ok();
         let (major, minor, _patch) = (number()?, number()?, number()?);
@@ -84,6 +95,7 @@ mod tests {
         }
         assert_eq!(Version::parse(""), None);
         assert_eq!(Version::parse("Jailer v1.17.0"), None);
+        assert_eq!(Version::parse_jailer("Jailer v1.17.0-dev\n"), version("1.17.0-dev"));
     }
 
     #[test]

@@ -9,12 +9,15 @@ use super::tsc::TscRate;
 use super::version::{QEMU, parse};
 use super::{memory, qmp};
 use crate::host::vmm::accel::Accelerator;
-use crate::host::vmm::adapter::Adapter;
+use crate::host::vmm::adapter::{Adapter, limits};
 use crate::model::{OpId, SavedBy, Size, VmmKind};
 use crate::ports::{BootPlan, HostError, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 /// QEMU itself and its copy of the kernel: 63 MiB of its own before the guest's first instruction.
 const OWN_MIB: u32 = 64;
+
+/// Besides its vCPUs': its pool for disk I/O grows to 64.
+const THREADS: u32 = 128;
 
 #[derive(Debug)]
 pub struct Qemu {
@@ -50,9 +53,10 @@ impl Adapter for Qemu {
         Box::pin(async move {
             let (accelerator, _) = Accelerator::probe()?;
             let machine = Machine { accelerator, tsc_khz: self.tsc.khz().await };
+            let limits = limits(plan, self.overhead(), THREADS);
             let (program, args) = (self.binary()?, arguments(plan, machine)?);
             // Its guest's console is a file of its own.
-            Ok(VmmCommand { program, args, prints: LogKind::Vmm })
+            Ok(VmmCommand { program, args, prints: LogKind::Vmm, limits, jail: None })
         })
     }
 
