@@ -70,10 +70,7 @@ fn firecracker_is_chosen_keeps_the_last_write_and_is_seen_dying() {
 
 #[test]
 fn what_vms_take_is_counted_and_a_console_is_given_to_who_asks() {
-    if let Err(missing) = payload::firecracker() {
-        return eprintln!("skipped: {missing}");
-    }
-    Scenario::new(Start::Installed, include_str!("scenarios/stats.sh"), LONG).run();
+    installed(include_str!("scenarios/stats.sh")).where_firecracker_is().run();
 }
 
 #[test]
