@@ -1,6 +1,8 @@
 //! What lists and reports look like: for people, for programs, in pipes.
 
-use banger::wire::reply::{Answer, CheckInfo, ImageInfo, KernelInfo, Reply, StatusInfo};
+use banger::wire::reply::{
+    Answer, CheckInfo, EventKindInfo, ImageInfo, KernelInfo, Reply, StatusInfo,
+};
 use banger::wire::request::Request;
 
 use super::samples::{event, op, s, step, vm};
@@ -36,6 +38,15 @@ eeeeeeeeeeee  web   running  debian-bookworm  172.16.0.5   2     512 MiB   8G   
     );
     assert_eq!(said.out, expected);
     assert_eq!((said.code, said.err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_console_that_is_not_there_is_no_silence() {
+    let why = event([7; 16], EventKindInfo::Note { text: s("web has no console") });
+    let daemon = Canned::always(vec![why, Reply::Done(Answer::Nothing)]);
+    let said = Surroundings::new().banger(&daemon.socket(), "vm logs web").said();
+    assert_eq!((said.code, said.out.as_str()), (0, ""));
+    assert_eq!(said.err, "web has no console\n");
 }
 
 #[test]

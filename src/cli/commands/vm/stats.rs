@@ -28,9 +28,9 @@ Examples:
   banger vm stats --json | jq '.[] | {name, cpu_percent, resident_bytes}'
 
 CPU is of one CPU: a guest that keeps two busy shows 200 %. MEM is what of the guest's memory and
-the VMM's own is in RAM. ROOT and WORK are what the sparse disks take on the host. NET and BLOCK
-are in/out and read/written by the guest since its start, where the VMM counts them: Firecracker
-does, QEMU does not.";
+the VMM's own is in RAM. ROOT and WORK are what the sparse disks take on the host, with the blocks that
+a root shares with its image. NET and BLOCK are in/out and read/written by the guest since its
+start, where the VMM counts them: Firecracker does, QEMU does not.";
 
 /// Print what VMs take of the host: CPU, memory, disk
 #[derive(Debug, clap::Args)]
