@@ -11,12 +11,12 @@ use super::session::{Refusal, Response, Session, missed};
 use super::supervisor::ListVms;
 use super::vm::{CancelOp, Ended, Ticket};
 use crate::model::{
-    Code, Entry, Failure, Name, OpId, OpRecord, RootDisk, Size, StepEvent, StepStatus, StepTiming,
-    VmSpec, VmState, VmView, VmmChoice, VmmKind,
+    Code, DiskBackend, Entry, Failure, Name, OpId, OpRecord, RootDisk, Size, StepEvent, StepStatus,
+    StepTiming, VmSpec, VmState, VmView, VmmChoice, VmmKind,
 };
 use crate::ports::LogKind;
 use crate::wire::reply::{
-    Answer, EndpointInfo, EventInfo, EventKindInfo, OpInfo, Reply, StatusInfo, VmInfo,
+    Answer, DiskInfo, EndpointInfo, EventInfo, EventKindInfo, OpInfo, Reply, StatusInfo, VmInfo,
 };
 use crate::wire::request::{CreateVm, LogSource, Logs};
 
@@ -100,6 +100,18 @@ pub(super) async fn list_vms(house: &House, op_id: OpId) -> Result<Response, Ref
     let views = house.supervisor.call(house.ctx(op_id), ListVms).await?;
     let rows: Vec<_> = views.iter().map(VmInfo::from).collect();
     Ok(parts(rows, Answer::Vms))
+}
+
+/// How full it is takes a look at the host.
+pub(super) async fn disk(house: &House, op_id: OpId, vm: &str) -> Result<Response, Refusal> {
+    let view = house.find(op_id, vm).await?.view;
+    let mut disk = DiskInfo::from(&view);
+    if view.record.spec.root.backend == DiskBackend::DmSnapshot {
+        let used = house.ports.disk.usage(view.record.id).await;
+        disk.used_bytes = Some(used.map_err(|error| Failure::from(&error))?.root_bytes);
+        disk.limit_bytes = Some(view.record.spec.disk.bytes());
+    }
+    Ok(Response::Now(Answer::Disk(Box::new(disk))))
 }
 
 pub(super) fn parts<T: Clone>(rows: Vec<T>, answer: fn(Vec<T>) -> Answer) -> Response {

@@ -15,14 +15,14 @@ use super::house::House;
 use super::images::{Delete, Kind, Make, Recipe};
 use super::stats;
 use super::supervisor::{BringUp, CreateVm};
-use super::vm::{Ended, OpRequest, RunOp, Ticket};
+use super::vm::{Changes, Ended, OpRequest, RunOp, Ticket};
 use crate::model::{
-    Code, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Verb, VmView, admits,
+    Code, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size, Verb, VmView, admits,
 };
 use crate::ports::{ImageRecipe, KernelRecipe};
 use crate::wire::codec;
 use crate::wire::frame::{FrameError, Frames};
-use crate::wire::reply::{Answer, DiskInfo, EventKindInfo, Reply, VmInfo};
+use crate::wire::reply::{Answer, EventKindInfo, Reply, VmInfo};
 use crate::wire::request::{self as wire, Envelope, ImageSource, KernelSource, Request};
 
 /// A frame that has begun must be whole by then.
@@ -105,9 +105,12 @@ impl Session<'_> {
             Request::CreateVmOn { create, disk, console, warm } => {
                 self.create(create, disk.into(), console, warm, hash).await
             }
-            Request::ShowDisk { vm } => {
-                let view = house.find(self.op_id, &vm).await?.view;
-                Ok(Response::Now(Answer::Disk(Box::new(DiskInfo::from(&view)))))
+            Request::ShowDisk { vm } => answers::disk(house, self.op_id, &vm).await,
+            Request::SetVm { vm, vcpu, memory_mib, disk_bytes, work_disk_bytes } => {
+                let (disk, work_disk) =
+                    (disk_bytes.map(Size::from_bytes), work_disk_bytes.map(Size::from_bytes));
+                let changes = Changes { vcpu, memory_mib, disk, work_disk };
+                self.vm_op(&vm, OpRequest::Set(changes), hash).await
             }
             Request::StartVm { vm } => self.vm_op(&vm, OpRequest::Start, hash).await,
             Request::StopVm { vm, grace_ms } => {
@@ -220,6 +223,12 @@ impl Session<'_> {
     async fn entered(&self, vm: &str) -> Result<VmView, Refusal> {
         let view = self.house.find(self.op_id, vm).await?.view;
         match admits(view.record.state, Verb::Enter) {
+            Ok(()) if view.paused.is_some() => {
+                let (name, why) = (&view.record.spec.name, view.paused.unwrap_or_default());
+                let failure = Failure::new(Code::Refused, format!("{name} is paused: {why}"))
+                    .hint(format!("`banger vm set {name} --disk-size SIZE` makes room"));
+                Err(failure.into())
+            }
             Ok(()) => Ok(view),
             Err(refused) => {
                 let name = &view.record.spec.name;
@@ -368,6 +377,7 @@ fn is_operation(request: &Request) -> bool {
         request,
         Request::CreateVm(_)
             | Request::CreateVmOn { .. }
+            | Request::SetVm { .. }
             | Request::StartVm { .. }
             | Request::StopVm { .. }
             | Request::KillVm { .. }

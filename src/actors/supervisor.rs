@@ -148,7 +148,7 @@ impl SupervisorActor {
 
     fn add(&mut self, record: VmRecord, handles: VmHandles, ctx: &Context<Self>) {
         let (vm, name) = (record.id, record.spec.name.clone());
-        let view = VmView { record, handles, generation: 0, busy: None };
+        let view = VmView { record, handles, generation: 0, busy: None, paused: None };
         let scope = VmScope {
             vm,
             tasks: TaskTracker::new(),

@@ -7,19 +7,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::actors::events::EventsActor;
+use crate::actors::events::{EventsActor, Subscribe};
 use crate::actors::mint::Mint;
-use crate::actors::vm::{CancelOp, PanicNow, recover};
+use crate::actors::vm::{CancelOp, Changes, PanicNow, recover};
 use crate::actors::{TapPoolActor, TapPoolConfig};
-use crate::model::{ImageRecord, KernelRecord, Outcome, RootDisk, Size, VmmChoice};
+use crate::model::{DiskBackend, ImageRecord, KernelRecord, Outcome, RootDisk, Size, VmmChoice};
 use crate::ops::Settings;
 use crate::ports::{ImageHost, ImageRecipe, KernelRecipe};
 use crate::sim::{At, Fault, SimOptions, SimWorld, World};
 use crate::store::Store;
 
+#[path = "supervisor_disk_tests.rs"]
+mod disks;
+
 struct House {
     supervisor: Handle<SupervisorActor>,
     deps: Arc<VmDeps>,
+    events: Handle<EventsActor>,
     sim: Arc<SimWorld>,
     /// The host before the first VM, warm taps included.
     empty: World,
@@ -82,7 +86,8 @@ impl House {
         settings.grace = Duration::from_millis(200);
         settings.power_wait = Duration::from_millis(50);
         let settings = Arc::new(settings);
-        let deps = Arc::new(VmDeps { store, ports, settings, events: events.sink, mint });
+        let (sink, events) = (events.sink, events.actor);
+        let deps = Arc::new(VmDeps { store, ports, settings, events: sink, mint });
         let known = recover(&deps).await.unwrap();
         let host = HostLimits {
             memory_mib: 1 << 20,
@@ -95,7 +100,7 @@ impl House {
         supervisor.call(ctx(0), Adopt(known)).await.unwrap();
         until("warm taps", || sim.world().taps.len() >= 2).await;
         let empty = sim.world().shape();
-        Self { supervisor, deps, sim, empty, _dir: dir }
+        Self { supervisor, deps, events, sim, empty, _dir: dir }
     }
 
     async fn create(&self, n: u8, name: &str, start: bool) -> Result<Ticket, CallError> {

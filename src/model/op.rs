@@ -68,6 +68,7 @@ pub enum OpKind {
     CleanUpVm,
     SuspendVm,
     ResumeVm,
+    SetVm,
 }
 
 impl OpKind {
@@ -88,6 +89,7 @@ impl OpKind {
             Self::CleanUpVm => "vm-clean-up",
             Self::SuspendVm => "vm-suspend",
             Self::ResumeVm => "vm-resume",
+            Self::SetVm => "vm-set",
         }
     }
 }

@@ -90,4 +90,6 @@ pub struct VmView {
     /// Goes up with every change.
     pub generation: u64,
     pub busy: Option<(OpId, OpKind)>,
+    /// Why its guest stands still though it runs.
+    pub paused: Option<String>,
 }

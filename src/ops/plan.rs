@@ -2,7 +2,7 @@
 
 use super::{
     Step, clean_up_vm, create_and_start, create_vm, delete_vm, kill_vm, restart_vm, resume_vm,
-    start_after_clean_up, start_vm, stop_vm, suspend_vm,
+    set_vm, start_after_clean_up, start_vm, stop_vm, suspend_vm,
 };
 use crate::model::{Entry, OpKind, VmRecord};
 
@@ -49,6 +49,7 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         OpKind::RestartVm => restart_vm(vm, None),
         OpKind::SuspendVm => suspend_vm(),
         OpKind::ResumeVm => resume_vm(vm),
+        OpKind::SetVm => set_vm(),
         OpKind::BuildImage
         | OpKind::ImportImage
         | OpKind::DeleteImage

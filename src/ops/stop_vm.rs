@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::step::no_undo;
 use super::teardown::{WithdrawName, end_steps};
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
-use crate::model::{EventKind, ProcessIdentity, chain};
+use crate::model::{DiskBackend, EventKind, ProcessIdentity, chain};
 
 /// `grace`: another one than the configured. A guest that does not end when asked is told to the watcher
 /// with how it ended then, and why.
@@ -48,6 +48,12 @@ impl ShutdownGuest {
         let Some(process) = found.map_err(|error| chain(&error))? else {
             return Ok(End::NotRunning);
         };
+        if cx.vm.spec.root.backend == DiskBackend::DmSnapshot {
+            // It may stand still because its disk is nearly full, and then it hears nothing.
+            let paths = cx.ports.disk.paths(cx.vm.id);
+            let resumed = cx.ports.hypervisor.unpause(cx.op, &paths);
+            drop(tokio::time::timeout(ASK_LIMIT, resumed).await);
+        }
         let deadline = Instant::now() + self.grace(&cx.settings);
         let refused = match ask(cx, &process, deadline).await {
             Ok(()) => return Ok(End::Graceful),
@@ -107,7 +113,7 @@ impl Step for ShutdownGuest {
     }
 
     fn limit(&self, settings: &Settings) -> Duration {
-        self.grace(settings) + settings.power_wait + 2 * ASK_LIMIT + Duration::from_secs(1)
+        self.grace(settings) + settings.power_wait + 3 * ASK_LIMIT + Duration::from_secs(1)
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {

@@ -252,6 +252,20 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
     /// The plan with the UUIDs that the disks have.
     fn as_made<'a>(&'a self, vm: VmId, plan: &'a DiskPlan) -> PortFuture<'a, DiskPlan>;
 
+    /// What a guest's changes of its root disk take, where that is a device: what it wrote and the
+    /// host holds in memory is written out first.
+    fn root_fill(&self, vm: VmId) -> PortFuture<'_, Size>;
+
+    /// Makes disks that are there as large as planned, never smaller. A guest that runs sees it when
+    /// it is started next.
+    fn grow<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        base: &'a BaseImage,
+    ) -> PortFuture<'a, ()>;
+
     /// Writes the configuration drive, replacing it by rename.
     fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()>;
 

@@ -140,6 +140,30 @@ impl DiskHost for SimWorld {
         self.call("disk.as_made", read).boxed()
     }
 
+    fn root_fill(&self, vm: VmId) -> PortFuture<'_, Size> {
+        let fill = move |state: &mut State| {
+            Ok(state.world.fills.get(&vm).copied().unwrap_or(Size::from_bytes(0)))
+        };
+        self.call("disk.root_fill", fill).boxed()
+    }
+
+    fn grow<'a>(
+        &'a self,
+        _op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        _base: &'a BaseImage,
+    ) -> PortFuture<'a, ()> {
+        let grow = move |state: &mut State| match state.world.disks.get_mut(&vm) {
+            Some(disks) => {
+                disks.clone_from(plan);
+                Ok(())
+            }
+            None => Err(HostError::new(Code::NotFound, "grow disks of VM", vm.short())),
+        };
+        self.call("disk.grow", grow).boxed()
+    }
+
     fn write_config<'a>(&'a self, _op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {
         let write = move |state: &mut State| {
             let refuse = |code| Err(HostError::new(code, "write configuration of VM", vm.short()));

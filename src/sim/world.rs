@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use crate::model::{
-    Digest, ImageRecord, KernelRecord, Name, ProcessIdentity, TapName, VmId, VmRecord, VmState,
+    Digest, ImageRecord, KernelRecord, Name, ProcessIdentity, Size, TapName, VmId, VmRecord,
+    VmState,
 };
 use crate::ports::{DiskPlan, ImageFile, KernelFile, Likeness};
 
@@ -22,6 +23,8 @@ pub struct World {
     pub disks: BTreeMap<VmId, DiskPlan>,
     /// Root disks that are devices, and open.
     pub open_roots: BTreeSet<VmId>,
+    /// What guests changed of their root disks.
+    pub fills: BTreeMap<VmId, Size>,
     pub configs: BTreeSet<VmId>,
     pub run_dirs: BTreeSet<VmId>,
     pub processes: BTreeMap<VmId, SimProcess>,

@@ -179,6 +179,7 @@ fn ops() {
         OpKind::CleanUpVm,
         OpKind::SuspendVm,
         OpKind::ResumeVm,
+        OpKind::SetVm,
     ];
     let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
     let mut rows: Vec<_> = kinds.map(kind).into();

@@ -38,6 +38,7 @@ enum KindV1 {
     CleanUpVm,
     SuspendVm,
     ResumeVm,
+    SetVm,
 }
 
 #[derive(Encode, Decode)]
@@ -121,6 +122,7 @@ impl From<OpKind> for KindV1 {
             OpKind::CleanUpVm => Self::CleanUpVm,
             OpKind::SuspendVm => Self::SuspendVm,
             OpKind::ResumeVm => Self::ResumeVm,
+            OpKind::SetVm => Self::SetVm,
         }
     }
 }
@@ -142,6 +144,7 @@ impl From<KindV1> for OpKind {
             KindV1::CleanUpVm => Self::CleanUpVm,
             KindV1::SuspendVm => Self::SuspendVm,
             KindV1::ResumeVm => Self::ResumeVm,
+            KindV1::SetVm => Self::SetVm,
         }
     }
 }

@@ -126,6 +126,14 @@ pub enum Request {
     StartVmCold {
         vm: String,
     },
+    /// An operation. What is not given stays.
+    SetVm {
+        vm: String,
+        vcpu: Option<u32>,
+        memory_mib: Option<u32>,
+        disk_bytes: Option<u64>,
+        work_disk_bytes: Option<u64>,
+    },
 }
 
 /// Whatever is not given comes from the daemon's configuration.

@@ -78,6 +78,18 @@ fn roots_share_their_images_blocks_where_the_file_system_can() {
     installed(include_str!("scenarios/reflink.sh")).run();
 }
 
+const OVERFLOW: &str = include_str!("scenarios/overflow.sh");
+
+#[test]
+fn a_vm_that_fills_its_disk_is_paused_and_goes_on_with_more() {
+    installed(OVERFLOW).on("qemu").run();
+}
+
+#[test]
+fn a_vm_of_firecracker_that_fills_its_disk_is_paused_and_goes_on_with_more() {
+    installed(OVERFLOW).on("firecracker").run();
+}
+
 const SNAPSHOT: &str = include_str!("scenarios/snapshot.sh");
 
 #[test]

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::gauge::Change;
 use crate::actors::envelope::{Command, Lane};
 use crate::model::{
-    ExitReport, Failure, Incarnation, OpId, OpKind, OpRecord, Verb, VmEvent, VmState, VmView, step,
+    Code, ExitReport, Failure, Incarnation, OpId, OpKind, OpRecord, Size, Verb, VmEvent, VmRecord,
+    VmSpec, VmState, VmView, step,
 };
 
 /// An operation on one VM.
@@ -27,6 +29,7 @@ pub enum OpRequest {
         grace: Duration,
     },
     Delete,
+    Set(Changes),
     /// Born in the daemon after a crash of the VMM.
     CleanUp,
     Suspend,
@@ -48,13 +51,14 @@ impl OpRequest {
             Self::CleanUp => OpKind::CleanUpVm,
             Self::Suspend => OpKind::SuspendVm,
             Self::Resume => OpKind::ResumeVm,
+            Self::Set(_) => OpKind::SetVm,
         }
     }
 
     /// What the lifecycle is asked; creation and cleaning up are not a user's verbs.
     pub(super) fn verb(self) -> Option<Verb> {
         match self {
-            Self::Create { .. } | Self::CleanUp => None,
+            Self::Create { .. } | Self::CleanUp | Self::Set(_) => None,
             Self::Start | Self::StartCold => Some(Verb::Start),
             Self::Stop { .. } => Some(Verb::Stop),
             Self::Kill { .. } => Some(Verb::Kill),
@@ -85,7 +89,8 @@ impl OpRequest {
                 step(state, &VmEvent::StartBegan)
             }
             Self::Suspend => step(state, &VmEvent::SuspendBegan),
-            Self::CleanUp => state, // crashed is what users must see
+            // Crashed is what users must see.
+            Self::CleanUp | Self::Set(_) => state,
             _ => step(state, &VmEvent::StopBegan),
         }
     }
@@ -103,6 +108,45 @@ impl OpRequest {
 
     pub(super) fn interruptible(self) -> bool {
         matches!(self, Self::Create { .. } | Self::Suspend) || self.brings_up()
+    }
+}
+
+/// What is to be different; the rest stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    pub vcpu: Option<u32>,
+    pub memory_mib: Option<u32>,
+    pub disk: Option<Size>,
+    pub work_disk: Option<Size>,
+}
+
+impl Changes {
+    pub(super) fn apply(self, spec: &mut VmSpec) {
+        spec.vcpu = self.vcpu.unwrap_or(spec.vcpu);
+        spec.memory_mib = self.memory_mib.unwrap_or(spec.memory_mib);
+        spec.disk = self.disk.unwrap_or(spec.disk);
+        spec.work_disk = self.work_disk.unwrap_or(spec.work_disk);
+    }
+
+    /// Why it cannot be done to this VM.
+    pub(super) fn check(self, record: &VmRecord) -> Result<(), Failure> {
+        let VmRecord { spec, state, .. } = record;
+        let name = &spec.name;
+        let mut wanted = spec.clone();
+        self.apply(&mut wanted);
+        wanted.check().map_err(|error| Failure::from_error(Code::Invalid, &error))?;
+        if wanted.disk < spec.disk || wanted.work_disk < spec.work_disk {
+            let why =
+                format!("{name}: disks only grow; they have {} and {}", spec.disk, spec.work_disk);
+            return Err(Failure::new(Code::Refused, why));
+        }
+        let other = (wanted.vcpu, wanted.memory_mib) != (spec.vcpu, spec.memory_mib);
+        let off = matches!(state, VmState::Created | VmState::Stopped | VmState::Crashed);
+        if other && !off {
+            let why = format!("{name} is {state}; vcpu and memory are changed when it is stopped");
+            return Err(Failure::new(Code::Refused, why).hint(format!("banger vm stop {name}")));
+        }
+        Ok(())
     }
 }
 
@@ -183,6 +227,13 @@ pub(super) struct ProcessExited {
     pub(super) report: ExitReport,
     /// The console's last lines, read before anything is cleaned up.
     pub(super) console: Vec<String>,
+}
+
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct DiskSeen {
+    pub(super) incarnation: Incarnation,
+    pub(super) change: Change,
 }
 
 /// A bug on demand, for the tests of supervision.

@@ -10,6 +10,7 @@
 //! task, because actix drops an actor's futures half way when the actor stops. The task tracker
 //! belongs to the supervisor, so an operation also outlives the actor that launched it.
 
+mod gauge;
 mod messages;
 mod monitor;
 mod op;
@@ -27,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 pub(super) use messages::CancelOp;
+pub(super) use messages::Changes;
 #[cfg(test)]
 pub(crate) use messages::PanicNow;
 pub use messages::{Ended, OpRequest, RunOp, Ticket};
@@ -43,8 +45,9 @@ use crate::model::{
 use crate::ops::Settings;
 use crate::ports::Ports;
 use crate::store::Store;
-use messages::{OpDone, ProcessExited};
-use monitor::Watched;
+use gauge::Change;
+use messages::{DiskSeen, OpDone, ProcessExited};
+use monitor::{Ears, Watched};
 use op::Op;
 
 /// What a VM actor is given; the same for every incarnation.
@@ -79,6 +82,8 @@ pub struct VmActor {
     /// What interrupted the running operation and follows it.
     next: Option<Waiting>,
     monitor: Option<DropGuard>,
+    /// Why its guest stands still.
+    paused: Option<String>,
     deleted: bool,
 }
 
@@ -113,8 +118,8 @@ impl VmActor {
     pub(super) fn new(scope: VmScope, incarnation: Incarnation) -> Self {
         let view = scope.view.borrow().clone();
         let VmView { record, handles, .. } = view;
-        let (running, next, monitor, deleted) = (None, None, None, false);
-        Self { scope, incarnation, record, handles, running, next, monitor, deleted }
+        let (running, next, monitor, paused, deleted) = (None, None, None, None, false);
+        Self { scope, incarnation, record, handles, running, next, monitor, paused, deleted }
     }
 
     fn launch(
@@ -129,8 +134,12 @@ impl VmActor {
         let RunOp { request, request_hash } = cmd;
         let cancel = self.scope.cancel.child_token();
         self.running = Some(Running { op_id, request, cancel: cancel.clone(), accepted });
-        if !matches!(request, OpRequest::Create { .. } | OpRequest::Start) {
+        if !matches!(request, OpRequest::Create { .. } | OpRequest::Start | OpRequest::Set(_)) {
             self.monitor = None; // an end that was asked for is no crash
+            self.paused = None;
+        }
+        if let OpRequest::Set(changes) = request {
+            changes.apply(&mut self.record.spec);
         }
         let op = Op {
             op_id,
@@ -160,11 +169,12 @@ impl VmActor {
 
     fn publish(&self) {
         let busy = self.running.as_ref().map(|running| (running.op_id, running.request.kind()));
-        let (record, handles) = (self.record.clone(), self.handles.clone());
+        let (record, handles, paused) =
+            (self.record.clone(), self.handles.clone(), self.paused.clone());
         let mut changed = false;
         self.scope.view.send_modify(|view| {
             changed = view.record.state != record.state;
-            *view = VmView { record, handles, generation: view.generation + 1, busy };
+            *view = VmView { record, handles, generation: view.generation + 1, busy, paused };
         });
         if changed {
             let (name, state) = (self.record.spec.name.to_string(), self.record.state);
@@ -179,9 +189,11 @@ impl VmActor {
         self.monitor = None;
         if let (VmState::Running, Some(process)) = (self.record.state, &self.handles.process) {
             let (vm, incarnation) = (self.scope.vm, self.incarnation);
-            let watched = Watched { vm, incarnation, process: process.clone() };
-            let notices = ctx.address().downgrade().recipient();
-            self.monitor = Some(monitor::watch(watched, self.scope.deps.ports.clone(), notices));
+            let (view, mint) = (self.scope.view.subscribe(), self.scope.deps.mint.clone());
+            let watched = Watched { vm, incarnation, process: process.clone(), view, mint };
+            let me = ctx.address().downgrade();
+            let ears = Ears { exited: me.clone().recipient(), disk: me.recipient() };
+            self.monitor = Some(monitor::watch(watched, self.scope.deps.ports.clone(), ears));
         }
     }
 
@@ -233,6 +245,9 @@ impl VmActor {
     /// What is said of a request that will not be run.
     fn refuse(&self, op_id: OpId, cmd: RunOp) -> Option<Result<Ticket, CallError>> {
         let name = &self.record.spec.name;
+        if let OpRequest::Set(changes) = cmd.request {
+            return changes.check(&self.record).err().map(|failure| Err(failure.of(op_id).into()));
+        }
         let refused = admits(self.record.state, cmd.request.verb()?).err()?;
         Some(match refused {
             Refused::Already(_) => {
@@ -360,6 +375,33 @@ impl Handler<OpDone> for VmActor {
                 None => self.launch(op_id, cmd, accept, accepted, &span, ctx),
             }
         }
+    }
+}
+
+impl Handler<DiskSeen> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, seen: DiskSeen, _: &mut Self::Context) {
+        if seen.incarnation != self.incarnation || self.record.state != VmState::Running {
+            return;
+        }
+        let name = self.record.spec.name.to_string();
+        let grow = format!("`banger vm set {name} --disk-size SIZE` makes room");
+        let text = match seen.change {
+            Change::Warned(text) => format!("{text}; {grow}"),
+            Change::Paused(why) => {
+                let text = format!("{name} is paused: {why}; {grow}");
+                self.paused = Some(why);
+                text
+            }
+            Change::Resumed => {
+                self.paused = None;
+                format!("{name} goes on")
+            }
+        };
+        tracing::warn!(vm_id = %self.scope.vm, text, "disk watched");
+        self.scope.deps.events.publish(None, Some(self.scope.vm), EventKind::Note { text });
+        self.publish();
     }
 }
 

@@ -1,17 +1,22 @@
-//! Watches one running VMM: tells its actor when the process ends, keeps its logs below their cap.
+//! Watches one running VMM: tells its actor when the process ends and when its disk fills, keeps
+//! its logs below their cap.
 //!
 //! A plain task, stopped by dropping its guard. It waits on the process itself, never polls it.
 
 use std::time::Duration;
 
 use actix::WeakRecipient;
+use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::messages::ProcessExited;
-use crate::model::{Incarnation, ProcessIdentity, VmId};
+use super::gauge::Gauge;
+use super::messages::{DiskSeen, ProcessExited};
+use crate::actors::mint::Mint;
+use crate::model::{Incarnation, ProcessIdentity, VmId, VmView};
 use crate::ports::Ports;
 
 const CAP_LOGS_EVERY: Duration = Duration::from_secs(5);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How much of the console a crash report shows.
 const CONSOLE_LINES: usize = 20;
 
@@ -19,24 +24,41 @@ pub(super) struct Watched {
     pub(super) vm: VmId,
     pub(super) incarnation: Incarnation,
     pub(super) process: ProcessIdentity,
+    pub(super) view: watch::Receiver<VmView>,
+    pub(super) mint: Mint,
 }
 
-pub(super) fn watch(
-    watched: Watched,
-    ports: Ports,
-    actor: WeakRecipient<ProcessExited>,
-) -> DropGuard {
+/// Who is told what.
+pub(super) struct Ears {
+    pub(super) exited: WeakRecipient<ProcessExited>,
+    pub(super) disk: WeakRecipient<DiskSeen>,
+}
+
+pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
     tokio::spawn(async move {
-        let Watched { vm, incarnation, process } = watched;
+        let Watched { vm, incarnation, process, view, mint } = watched;
         let ended = ports.process.exited(vm, &process);
         tokio::pin!(ended);
         let mut tick = tokio::time::interval(CAP_LOGS_EVERY);
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        let (gauged, mut gauge) = (Gauge::concerns(&view.borrow()), Gauge::new(&view.borrow()));
         let report = loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 report = &mut ended => break report,
+                _ = look.tick(), if gauged => {
+                    // The limit may have been raised since.
+                    let (limit, name) = {
+                        let spec = &view.borrow().record.spec;
+                        (spec.disk, spec.name.to_string())
+                    };
+                    let seen = gauge.look(mint.op(), vm, limit, &name, &ports).await;
+                    if let (Some(change), Some(actor)) = (seen, ears.disk.upgrade()) {
+                        actor.do_send(DiskSeen { incarnation, change });
+                    }
+                }
                 _ = tick.tick() => {
                     if let Err(error) = ports.disk.cap_logs(vm).await {
                         tracing::warn!(vm_id = %vm, error = %crate::model::chain(&error), "logs not capped");
@@ -55,7 +77,7 @@ pub(super) fn watch(
             }
         };
         let console = ports.disk.console_tail(vm, CONSOLE_LINES).await.unwrap_or_default();
-        if let Some(actor) = actor.upgrade() {
+        if let Some(actor) = ears.exited.upgrade() {
             actor.do_send(ProcessExited { incarnation, pid: process.pid, report, console });
         }
     });

@@ -177,11 +177,15 @@ impl Op {
             handles: self.handles.clone(),
             generation: self.generation,
             busy: None,
+            paused: None,
         });
         Some(Ended { op, failure, view })
     }
 
     fn apply(&mut self, outcome: &Outcome, failure: Option<Failure>, seen: VmHandles) {
+        if matches!(self.request, OpRequest::Set(_)) {
+            return; // how it runs is another matter
+        }
         let record = &mut self.record;
         record.state = match self.request {
             OpRequest::Create { start: false } if *outcome == Outcome::Done => VmState::Created,
@@ -197,6 +201,7 @@ impl Op {
             | OpRequest::Kill { .. }
             | OpRequest::Delete
             | OpRequest::CleanUp => step(record.state, &VmEvent::StopEnded(outcome.clone())),
+            OpRequest::Set(_) => record.state,
         };
         match (self.request, failure) {
             // The story of the crash stays until the VM runs again.
@@ -241,6 +246,7 @@ fn plan_for(request: OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
         OpRequest::Restart { grace } => ops::restart_vm(vm, Some(grace)),
         OpRequest::Delete => ops::delete_vm(),
         OpRequest::CleanUp => ops::clean_up_vm(),
+        OpRequest::Set(_) => ops::set_vm(),
     }
 }
 

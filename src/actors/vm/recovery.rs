@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::op::Op;
-use super::{OpRequest, VmDeps};
+use super::{Changes, OpRequest, VmDeps};
 use crate::model::{
     Code, EventKind, ExitReport, Failure, OpKind, OpRecord, Outcome, VmHandles, VmId, VmRecord,
     VmState,
@@ -101,6 +101,8 @@ fn request_of(kind: OpKind) -> Option<OpRequest> {
         OpKind::CleanUpVm => OpRequest::CleanUp,
         OpKind::SuspendVm => OpRequest::Suspend,
         OpKind::ResumeVm => OpRequest::Resume,
+        // The record says what it is to be.
+        OpKind::SetVm => OpRequest::Set(Changes::default()),
         OpKind::BuildImage
         | OpKind::ImportImage
         | OpKind::DeleteImage

@@ -34,6 +34,7 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
         C::Restart(args) => vm::restart::run(app, args).await,
         C::Suspend(args) => vm::suspend::run(app, args).await,
         C::Resume(args) => vm::resume::run(app, args).await,
+        C::Set(args) => vm::set::run(app, args).await,
         C::Kill(args) => vm::kill::run(app, args).await,
         C::Delete(args) => vm::delete::run(app, args).await,
         C::List(args) => vm::list::run(app, args).await,

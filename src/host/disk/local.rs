@@ -286,6 +286,15 @@ fn taken(path: &Path) -> Result<u64, HostError> {
     }
 }
 
+fn extend(path: &Path, bytes: u64) -> Result<(), HostError> {
+    let failed = |error| HostError::io("grow disk", path.display().to_string(), error);
+    let file = File::options().write(true).open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() >= bytes {
+        return Ok(());
+    }
+    file.set_len(bytes).and_then(|()| file.sync_all()).map_err(failed)
+}
+
 fn remove_tree(dir: &Path) -> Result<(), HostError> {
     if !is_real_dir(dir)? {
         return Ok(());
@@ -389,6 +398,37 @@ impl DiskHost for LocalDisks {
     fn as_made<'a>(&'a self, vm: VmId, plan: &'a DiskPlan) -> PortFuture<'a, DiskPlan> {
         let (this, plan) = (self.clone(), plan.clone());
         Box::pin(blocking("read disks", move || this.plan_as_made(vm, &plan)))
+    }
+
+    fn root_fill(&self, vm: VmId) -> PortFuture<'_, Size> {
+        let paths = self.paths_of(vm);
+        Box::pin(blocking("measure disk", move || {
+            mapped::flush(vm);
+            Ok(Size::from_bytes(taken(&paths.changes())?))
+        }))
+    }
+
+    fn grow<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        base: &'a BaseImage,
+    ) -> PortFuture<'a, ()> {
+        let (paths, plan, base) = (self.paths_of(vm), plan.clone(), base.size);
+        tracing::debug!(op_id = %op, vm_id = %vm, "growing disks");
+        Box::pin(blocking("grow disks", move || {
+            extend(&paths.work(), plan.work.bytes())?;
+            match plan.root {
+                RootPlan::Overlay { size, .. } => extend(&paths.overlay(), size.bytes()),
+                RootPlan::Reflink { room } => {
+                    extend(&paths.root(), reflink::root_bytes(base, room))
+                }
+                RootPlan::DmSnapshot { room } => {
+                    mapped::fit(&paths.changes(), mapped::disk_bytes(base, room))
+                }
+            }
+        }))
     }
 
     fn write_config<'a>(&'a self, op: OpId, vm: VmId, image: Vec<u8>) -> PortFuture<'a, ()> {

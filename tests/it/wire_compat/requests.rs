@@ -10,7 +10,7 @@ every!(request: Request {
     Ping Status Doctor CreateVm StartVm StopVm KillVm RestartVm DeleteVm ListVms ShowVm Endpoint
     Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
     ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
-    SuspendVm ResumeVm StartVmCold
+    SuspendVm ResumeVm StartVmCold SetVm
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(vmm: Vmm { Auto Qemu Firecracker });
@@ -83,6 +83,13 @@ fn requests() {
         Request::SuspendVm { vm: s("web") },
         Request::ResumeVm { vm: s("web") },
         Request::StartVmCold { vm: s("web") },
+        Request::SetVm {
+            vm: s("web"),
+            vcpu: Some(2),
+            memory_mib: None,
+            disk_bytes: Some(1 << 30),
+            work_disk_bytes: None,
+        },
     ];
     check("request", request::ALL, request::name, &samples);
 }

@@ -10,6 +10,7 @@ pub(crate) mod logs;
 pub(crate) mod restart;
 pub(crate) mod resume;
 pub(crate) mod run;
+pub(crate) mod set;
 pub(crate) mod show;
 mod spec;
 pub(crate) mod ssh;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Suspend(suspend::Args),
     /// Let suspended VMs go on
     Resume(resume::Args),
+    /// Change what VMs have: CPUs, memory, room on their disks
+    Set(set::Args),
     /// End VMs at once, like pulling the plug
     Kill(kill::Args),
     /// Stop VMs and remove their disks for good
