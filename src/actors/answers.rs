@@ -123,10 +123,17 @@ pub(super) fn parts<T: Clone>(rows: Vec<T>, answer: fn(Vec<T>) -> Answer) -> Res
 
 pub(super) fn endpoint(house: &House, view: &VmView) -> Answer {
     let record = &view.record;
+    // Where the VMM has a way of its own into the guest no network is needed, and the server has
+    // the same port there.
+    let socket = house.ports.disk.paths(record.id).vsock_socket();
+    let address = match socket.exists() {
+        true => socket.display().to_string(),
+        false => record.address.to_string(),
+    };
     Answer::Endpoint(Box::new(EndpointInfo {
         vm_id: record.id.to_string(),
         name: record.spec.name.to_string(),
-        address: record.address.to_string(),
+        address,
         port: house.ports.guest.ssh_port(),
         host_key: record.keys.host_public.clone(),
         client_private: record.keys.client_private.clone(),

@@ -185,6 +185,7 @@ pub struct ExitInfo {
 pub struct EndpointInfo {
     pub vm_id: String,
     pub name: String,
+    /// Of the guest, or the path of the VMM's socket for its vsock ports.
     pub address: String,
     pub port: u16,
     pub host_key: String,

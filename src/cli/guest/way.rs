@@ -40,7 +40,10 @@ impl Way {
         let EndpointInfo { name, address, port, host_key, client_private, .. } = endpoint;
         let target = match address.parse::<IpAddr>() {
             Ok(address) => SshTarget::Tcp(SocketAddr::new(address, port)),
-            Err(_) if address.starts_with('/') => SshTarget::Unix(PathBuf::from(address)),
+            Err(_) if address.starts_with('/') => match port {
+                0 => SshTarget::Unix(PathBuf::from(address)),
+                port => SshTarget::Vsock(PathBuf::from(address), u32::from(port)),
+            },
             Err(_) => return Err(CliError::failed(format!("{name}: no address: {address:?}"))),
         };
         let endpoint = SshEndpoint { target, host_key, client_private, user: "root".to_owned() };

@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use banger_agent::contract::control::VSOCK_PORT;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,14 +39,17 @@ impl Line {
     pub(super) async fn connect(&self) -> io::Result<UnixStream> {
         match self {
             Self::Port { socket } => UnixStream::connect(socket).await,
-            Self::Vsock { socket, .. } => {
-                let mut stream = UnixStream::connect(socket).await?;
-                stream.write_all(format!("CONNECT {VSOCK_PORT}\n").as_bytes()).await?;
-                greeted(&mut stream).await?;
-                Ok(stream)
-            }
+            Self::Vsock { socket, .. } => connect_vsock(socket, VSOCK_PORT).await,
         }
     }
+}
+
+/// A stream to whoever listens on that port in the guest. How long to wait is the caller's to decide.
+pub(super) async fn connect_vsock(socket: &Path, port: u32) -> io::Result<UnixStream> {
+    let mut stream = UnixStream::connect(socket).await?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    greeted(&mut stream).await?;
+    Ok(stream)
 }
 
 /// Reads Firecracker's `OK <port>` and not a byte more: the agent's words may follow at once.

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::super::line::connect_vsock;
 use super::{GuestError, SshEndpoint, SshTarget};
 
 /// A guest that dies says nothing; its connection is given up after five of these. An emulated one
@@ -123,6 +124,10 @@ async fn open(endpoint: &SshEndpoint) -> Result<GuestSsh, GuestError> {
         }
         SshTarget::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(unreachable)?;
+            handshake(stream, host_key, &target).await?
+        }
+        SshTarget::Vsock(socket, port) => {
+            let stream = connect_vsock(socket, *port).await.map_err(unreachable)?;
             handshake(stream, host_key, &target).await?
         }
     };

@@ -19,6 +19,8 @@ pub enum SshTarget {
     Tcp(SocketAddr),
     /// A socket on which the server speaks at once.
     Unix(PathBuf),
+    /// A port of the guest behind Firecracker's socket: no network in between.
+    Vsock(PathBuf, u32),
 }
 
 impl fmt::Display for SshTarget {
@@ -26,6 +28,7 @@ impl fmt::Display for SshTarget {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => path.display().fmt(f),
+            Self::Vsock(path, port) => write!(f, "{}:{port}", path.display()),
         }
     }
 }
