@@ -13,7 +13,7 @@ use super::kill_vm::kill_steps;
 use super::step::no_undo;
 use super::warm::{self, AdoptGuest, KeepSnapshot, Origin};
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
-use crate::model::{DiskBackend, ProcessIdentity, TapName, VmRecord};
+use crate::model::{DiskBackend, ProcessIdentity, Size, TapName, VmRecord};
 use crate::ports::{
     BaseImage, BootPlan, DiskAttachment, GuestSetup, LogKind, RootPlan, SpawnRequest, VmPaths,
 };
@@ -98,6 +98,13 @@ impl Step for ResolveBoot {
     }
 }
 
+/// Where the device is, which is made unless it is there.
+pub(super) async fn open_root(cx: &StepCx) -> Result<PathBuf, StepError> {
+    let plan = disk_plan(&cx.vm);
+    let base = cx.ports.images.base(cx.op, cx.vm.image).await?;
+    Ok(cx.ports.disk.open_root(cx.op, cx.vm.id, &plan, &base).await?)
+}
+
 /// Its output is where the device is.
 #[derive(Debug)]
 struct OpenRoot;
@@ -108,13 +115,7 @@ impl Step for OpenRoot {
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
-        async move {
-            let plan = disk_plan(&cx.vm);
-            let base = cx.ports.images.base(cx.op, cx.vm.image).await?;
-            let device = cx.ports.disk.open_root(cx.op, cx.vm.id, &plan, &base).await?;
-            Ok(device.display().to_string())
-        }
-        .boxed()
+        async move { Ok(open_root(cx).await?.display().to_string()) }.boxed()
     }
 
     fn recall(&self, cx: &StepCx, output: &str) {
@@ -211,13 +212,19 @@ impl Step for MakeRunDir {
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
             cx.ports.disk.ensure_run_dir(cx.op, cx.vm.id).await?;
+            // A VMM in a jail can write to files that it was given at its start, and to no others.
+            cx.ports.disk.ensure_saving(cx.op, cx.vm.id, Size::from_bytes(0)).await?;
             Ok(cx.ports.disk.paths(cx.vm.id).run.display().to_string())
         }
         .boxed()
     }
 
     fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
-        async move { Ok(cx.ports.disk.remove_run_dir(cx.op, cx.vm.id).await?) }.boxed()
+        async move {
+            cx.ports.disk.remove_saving(cx.op, cx.vm.id).await?;
+            Ok(cx.ports.disk.remove_run_dir(cx.op, cx.vm.id).await?)
+        }
+        .boxed()
     }
 }
 

@@ -8,9 +8,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::await_guest::{MARGIN, MEMORY_LIMIT, while_alive};
+use super::start_vm::open_root;
 use super::teardown::free_steps;
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
-use crate::model::{Code, SavedBy, Size};
+use crate::model::{Code, DiskBackend, SavedBy, Size};
 use crate::ports::HostError;
 
 /// For a guest to write out what it has not yet. One that takes longer is suspended all the same:
@@ -129,7 +130,13 @@ impl Step for KeepMemory {
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
-            cx.ports.disk.keep_saved(cx.op, cx.vm.id, &cx.observed.saved_by()?).await?;
+            let by = cx.observed.saved_by()?;
+            // Open already, and so only asked for.
+            let root = match cx.vm.spec.root.backend {
+                DiskBackend::DmSnapshot => Some(open_root(cx).await?),
+                DiskBackend::Reflink | DiskBackend::Overlay => None,
+            };
+            cx.ports.disk.keep_saved(cx.op, cx.vm.id, &by, root.as_deref()).await?;
             Ok(String::new())
         }
         .boxed()

@@ -51,7 +51,9 @@ impl Ran {
 async fn create(before: World, faults: &[(&str, Fault)]) -> Ran {
     let (cx, host) = rig_of(warm(), before, Duration::ZERO);
     for (name, fault) in faults {
-        host.plan(At::Nth((*name).to_owned(), 0), fault.clone());
+        // The first time its files are made is every VM's start.
+        let nth = usize::from(*name == "disk.ensure_saving");
+        host.plan(At::Nth((*name).to_owned(), nth), fault.clone());
     }
     let heard = Arc::new(Mutex::new(vec![]));
     let ear = Arc::clone(&heard);

@@ -277,11 +277,18 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
     fn remove_run_dir<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;
 
     /// Makes the empty files that a guest's memory is written to, emptying those that are there.
-    /// Refused where the file system has no room for `most` bytes more.
+    /// Refused where the file system has no room for `most` more, unless that is nothing.
     fn ensure_saving<'a>(&'a self, op: OpId, vm: VmId, most: Size) -> PortFuture<'a, ()>;
 
     /// Makes what was written durable, and the VM's disks with it, and then the VM's saved memory.
-    fn keep_saved<'a>(&'a self, op: OpId, vm: VmId, by: &'a SavedBy) -> PortFuture<'a, ()>;
+    /// `root`: where [`Self::open_root`] has the VM's root disk, if it is a device.
+    fn keep_saved<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        by: &'a SavedBy,
+        root: Option<&'a Path>,
+    ) -> PortFuture<'a, ()>;
 
     /// Takes [`Self::keep_saved`] back: what was written is still there, but nobody's memory.
     fn unkeep_saved<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()>;

@@ -220,7 +220,13 @@ impl DiskHost for SimWorld {
         self.call("disk.ensure_saving", make).boxed()
     }
 
-    fn keep_saved<'a>(&'a self, _op: OpId, vm: VmId, by: &'a SavedBy) -> PortFuture<'a, ()> {
+    fn keep_saved<'a>(
+        &'a self,
+        _op: OpId,
+        vm: VmId,
+        by: &'a SavedBy,
+        _root: Option<&'a Path>,
+    ) -> PortFuture<'a, ()> {
         let keep = move |state: &mut State| {
             let missing = || HostError::new(Code::NotFound, "keep memory of VM", vm.short());
             let memory = state.world.memory.get_mut(&vm).ok_or_else(missing)?;

@@ -1,6 +1,7 @@
 //! VMs on Firecracker, by daemon and helper: the fake one, which fails as it is told, and a real
 //! one where there is one and it can run guests.
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -63,6 +64,71 @@ fn a_whole_life(vmm: Vmm) {
     host.banger(&["vm", "start", "web"]).ok();
     host.banger(&["vm", "delete", "web"]).ok();
     until("nothing is left", Duration::from_secs(20), || host.world() == before);
+}
+
+/// Suspended and resumed, twice; then what cannot be loaded leaves it suspended.
+fn a_nap(vmm: Vmm) {
+    let host = new_host!(on(vmm, "", ""));
+    let before = host.world();
+    host.banger(&["vm", "create", "--name", "web", "--memory", "128M"]).ok();
+    let boot = host.show("web")["guest_boot_id"].clone();
+    let id = host.show("web")["id"].as_str().unwrap().to_owned();
+    let saved = host.dir.join(format!("s/vms/{id}/saved"));
+    for verb in ["resume", "start"] {
+        host.banger(&["vm", "suspend", "web"]).ok();
+        assert_eq!(host.show("web")["state"], "suspended");
+        assert!(host.guests().is_empty());
+        let by = std::fs::read_to_string(saved.join("by")).unwrap();
+        assert!(by.starts_with("firecracker 1.") && by.ends_with(" kvm\n"), "{by}");
+        let memory = std::fs::metadata(saved.join("memory")).unwrap();
+        assert_eq!(memory.len(), 128 << 20);
+        assert!(memory.blocks() * 512 < 100 << 20, "{} blocks", memory.blocks());
+        host.banger(&["vm", verb, "web"]).ok();
+        assert!(!saved.exists(), "used once");
+        let shown = host.show("web");
+        assert_eq!((&shown["state"], &shown["guest_boot_id"]), (&"running".into(), &boot));
+    }
+    host.banger(&["vm", "suspend", "web"]).ok();
+    let state = std::fs::read(saved.join("state")).unwrap();
+    std::fs::write(saved.join("state"), "nonsense").unwrap();
+    let refused = host.banger(&["vm", "resume", "web"]).expect(1);
+    assert!(refused.stderr.contains("Load snapshot error"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--discard-memory web"), "{}", refused.stderr);
+    assert_eq!(host.show("web")["state"], "suspended");
+    assert!(host.guests().is_empty());
+    std::fs::write(saved.join("state"), state).unwrap();
+    std::fs::write(saved.join("by"), "firecracker 1.0.0 kvm\n").unwrap();
+    let refused = host.banger(&["vm", "resume", "web"]).expect(1);
+    assert!(refused.stderr.contains("saved by firecracker 1.0.0 kvm"), "{}", refused.stderr);
+    host.banger(&["vm", "start", "--discard-memory", "web"]).ok();
+    assert_ne!(host.show("web")["guest_boot_id"], boot);
+    host.banger(&["vm", "suspend", "web"]).ok();
+    host.banger(&["vm", "delete", "web"]).ok();
+    until("nothing is left", Duration::from_secs(20), || host.world() == before);
+}
+
+#[test]
+fn a_nap_on_the_fake_one() {
+    a_nap(Vmm::Fake);
+}
+
+#[test]
+fn a_nap_on_a_real_one() {
+    if let Some(real) = Vmm::real_with_guests() {
+        a_nap(real);
+    }
+}
+
+#[test]
+fn a_suspend_that_firecracker_refuses_is_taken_back() {
+    let host = new_host!(failing("refuse /snapshot/create no room"));
+    host.banger(&["vm", "create", "--name", "web"]).ok();
+    let shown = host.show("web");
+    let refused = host.banger(&["vm", "suspend", "web"]).expect(1);
+    assert!(refused.stderr.contains("no room"), "{}", refused.stderr);
+    let after = host.show("web");
+    assert_eq!((&after["state"], &after["pid"]), (&"running".into(), &shown["pid"]));
+    stop_gracefully(&host);
 }
 
 #[test]

@@ -73,6 +73,18 @@ fn what_vms_take_is_counted_and_a_console_is_given_to_who_asks() {
     installed(include_str!("scenarios/stats.sh")).where_firecracker_is().run();
 }
 
+const SUSPEND: &str = include_str!("scenarios/suspend.sh");
+
+#[test]
+fn what_runs_in_a_guest_on_kvm_goes_on_after_a_suspend() {
+    installed(SUSPEND).on("qemu").run();
+}
+
+#[test]
+fn what_runs_in_a_guest_on_firecracker_goes_on_after_a_suspend() {
+    installed(SUSPEND).on("firecracker").run();
+}
+
 #[test]
 fn roots_share_their_images_blocks_where_the_file_system_can() {
     installed(include_str!("scenarios/reflink.sh")).run();

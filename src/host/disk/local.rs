@@ -467,10 +467,16 @@ impl DiskHost for LocalDisks {
         }))
     }
 
-    fn keep_saved<'a>(&'a self, op: OpId, vm: VmId, by: &'a SavedBy) -> PortFuture<'a, ()> {
-        let (paths, by) = (self.paths_of(vm), by.clone());
+    fn keep_saved<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        by: &'a SavedBy,
+        root: Option<&'a Path>,
+    ) -> PortFuture<'a, ()> {
+        let (paths, by, root) = (self.paths_of(vm), by.clone(), root.map(Path::to_owned));
         tracing::debug!(op_id = %op, vm_id = %vm, %by, "keeping memory");
-        Box::pin(blocking("keep memory", move || saved::keep(&paths, &by)))
+        Box::pin(blocking("keep memory", move || saved::keep(&paths, &by, root.as_deref())))
     }
 
     fn unkeep_saved<'a>(&'a self, op: OpId, vm: VmId) -> PortFuture<'a, ()> {

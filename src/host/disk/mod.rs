@@ -10,5 +10,5 @@ mod superblock;
 mod template;
 
 pub use local::LocalDisks;
-pub(in crate::host) use sparse::write_sparse;
+pub(in crate::host) use sparse::{punch_zeros, write_sparse};
 pub(in crate::host) use superblock::Superblock;

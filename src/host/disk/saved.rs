@@ -21,7 +21,9 @@ const SPARE: Size = Size::from_mib(64);
 pub(super) fn ensure_saving(paths: &VmPaths, most: Size, free: Size) -> Result<(), HostError> {
     let saving = paths.saving();
     let needed = Size::from_bytes(most.bytes().saturating_add(SPARE.bytes()));
-    if free < needed {
+    // Made at a VM's start, for a memory to come.
+    let asked = most > Size::from_bytes(0);
+    if asked && free < needed {
         let why = format!("it may take {most}, of {free} that are free {SPARE} must stay so");
         return Err(HostError::new(Code::NoSpace, "write memory to", named(&saving.dir))
             .because(why)
@@ -42,12 +44,18 @@ pub(super) fn ensure_saving(paths: &VmPaths, most: Size, free: Size) -> Result<(
         .map_err(|error| HostError::io("remove", named(&saving.by), error))
 }
 
-pub(super) fn keep(paths: &VmPaths, by: &SavedBy) -> Result<(), HostError> {
+pub(super) fn keep(paths: &VmPaths, by: &SavedBy, root: Option<&Path>) -> Result<(), HostError> {
     let (saving, saved) = (paths.saving(), paths.saved());
     if !is_real_dir(&saving.dir)? && is_real_dir(&saved.dir)? {
         return Ok(());
     }
     let failed = |error| HostError::io("keep memory in", named(&saved.dir), error);
+    // A device's own cache first: what is in there goes to one of the files.
+    if let Some(root) = root {
+        File::open(root)
+            .and_then(|device| device.sync_all())
+            .map_err(|error| HostError::io("sync", named(root), error))?;
+    }
     sync_files(&saving.dir).and_then(|()| sync_files(&paths.dir)).map_err(failed)?;
     write_by(&saving.by, by).and_then(|()| File::open(&saving.dir)?.sync_all()).map_err(failed)?;
     // Of a guest that went on long ago.
@@ -171,7 +179,7 @@ mod tests {
         fs::write(paths.saving().memory, "memory").unwrap();
         let inode = fs::metadata(paths.saving().memory).unwrap().ino();
         for _ in 0..2 {
-            keep(&paths, &by()).unwrap();
+            keep(&paths, &by(), None).unwrap();
             assert_eq!(saved_by(&paths).unwrap(), Some(by()));
             assert_eq!(fs::read(paths.saved().memory).unwrap(), b"memory");
         }
@@ -197,7 +205,7 @@ mod tests {
         for text in ["first", "second"] {
             ensure_saving(&paths, Size::from_mib(1), FREE).unwrap();
             fs::write(paths.saving().memory, text).unwrap();
-            keep(&paths, &by()).unwrap();
+            keep(&paths, &by(), None).unwrap();
             assert_eq!(fs::read_to_string(paths.saved().memory).unwrap(), text);
         }
     }
@@ -216,7 +224,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = paths(dir.path());
         ensure_saving(&paths, Size::from_mib(1), FREE).unwrap();
-        keep(&paths, &by()).unwrap();
+        keep(&paths, &by(), None).unwrap();
         fs::write(paths.saved().by, "xen 4").unwrap();
         assert_eq!(saved_by(&paths).unwrap_err().code, Code::Corrupt);
     }

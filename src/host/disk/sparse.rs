@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{SeekFrom, seek};
+use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
 
 const CHUNK: usize = 64 << 10;
@@ -72,6 +72,49 @@ pub(in crate::host) fn write_sparse(to: &File, bytes: &[u8], at: u64) -> io::Res
     Ok(())
 }
 
+/// Gives whole pages of zeros back to the file system; they read as zeros still. Where it cannot
+/// take them back, nothing is lost but room.
+pub(in crate::host) fn punch_zeros(file: &File) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * CHUNK];
+    let len = file.metadata()?.len();
+    let mut at = 0;
+    while let Some((start, end)) = next_data(file, at, len)? {
+        at = start;
+        while at < end {
+            let want =
+                usize::try_from(end - at).map_or(buffer.len(), |left| left.min(buffer.len()));
+            file.read_exact_at(&mut buffer[..want], at)?;
+            if !punch_runs(file, &buffer[..want], at)? {
+                return Ok(());
+            }
+            at += want as u64;
+        }
+    }
+    Ok(())
+}
+
+/// False where the file system has no holes.
+fn punch_runs(file: &File, bytes: &[u8], at: u64) -> io::Result<bool> {
+    const PAGE: usize = 4096;
+    const ZEROS: [u8; PAGE] = [0; PAGE];
+    let how = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    let mut from = 0;
+    while from < bytes.len() {
+        let zeros = bytes[from..].chunks(PAGE).take_while(|page| *page == &ZEROS[..page.len()]);
+        let length: usize = zeros.map(<[u8]>::len).sum();
+        if length > 0 {
+            match fallocate(file, how, at + from as u64, length as u64) {
+                Err(Errno::OPNOTSUPP) => return Ok(false),
+                done => done?,
+            }
+        }
+        from += length;
+        let data = bytes[from..].chunks(PAGE).take_while(|page| *page != &ZEROS[..page.len()]);
+        from += data.map(<[u8]>::len).sum::<usize>();
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt;
@@ -99,6 +142,24 @@ mod tests {
             let mut read = vec![0; text.len()];
             to.read_exact_at(&mut read, at).unwrap();
             assert_eq!(read, text.as_bytes());
+        }
+    }
+
+    #[test]
+    fn zeros_are_given_back_and_read_as_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("memory");
+        let mut bytes = vec![0; 8 << 20];
+        for at in [0, 5000, (3 << 20) - 1, (3 << 20) + 8192, (8 << 20) - 1] {
+            bytes[at] = 7;
+        }
+        std::fs::write(&path, &bytes).unwrap();
+        let file = File::options().read(true).write(true).open(&path).unwrap();
+        file.sync_all().unwrap();
+        for _ in 0..2 {
+            punch_zeros(&file).unwrap();
+            assert!(std::fs::read(&path).unwrap() == bytes);
+            assert!(file.metadata().unwrap().blocks() * 512 < 1 << 20);
         }
     }
 

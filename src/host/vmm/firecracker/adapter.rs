@@ -9,9 +9,9 @@ use tokio::time::timeout;
 
 use super::client::{ApiError, Call, Client, failed};
 use super::machine::{arguments, jail, requests};
-use super::metrics;
 use super::types::{Action, ActionType, InstanceInfo, InstanceState, VmChange, VmChangeTo};
 use super::version::{FIRECRACKER, Fit, JAILER, Version};
+use super::{memory, metrics};
 use crate::host::files::blocking;
 use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::{Adapter, limits};
@@ -115,7 +115,12 @@ impl Adapter for Firecracker {
     }
 
     fn boot<'a>(&'a self, op: OpId, plan: &'a BootPlan) -> PortFuture<'a, ()> {
-        Box::pin(boot(op, plan))
+        Box::pin(async move {
+            match plan.resume {
+                true => memory::load(op, plan).await,
+                false => boot(op, plan).await,
+            }
+        })
     }
 
     fn power_button<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()> {
@@ -151,12 +156,8 @@ impl Adapter for Firecracker {
         })
     }
 
-    fn save<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy> {
-        Box::pin(async move {
-            let socket = paths.firecracker_socket().display().to_string();
-            Err(HostError::new(Code::Refused, "save memory by Firecracker at", socket)
-                .because("not there yet"))
-        })
+    fn save<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy> {
+        Box::pin(memory::save(op, paths))
     }
 
     fn overhead(&self) -> Size {
@@ -246,12 +247,16 @@ async fn flush(paths: &VmPaths) -> Result<(), HostError> {
     }
 }
 
-async fn open(stream: UnixStream, socket: &Path) -> Result<Client, HostError> {
+pub(super) async fn open(stream: UnixStream, socket: &Path) -> Result<Client, HostError> {
     Client::open(stream).await.map_err(|error| failed("speak to", "Firecracker", socket, error))
 }
 
 /// Of this VM and no other: what answers there must be what was started.
-async fn state(api: &mut Client, socket: &Path, vm: VmId) -> Result<InstanceState, HostError> {
+pub(super) async fn state(
+    api: &mut Client,
+    socket: &Path,
+    vm: VmId,
+) -> Result<InstanceState, HostError> {
     let asked: Result<InstanceInfo, ApiError> = api.get("/").await;
     let info = asked.map_err(|error| failed("ask the state of", "Firecracker", socket, error))?;
     if info.id != vm.to_string() {

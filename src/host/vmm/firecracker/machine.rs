@@ -20,12 +20,15 @@ use crate::ports::{BootPlan, DiskAttachment, HostError, Jail, JailAccess, JailFi
 const MAX_VCPUS: u32 = 32;
 /// The least that a guest may have; it never meets another VM's.
 const GUEST_CID: u32 = 3;
-const INTERFACE: &str = "net0";
+pub(super) const INTERFACE: &str = "net0";
 
 /// Where the jail has the directory of sockets.
 const SOCKETS: &str = "/s";
 const KERNEL: &str = "kernel";
 const INITRD: &str = "initrd";
+/// Where it writes its memory and its devices' state, and where it reads those of before.
+pub(super) const SAVING: [&str; 2] = ["memory-out", "state-out"];
+pub(super) const SAVED: [&str; 2] = ["memory-in", "state-in"];
 
 /// The arguments after the program's name. The id is added by who builds the jail, and what it
 /// prints goes where the spawner says.
@@ -57,6 +60,15 @@ pub(super) fn jail(plan: &BootPlan) -> Jail {
         };
         files.push(file(&disk.path, &drive_id(index), access));
     }
+    let (saving, saved) = (plan.paths.saving(), plan.paths.saved());
+    for (path, name) in [&saving.memory, &saving.state].into_iter().zip(SAVING) {
+        files.push(file(path, name, JailAccess::Writable));
+    }
+    if plan.resume {
+        for (path, name) in [&saved.memory, &saved.state].into_iter().zip(SAVED) {
+            files.push(file(path, name, JailAccess::Private));
+        }
+    }
     Jail { tap: plan.tap.clone(), sockets: plan.paths.sockets(), files }
 }
 
@@ -65,7 +77,7 @@ fn in_sockets(socket: &Path) -> String {
     format!("{SOCKETS}/{name}")
 }
 
-fn in_root(name: &str) -> String {
+pub(super) fn in_root(name: &str) -> String {
     format!("/{name}")
 }
 

@@ -56,21 +56,39 @@ fn the_jail_has_what_the_requests_name_and_nothing_else() {
     assert_eq!((&jail.tap, jail.sockets.to_str()), (&plan.tap, Some("/run/b/abababababab/s")));
     let files = |file: &JailFile| (file.path.display().to_string(), file.name.clone(), file.access);
     let config = "/state/vms/abababababababababababababababab/config.img";
+    let saving = |name| format!("/state/vms/abababababababababababababababab/saving/{name}");
     let expected = [
         ("/k/vmlinux", "kernel", JailAccess::Shared),
         ("/k/initrd", "initrd", JailAccess::Shared),
         ("/images/base.ext4", "d0", JailAccess::Shared),
         ("/vms/a/overlay.ext4", "d1", JailAccess::Writable),
         (config, "d2", JailAccess::Private),
+        (&saving("memory"), "memory-out", JailAccess::Writable),
+        (&saving("state"), "state-out", JailAccess::Writable),
     ];
     let expected = expected.map(|(path, name, access)| (path.into(), name.into(), access));
     assert_eq!(jail.files.iter().map(files).collect::<Vec<_>>(), expected);
     let text: String =
         said(&requests(&plan).unwrap()).iter().map(|(_, body)| body.to_string()).collect();
-    for file in &jail.files {
+    for file in jail.files.iter().filter(|file| !file.name.ends_with("-out")) {
         assert!(text.contains(&format!("\"/{}\"", file.name)), "{file:?}");
         assert!(!text.contains(file.path.to_str().unwrap()), "a path of the host: {file:?}");
     }
+}
+
+#[test]
+fn a_guest_that_resumes_finds_its_memory_in_the_jail() {
+    let boots = jail(&plan());
+    let resumes = jail(&BootPlan { resume: true, ..plan() });
+    let (same, more) = resumes.files.split_at(boots.files.len());
+    assert_eq!(same, boots.files);
+    let saved = plan().paths.saved();
+    let file = |path: &PathBuf, name: &str| JailFile {
+        path: path.clone(),
+        name: name.to_owned(),
+        access: JailAccess::Private,
+    };
+    assert_eq!(more, [file(&saved.memory, "memory-in"), file(&saved.state, "state-in")]);
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod adapter;
 mod client;
 mod machine;
+mod memory;
 pub(in crate::host) mod metrics;
 pub mod types;
 mod version;

@@ -94,6 +94,46 @@ pub enum VmChangeTo {
     Resumed,
 }
 
+/// `PUT /snapshot/create`, of a guest that is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SnapshotCreate {
+    pub snapshot_type: SnapshotType,
+    pub snapshot_path: String,
+    pub mem_file_path: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum SnapshotType {
+    Full,
+}
+
+/// `PUT /snapshot/load`, to a process that was told nothing of a machine. Refused, it ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SnapshotLoad {
+    pub snapshot_path: String,
+    pub mem_backend: MemoryBackend,
+    pub resume_vm: bool,
+    pub network_overrides: Vec<NetworkOverride>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MemoryBackend {
+    pub backend_type: BackendType,
+    pub backend_path: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum BackendType {
+    /// Mapped: what the guest does not touch is not read, and the file must stay as it is.
+    File,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NetworkOverride {
+    pub iface_id: String,
+    pub host_dev_name: String,
+}
+
 /// The answer to `GET /`
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct InstanceInfo {

@@ -38,8 +38,12 @@ impl Table {
             None => known == path,
             Some((stem, _)) => path.strip_prefix(stem).is_some_and(|id| !id.contains('/')),
         };
+        self.check_part(method, &same, body);
+    }
+
+    fn check_part(&self, method: &str, same: &dyn Fn(&str) -> bool, body: &Value) {
         let row = self.0.iter().find(|((m, p), _)| *m == method && same(p));
-        let fields = row.unwrap_or_else(|| panic!("no {method} {path}")).1;
+        let ((_, path), fields) = row.unwrap_or_else(|| panic!("nothing of the kind: {method}"));
         let body = body.as_object().unwrap();
         for (name, value) in body {
             let field = fields.get(name.as_str());
@@ -48,6 +52,14 @@ impl Table {
                 "string" => value.is_string(),
                 "int" => value.is_u64(),
                 "bool" => value.is_boolean(),
+                part if part.starts_with(['{', '[']) => {
+                    let name = part.trim_matches(['{', '}', '[', ']']);
+                    let list = part.starts_with('[').then(|| value.as_array().unwrap().clone());
+                    for value in list.unwrap_or_else(|| vec![value.clone()]) {
+                        self.check_part("part", &|known| known == name, &value);
+                    }
+                    true
+                }
                 words => words.split('|').any(|word| Some(word) == value.as_str()),
             };
             assert!(fits, "{method} {path}: {name} is no {shape}: {value}");
@@ -121,6 +133,28 @@ fn what_is_sent_has_the_names_and_shapes_of_the_api() {
     for state in [VmChangeTo::Paused, VmChangeTo::Resumed] {
         check("PATCH", "/vm", serde_json::to_value(VmChange { state }));
     }
+    let create = SnapshotCreate {
+        snapshot_type: SnapshotType::Full,
+        snapshot_path: text(),
+        mem_file_path: text(),
+    };
+    check("PUT", "/snapshot/create", serde_json::to_value(create));
+    let backend_type = BackendType::File;
+    let load = SnapshotLoad {
+        snapshot_path: text(),
+        mem_backend: MemoryBackend { backend_type, backend_path: text() },
+        resume_vm: false,
+        network_overrides: vec![NetworkOverride { iface_id: text(), host_dev_name: text() }],
+    };
+    check("PUT", "/snapshot/load", serde_json::to_value(load));
+}
+
+#[test]
+#[should_panic(expected = "part backend: no colour")]
+fn a_field_of_a_part_that_the_api_lacks_is_seen() {
+    let backend = json!({ "backend_type": "File", "backend_path": "p", "colour": 1 });
+    let load = json!({ "snapshot_path": "p", "mem_backend": backend });
+    Table::read().check("PUT", "/snapshot/load", &load);
 }
 
 #[test]
