@@ -291,6 +291,7 @@ pub(super) fn boot_plan(cx: &StepCx) -> Result<BootPlan, StepError> {
     let paths = cx.ports.disk.paths(vm.id);
     Ok(BootPlan {
         resume: cx.observed.resumes(),
+        memory_is_shared: matches!(cx.observed.origin(), Some(Origin::GoesOn(_))),
         vm: vm.id,
         name: vm.spec.name.to_string(),
         vcpu: vm.spec.vcpu,

@@ -21,7 +21,7 @@ use super::create_vm::{disk_plan, fresh_disks};
 use super::start_vm::{self, boot_plan, guest_setup, write_config};
 use super::step::no_undo;
 use super::{Settings, Step, StepCx, StepError};
-use crate::model::{Code, DiskBackend, EventKind, ProcessIdentity, Size, VmSpec, VmmKind, chain};
+use crate::model::{Code, DiskBackend, EventKind, ProcessIdentity, Size, VmSpec, chain};
 use crate::ports::{BootFiles, Claim, Found, HostError, Likeness, Snapshot, VmmDescription};
 
 /// Names and values that fit beside all else in one message to the agent.
@@ -69,10 +69,6 @@ async fn look(cx: &StepCx) -> Result<Origin, HostError> {
     }
     let files = cx.ports.images.boot_files(cx.op, cx.vm.image, cx.vm.kernel).await?;
     let vmm = cx.ports.hypervisor.describe(spec.vmm).await?;
-    if vmm.kind == VmmKind::Firecracker {
-        // Going on, it would open the disks of the VM whose memory it was.
-        return refused("Firecracker's memory names disks by their paths".to_owned());
-    }
     let like = likeness(cx, spec, files, &vmm);
     Ok(match cx.ports.warm.find(cx.op, &like).await? {
         Found::Snapshot(snapshot) => Origin::GoesOn(snapshot),
@@ -168,6 +164,7 @@ async fn boot_instead(cx: &StepCx, snapshot: &Snapshot, why: &StepError) -> Resu
     ports.disk.remove_vm(op, vm).await?;
     fresh_disks(cx).await?;
     ports.disk.ensure_run_dir(op, vm).await?;
+    ports.disk.ensure_saving(op, vm, Size::from_bytes(0)).await?;
     write_config(cx).await.map(drop)
 }
 

@@ -24,6 +24,8 @@ pub struct BootPlan {
     /// Continues with the memory at [`VmPaths::saved`] instead of booting the kernel. Everything
     /// else must be as it was when that was saved.
     pub resume: bool,
+    /// Other VMs read that memory too: it is nobody's own.
+    pub memory_is_shared: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

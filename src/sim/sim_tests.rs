@@ -24,6 +24,7 @@ fn code<T>(result: Result<T, HostError>) -> Option<Code> {
 fn plan(tap: &TapName, host: &SimWorld) -> BootPlan {
     BootPlan {
         resume: false,
+        memory_is_shared: false,
         vm: VM,
         name: "web".to_owned(),
         vcpu: 1,

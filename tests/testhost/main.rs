@@ -119,6 +119,11 @@ fn a_vm_on_firecracker_is_nobodys_business_but_its_own() {
     installed(include_str!("scenarios/jail.sh")).on("firecracker").run();
 }
 
+#[test]
+fn ten_vms_of_firecracker_go_on_from_one_memory_and_are_each_their_own() {
+    installed(include_str!("scenarios/warm.sh")).on("firecracker").run();
+}
+
 /// Whatever `scripts/testhost.sh` was told to run.
 #[test]
 fn a_scenario_given_by_the_environment() {

@@ -65,8 +65,9 @@ pub(super) fn jail(plan: &BootPlan) -> Jail {
         files.push(file(path, name, JailAccess::Writable));
     }
     if plan.resume {
+        let access = if plan.memory_is_shared { JailAccess::Shared } else { JailAccess::Private };
         for (path, name) in [&saved.memory, &saved.state].into_iter().zip(SAVED) {
-            files.push(file(path, name, JailAccess::Private));
+            files.push(file(path, name, access));
         }
     }
     Jail { tap: plan.tap.clone(), sockets: plan.paths.sockets(), files }

@@ -24,6 +24,7 @@ pub(in crate::host::vmm::firecracker) fn plan() -> BootPlan {
             DiskAttachment { path: "/vms/a/overlay.ext4".into(), read_only: false },
         ],
         resume: false,
+        memory_is_shared: false,
         tap: TapName::new("bgt", 3),
         mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
         console: false,
@@ -79,16 +80,18 @@ fn the_jail_has_what_the_requests_name_and_nothing_else() {
 #[test]
 fn a_guest_that_resumes_finds_its_memory_in_the_jail() {
     let boots = jail(&plan());
-    let resumes = jail(&BootPlan { resume: true, ..plan() });
-    let (same, more) = resumes.files.split_at(boots.files.len());
-    assert_eq!(same, boots.files);
-    let saved = plan().paths.saved();
-    let file = |path: &PathBuf, name: &str| JailFile {
-        path: path.clone(),
-        name: name.to_owned(),
-        access: JailAccess::Private,
-    };
-    assert_eq!(more, [file(&saved.memory, "memory-in"), file(&saved.state, "state-in")]);
+    for (memory_is_shared, access) in [(false, JailAccess::Private), (true, JailAccess::Shared)] {
+        let resumes = jail(&BootPlan { resume: true, memory_is_shared, ..plan() });
+        let (same, more) = resumes.files.split_at(boots.files.len());
+        assert_eq!(same, boots.files);
+        let saved = plan().paths.saved();
+        let file = |path: &PathBuf, name: &str| JailFile {
+            path: path.clone(),
+            name: name.to_owned(),
+            access,
+        };
+        assert_eq!(more, [file(&saved.memory, "memory-in"), file(&saved.state, "state-in")]);
+    }
 }
 
 #[test]

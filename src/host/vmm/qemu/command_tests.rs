@@ -24,6 +24,7 @@ fn plan() -> BootPlan {
             DiskAttachment { path: "/vms/a,b/overlay.ext4".into(), read_only: false },
         ],
         resume: false,
+        memory_is_shared: false,
         tap: TapName::new("bgt", 3),
         mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
         console: false,
