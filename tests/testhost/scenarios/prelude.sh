@@ -1,5 +1,6 @@
 set -Eeuo pipefail
 trap 'echo "failed: $BASH_COMMAND"' ERR
+trap '[ $? = 0 ] || tail -n 25 /var/lib/banger/s/vms/*/serial.log 2>/dev/null' EXIT
 cd /var/tmp
 # Which one a scenario that runs with any of them is to use.
 vmm=${vmm:-auto}
