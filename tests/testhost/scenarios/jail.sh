@@ -30,7 +30,7 @@ confined() {
     done
     [ "$(readlink "/proc/$pid/ns/mnt")" != "$(readlink /proc/self/ns/mnt)" ] || die "$name: mounts of the host"
     [ "$(stat -Lc %i "/proc/$pid/root/.")" != "$(stat -c %i /)" ] || die "$name: root of the host"
-    equal "$name: all that it sees" "dev firecracker firecracker.pid initrd kernel run s" \
+    equal "$name: all that it sees" "dev firecracker firecracker.pid initrd kernel memory-out run s state-out" \
         "$(ls "/proc/$pid/root" | grep -v '^d[0-9]$' | xargs)"
     for fd in /proc/"$pid"/fd/*; do
         case $(readlink "$fd") in
