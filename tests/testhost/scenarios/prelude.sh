@@ -45,7 +45,8 @@ state_on_xfs() {
 
 # What must be as before when all VMs are gone.
 world() {
-    echo "links:"; ip -j link | jq -r '.[] | "\(.ifname) \(.master)"' | sort
+    echo "links:"; ip -j link | jq -r '.[] | "\(.ifname) \(.master)"' \
+        | sed 's/^bgtap[0-9]*/bgtap/' | sort # how many taps the pool keeps, not which
     echo "rules:"; nft list ruleset | grep -v counter || true
     echo "loops:"; losetup -a
     echo "mapped:"; dmsetup ls
