@@ -201,6 +201,13 @@ impl Step for AllowNat {
     }
 }
 
+pub(super) async fn make_run_dir(cx: &StepCx) -> Result<String, StepError> {
+    cx.ports.disk.ensure_run_dir(cx.op, cx.vm.id).await?;
+    // A VMM in a jail can write to files that it was given at its start, and to no others.
+    cx.ports.disk.ensure_saving(cx.op, cx.vm.id, Size::from_bytes(0)).await?;
+    Ok(cx.ports.disk.paths(cx.vm.id).run.display().to_string())
+}
+
 #[derive(Debug)]
 struct MakeRunDir;
 
@@ -210,13 +217,7 @@ impl Step for MakeRunDir {
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
-        async move {
-            cx.ports.disk.ensure_run_dir(cx.op, cx.vm.id).await?;
-            // A VMM in a jail can write to files that it was given at its start, and to no others.
-            cx.ports.disk.ensure_saving(cx.op, cx.vm.id, Size::from_bytes(0)).await?;
-            Ok(cx.ports.disk.paths(cx.vm.id).run.display().to_string())
-        }
-        .boxed()
+        make_run_dir(cx).boxed()
     }
 
     fn undo<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {

@@ -18,7 +18,7 @@ use futures::future::BoxFuture;
 
 use super::await_guest::{MARGIN, MEMORY_LIMIT, while_alive};
 use super::create_vm::{disk_plan, fresh_disks};
-use super::start_vm::{self, boot_plan, guest_setup, write_config};
+use super::start_vm::{self, boot_plan, guest_setup, make_run_dir, write_config};
 use super::step::no_undo;
 use super::{Settings, Step, StepCx, StepError};
 use crate::model::{Code, DiskBackend, EventKind, ProcessIdentity, Size, VmSpec, chain};
@@ -163,8 +163,7 @@ async fn boot_instead(cx: &StepCx, snapshot: &Snapshot, why: &StepError) -> Resu
     cx.observed.forget_process();
     ports.disk.remove_vm(op, vm).await?;
     fresh_disks(cx).await?;
-    ports.disk.ensure_run_dir(op, vm).await?;
-    ports.disk.ensure_saving(op, vm, Size::from_bytes(0)).await?;
+    make_run_dir(cx).await?;
     write_config(cx).await.map(drop)
 }
 
