@@ -6,6 +6,8 @@ mod binary;
 pub mod firecracker;
 mod permit;
 pub mod qemu;
+#[cfg(test)]
+mod sample;
 mod select;
 mod socket;
 

@@ -1,6 +1,5 @@
 //! What is said to Firecracker, word by word.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -8,29 +7,8 @@ use serde_json::{Value, json};
 use super::super::client::Method;
 use super::super::types::tests::Table;
 use super::*;
-use crate::model::{Mac, TapName, VmId, chain};
-
-pub(in crate::host::vmm::firecracker) fn plan() -> BootPlan {
-    let vm = VmId([0xab; 16]);
-    BootPlan {
-        vm,
-        name: "web".into(),
-        vcpu: 2,
-        memory_mib: 512,
-        kernel: "/k/vmlinux".into(),
-        initrd: "/k/initrd".into(),
-        disks: vec![
-            DiskAttachment { path: "/images/base.ext4".into(), read_only: true },
-            DiskAttachment { path: "/vms/a/overlay.ext4".into(), read_only: false },
-        ],
-        resume: false,
-        memory_is_shared: false,
-        tap: TapName::new("bgt", 3),
-        mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
-        console: false,
-        paths: VmPaths::new("/state/vms".as_ref(), "/run/b".as_ref(), vm),
-    }
-}
+pub(in crate::host::vmm::firecracker) use crate::host::vmm::sample::plan;
+use crate::model::chain;
 
 fn said(calls: &[Call]) -> Vec<(String, Value)> {
     let one = |call: &Call| {

@@ -1,35 +1,20 @@
 //! QEMU's command line, word by word.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use super::*;
-use crate::model::{Code, Mac, TapName, chain};
+use crate::host::vmm::sample;
+use crate::model::{Code, chain};
 use crate::ports::VmPaths;
 
 const TCG: Machine = Machine { accelerator: Accelerator::Tcg, tsc_khz: Some(2_445_404) };
 const KVM: Machine = Machine { accelerator: Accelerator::Kvm, tsc_khz: Some(2_445_404) };
 
+/// With a comma, which separates what QEMU's options hold, in a path.
 fn plan() -> BootPlan {
-    let vm = VmId([0xab; 16]);
-    BootPlan {
-        vm,
-        name: "web".into(),
-        vcpu: 2,
-        memory_mib: 512,
-        kernel: "/k/vmlinux".into(),
-        initrd: "/k/initrd".into(),
-        disks: vec![
-            DiskAttachment { path: "/images/base.ext4".into(), read_only: true },
-            DiskAttachment { path: "/vms/a,b/overlay.ext4".into(), read_only: false },
-        ],
-        resume: false,
-        memory_is_shared: false,
-        tap: TapName::new("bgt", 3),
-        mac: Mac::for_address(Ipv4Addr::new(172, 16, 0, 9)),
-        console: false,
-        paths: VmPaths::new("/state/vms".as_ref(), "/run/b".as_ref(), vm),
-    }
+    let mut plan = sample::plan();
+    plan.disks[1].path = "/vms/a,b/overlay.ext4".into();
+    plan
 }
 
 /// The values given to `flag`, in order.
