@@ -19,6 +19,8 @@ use crate::store::Store;
 
 #[path = "supervisor_disk_tests.rs"]
 mod disks;
+#[path = "supervisor_reboot_tests.rs"]
+mod reboot;
 
 struct House {
     supervisor: Handle<SupervisorActor>,

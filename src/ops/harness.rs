@@ -305,6 +305,30 @@ impl Case {
         }
     }
 
+    /// The host goes down at every journal write, kept or lost; then the next boot recovers. What is on
+    /// its disk must be of one of the worlds between the phases.
+    pub(super) async fn reboot_anywhere_recovers(&self) {
+        let mut worlds = vec![];
+        for world in self.worlds().await {
+            worlds.push(world.after_reboot().shape());
+        }
+        for keeps in [true, false] {
+            for at in 0.. {
+                let (cx, host) = self.rig(self.before.clone());
+                let mut journal = MemJournal { dies: Some((at, keeps)), ..MemJournal::default() };
+                if run(&self.plan(), &cx, &mut journal).await.is_ok() {
+                    break;
+                }
+                let (_, host) = self.rig(host.world().after_reboot());
+                journal.dies = None;
+                let (plan, end) = self.recover(&host, &mut journal).await.unwrap();
+                host.reboot(); // what a recovery made anew is not the question
+                let why = format!("reboot at write {at}, {:?}", journal.entries);
+                self.check(&plan, &worlds, &host, &end, &why);
+            }
+        }
+    }
+
     async fn crash_again(&self, worlds: &[World], left: &World, history: &[Entry], keeps: bool) {
         for second in 0.. {
             let (_, host) = self.rig(left.clone());
@@ -388,6 +412,11 @@ macro_rules! survives {
             #[tokio::test(start_paused = true)]
             async fn crash_anywhere_recovers() {
                 $case.crash_anywhere_recovers().await;
+            }
+
+            #[tokio::test(start_paused = true)]
+            async fn reboot_anywhere_recovers() {
+                $case.reboot_anywhere_recovers().await;
             }
 
             #[tokio::test(start_paused = true)]

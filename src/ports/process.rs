@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{PortFuture, VmmCommand};
+use super::{HostError, PortFuture, VmmCommand};
 use crate::model::{ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub struct SpawnRequest {
 /// A VMM runs in its own session and cgroup under the helper's care; the VM's id is in its cgroup
 /// and on its command line, so it is found again when every handle is lost.
 pub trait ProcessHost: Send + Sync + std::fmt::Debug {
+    /// Which boot of the host this is. Processes, links, rules and devices are of one boot and go
+    /// with it. Needs no privilege.
+    fn host_boot_id(&self) -> Result<String, HostError>;
+
     /// Starts the VMM, or answers with the one that runs already.
     fn ensure_spawned<'a>(
         &'a self,

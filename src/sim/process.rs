@@ -7,10 +7,13 @@ use super::{SimProcess, SimWorld};
 use crate::model::{Code, ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
 use crate::ports::{HostError, PortFuture, ProcessHost, SpawnRequest};
 
-const HOST_BOOT_ID: &str = "00000000-0000-4000-8000-000000000000";
 const FIRST_PID: u32 = 1000;
 
 impl ProcessHost for SimWorld {
+    fn host_boot_id(&self) -> Result<String, HostError> {
+        Ok(self.lock().host_boot_id())
+    }
+
     fn ensure_spawned<'a>(
         &'a self,
         _op: OpId,
@@ -26,7 +29,7 @@ impl ProcessHost for SimWorld {
             let identity = ProcessIdentity {
                 pid: FIRST_PID + state.spawned,
                 start_ticks: u64::from(state.spawned),
-                host_boot_id: HOST_BOOT_ID.to_owned(),
+                host_boot_id: state.host_boot_id(),
             };
             state.exits.remove(&vm);
             let guest = (!state.blank.contains(&vm)).then_some(vm);
@@ -107,6 +110,10 @@ impl ProcessHost for SimWorld {
 }
 
 impl State {
+    fn host_boot_id(&self) -> String {
+        format!("00000000-0000-4000-8000-{:012}", self.reboots)
+    }
+
     pub(super) fn running(&self, vm: VmId) -> Option<ProcessIdentity> {
         self.world.processes.get(&vm).map(|process| process.identity.clone())
     }

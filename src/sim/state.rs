@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) world: World,
     /// How processes ended, for those who watch them.
     pub(super) exits: HashMap<VmId, (ProcessIdentity, ExitReport)>,
+    /// How often the host was restarted.
+    pub(super) reboots: u32,
     pub(super) spawned: u32,
     pub(super) keys_made: u64,
     /// Who makes which snapshot.
@@ -36,6 +38,8 @@ pub(super) struct State {
     /// Whose saved memory is a blank guest's.
     pub(super) blank_memory: HashSet<VmId>,
     calls: usize,
+    /// Calls that will never be answered.
+    hanging: usize,
     by_name: HashMap<&'static str, usize>,
     faults: Vec<(At, Fault)>,
     /// Told when the VM's process begins or ends.
@@ -73,6 +77,18 @@ impl SimWorld {
         self.lock().by_name.get(name).copied().unwrap_or(0)
     }
 
+    /// How many calls of each name there were.
+    #[must_use]
+    pub fn tally(&self) -> HashMap<&'static str, usize> {
+        self.lock().by_name.clone()
+    }
+
+    /// How many calls hang, by a fault.
+    #[must_use]
+    pub fn hanging(&self) -> usize {
+        self.lock().hanging
+    }
+
     /// Adds a fault for calls to come.
     pub fn plan(&self, at: At, fault: Fault) {
         self.lock().faults.push((at, fault));
@@ -85,6 +101,15 @@ impl SimWorld {
     /// The VM's process ends without being asked to. False: there is none.
     pub fn crash(&self, vm: VmId) -> bool {
         self.lock().end_process(vm, "killed by SIGKILL").is_some()
+    }
+
+    /// The host is restarted: what is not on its disk is gone. Nobody is told, for whoever watched was
+    /// a part of it.
+    pub fn reboot(&self) {
+        let mut state = self.lock();
+        state.world = std::mem::take(&mut state.world).after_reboot();
+        state.reboots += 1;
+        state.exits.clear();
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -111,7 +136,10 @@ impl SimWorld {
         let answer = change(&mut self.lock())?;
         match fault {
             Some(Fault::HalfDone) => Err(failed(name, "interrupted half way")),
-            Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::Hang) => {
+                self.lock().hanging += 1;
+                std::future::pending().await
+            }
             _ => Ok(answer),
         }
     }

@@ -4,10 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::model::{
-    Digest, ImageRecord, KernelRecord, Name, ProcessIdentity, Size, TapName, VmId, VmRecord,
-    VmState,
-};
+use crate::model::{Digest, Name, ProcessIdentity, Size, TapName, VmId};
 use crate::ports::{DiskPlan, ImageFile, KernelFile, Likeness};
 
 /// Of the VMM that runs nothing.
@@ -56,36 +53,19 @@ pub struct SimMemory {
 }
 
 impl World {
-    /// The host of a daemon that was here before: the files of what it has on record are there,
-    /// and nothing runs, as after a restart of the host.
+    /// The host as its next boot finds it: what is on its disk, and what it made at once anew.
     #[must_use]
-    pub fn rebooted(images: &[ImageRecord], kernels: &[KernelRecord], vms: &[VmRecord]) -> Self {
-        let image = |image: &ImageRecord| {
-            let (uuid, size, source) = (image.uuid, image.size, image.source.clone());
-            (image.digest, ImageFile { digest: image.digest, uuid, size, source })
-        };
-        let kernel = |kernel: &KernelRecord| {
-            let file = KernelFile {
-                digest: kernel.digest,
-                version: kernel.version.clone(),
-                distro: kernel.distro.clone(),
-                arch: kernel.arch.clone(),
-                modules: kernel.modules,
-                size: kernel.size,
-                source: kernel.source.clone(),
-            };
-            (kernel.digest, file)
-        };
-        let disks = |vm: &VmRecord| (vm.id, DiskPlan::for_vm(vm.id, &vm.spec));
-        let memory = |vm: &VmRecord| {
-            let memory = SimMemory { kept: true, boot: 0, version: VERSION.to_owned() };
-            (vm.state == VmState::Suspended).then_some((vm.id, memory))
-        };
+    pub fn after_reboot(self) -> Self {
         Self {
-            images: images.iter().map(image).collect(),
-            kernels: kernels.iter().map(kernel).collect(),
-            disks: vms.iter().map(disks).collect(),
-            memory: vms.iter().filter_map(memory).collect(),
+            bridge: self.bridge,
+            leases: self.leases,
+            disks: self.disks,
+            fills: self.fills,
+            configs: self.configs,
+            images: self.images,
+            kernels: self.kernels,
+            memory: self.memory,
+            snapshots: self.snapshots,
             ..Self::default()
         }
     }

@@ -11,6 +11,7 @@
 //! belongs to the supervisor, so an operation also outlives the actor that launched it.
 
 mod gauge;
+mod host_boot;
 mod messages;
 mod monitor;
 mod op;
@@ -279,8 +280,10 @@ impl Actor for VmActor {
         }
         self.publish();
         self.watch_process(ctx);
-        if self.record.state == VmState::Crashed && self.handles != VmHandles::default() {
-            self.clean_up(self.scope.deps.mint.op(), ctx); // cut short, or found dead at start
+        // Cut short, or found dead at start.
+        let ended = matches!(self.record.state, VmState::Crashed | VmState::Stopped);
+        if ended && self.handles != VmHandles::default() {
+            self.clean_up(self.scope.deps.mint.op(), ctx);
         }
     }
 

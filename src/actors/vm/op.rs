@@ -196,7 +196,7 @@ impl Op {
             OpRequest::Resume => step(record.state, &VmEvent::ResumeEnded(outcome.clone())),
             // Stopped half way and not started again, or started: the plan's last word decides.
             OpRequest::Restart { .. } => step(record.state, &VmEvent::StartEnded(outcome.clone())),
-            OpRequest::CleanUp if !matches!(outcome, Outcome::Stuck { .. }) => VmState::Crashed,
+            OpRequest::CleanUp if !matches!(outcome, Outcome::Stuck { .. }) => record.state,
             OpRequest::Stop { .. }
             | OpRequest::Kill { .. }
             | OpRequest::Delete

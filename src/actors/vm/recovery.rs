@@ -1,14 +1,17 @@
 //! What happens to VMs and operations between the start of the daemon and its first request.
 //!
-//! 1. Operations that were cut short are taken back or carried on, as their journals say.
-//! 2. Each VM that should run is compared with its process: found again, or declared crashed.
+//! 1. If the host was restarted, nothing that VMs had on it is believed any more.
+//! 2. Operations that were cut short are taken back or carried on, as their journals say.
+//! 3. Each VM that should run is compared with its process: found again, or declared crashed, or
+//!    stopped by the host's restart.
 //!
-//! Nothing is guessed and nobody is answered before both are done.
+//! Nothing is guessed and nobody is answered before all is done.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::host_boot::{self, HostBoot};
 use super::op::Op;
 use super::{Changes, OpRequest, VmDeps};
 use crate::model::{
@@ -19,15 +22,18 @@ use crate::store::StoreError;
 
 /// Settles everything and answers with the VMs that there are.
 pub async fn recover(deps: &Arc<VmDeps>) -> Result<Vec<(VmRecord, VmHandles)>, StoreError> {
+    let boot = HostBoot::compare(deps)?;
+    boot.forget_the_last(deps).await?;
     for op in deps.store.open_ops()? {
         settle_open(deps, op).await?;
     }
     let mut known = vec![];
     for record in deps.store.vms()? {
         let handles = deps.store.handles(record.id)?.unwrap_or_default();
-        known.push(identify(deps, record, handles).await?);
+        known.push(identify(deps, record, handles, boot.is_new).await?);
     }
     close_roots(deps, &known).await;
+    boot.keep(deps).await?;
     Ok(known)
 }
 
@@ -115,6 +121,7 @@ async fn identify(
     deps: &Arc<VmDeps>,
     mut record: VmRecord,
     mut handles: VmHandles,
+    host_restarted: bool,
 ) -> Result<(VmRecord, VmHandles), StoreError> {
     let (vm, op) = (record.id, deps.mint.op());
     let alive = match deps.ports.process.find(op, vm).await {
@@ -134,15 +141,21 @@ async fn identify(
             deps.store.put_handles(vm, handles.clone()).await?;
         }
         (VmState::Running | VmState::Starting | VmState::Stopping | VmState::Suspending, None) => {
-            tracing::warn!(vm_id = %vm, name, "vm lost: its process is gone");
-            let console = deps.ports.disk.console_tail(vm, 20).await.unwrap_or_default();
-            let unix_ms = deps.ports.clock.unix_ms();
-            let how = "unknown: it ended while the daemon was away".to_owned();
-            let failure = Failure::new(Code::GuestDied, format!("the VMM of {name} is gone"))
-                .hint(format!("`banger vm logs {name}` shows its console"))
-                .with_detail(console);
-            record.state = VmState::Crashed;
-            record.last_failure = Some(failure);
+            let how = if host_restarted {
+                tracing::warn!(vm_id = %vm, name, "vm was on when the host was restarted");
+                record.state = VmState::Stopped;
+                host_boot::HOW
+            } else {
+                tracing::warn!(vm_id = %vm, name, "vm lost: its process is gone");
+                let console = deps.ports.disk.console_tail(vm, 20).await.unwrap_or_default();
+                let failure = Failure::new(Code::GuestDied, format!("the VMM of {name} is gone"))
+                    .hint(format!("`banger vm logs {name}` shows its console"))
+                    .with_detail(console);
+                record.state = VmState::Crashed;
+                record.last_failure = Some(failure);
+                "unknown: it ended while the daemon was away"
+            };
+            let (unix_ms, how) = (deps.ports.clock.unix_ms(), how.to_owned());
             record.last_exit = Some(ExitReport { unix_ms, how: how.clone() });
             handles = leftovers(deps, &record, handles)?;
             let written = record.clone();

@@ -29,6 +29,10 @@ impl HelperProcess {
 }
 
 impl ProcessHost for HelperProcess {
+    fn host_boot_id(&self) -> Result<String, HostError> {
+        process::boot_id().map_err(|error| HostError::io("read", "the host's boot id", error))
+    }
+
     fn ensure_spawned<'a>(
         &'a self,
         op: OpId,

@@ -11,11 +11,17 @@ use tokio::io::unix::AsyncFd;
 
 use crate::model::{ProcStat, ProcessIdentity};
 
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Which boot of the host this is: a small read of procfs, no need for a blocking thread.
+pub fn boot_id() -> io::Result<String> {
+    Ok(std::fs::read_to_string(BOOT_ID)?.trim().to_owned())
+}
+
 /// Whether this very process runs. A zombie does not.
 #[must_use]
 pub fn is_alive(process: &ProcessIdentity) -> bool {
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
-    if !boot_id.is_ok_and(|id| id.trim() == process.host_boot_id) {
+    if !boot_id().is_ok_and(|id| id == process.host_boot_id) {
         return false;
     }
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid));
@@ -57,11 +63,10 @@ mod tests {
 
     fn identity(pid: u32) -> ProcessIdentity {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
         ProcessIdentity {
             pid,
             start_ticks: ProcStat::parse(&stat).unwrap().start_ticks,
-            host_boot_id: boot.trim().to_owned(),
+            host_boot_id: boot_id().unwrap(),
         }
     }
 
