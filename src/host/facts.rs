@@ -1,7 +1,8 @@
 //! What this host has: processors, memory, and whether the processor can virtualise.
 //!
 //! Whether `/dev/kvm` exists is the wrong question: it opens on hosts whose processor shows neither
-//! `svm` nor `vmx` (a VM without nesting, say) and then runs guests at a crawl, or not at all.
+//! `svm` nor `vmx` (a VM without nesting, say) and then runs guests at a crawl, or not at all. On
+//! ARM64 it is the only one: no flag tells of EL2, and without it the kernel makes no such device.
 
 use std::fs;
 use std::io;
@@ -29,15 +30,18 @@ pub enum Virtualisation {
     Svm,
     /// Intel's.
     Vmx,
+    /// ARM64's exception level of hypervisors, which nothing but `/dev/kvm` tells of.
+    El2,
 }
 
 impl Virtualisation {
-    /// The flag's name.
+    /// What the processor says of it, for a sentence.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Svm => "svm",
-            Self::Vmx => "vmx",
+            Self::Svm => "the CPU shows svm",
+            Self::Vmx => "the CPU shows vmx",
+            Self::El2 => "the CPU is an ARM64 one",
         }
     }
 }
@@ -74,6 +78,7 @@ impl CpuFacts {
         let virtualisation = match (has("svm"), has("vmx")) {
             (true, _) => Some(Virtualisation::Svm),
             (false, true) => Some(Virtualisation::Vmx),
+            (false, false) if cfg!(target_arch = "aarch64") => Some(Virtualisation::El2),
             (false, false) => None,
         };
         Self { virtualisation, steady_tsc: has("constant_tsc") && has("nonstop_tsc") }

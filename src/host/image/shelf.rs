@@ -54,7 +54,8 @@ struct FileEntry {
     sha256: String,
 }
 
-const ARCH: &str = "amd64";
+/// As Debian calls it.
+const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
 impl Shelf {
     pub(super) fn new(state: &Path, agent: PathBuf) -> Result<Self, HostError> {

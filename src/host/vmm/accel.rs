@@ -38,13 +38,10 @@ impl Accelerator {
     fn choose(flag: Option<Virtualisation>, device: io::Result<()>) -> (Self, String) {
         match (flag, device) {
             (None, _) => (Self::Tcg, "the CPU shows neither svm nor vmx".to_owned()),
-            (Some(flag), Ok(())) => {
-                (Self::Kvm, format!("the CPU shows {} and {KVM} opens", flag.as_str()))
+            (Some(flag), Ok(())) => (Self::Kvm, format!("{} and {KVM} opens", flag.as_str())),
+            (Some(flag), Err(error)) => {
+                (Self::Tcg, format!("{}, but {KVM} does not open: {error}", flag.as_str()))
             }
-            (Some(flag), Err(error)) => (
-                Self::Tcg,
-                format!("the CPU shows {}, but {KVM} does not open: {error}", flag.as_str()),
-            ),
         }
     }
 }

@@ -1,12 +1,13 @@
-//! From what distributions call `vmlinuz` to the ELF file inside.
+//! From what distributions call `vmlinuz` to what a VMM loads: on x86-64 the ELF file inside.
 
 use std::io::{self, Read};
 
+use super::arm64;
 use super::elf::{Elf, ElfError};
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KernelError {
-    #[error("it is neither a bzImage nor an ELF kernel")]
+    #[error("it is {FORMS}")]
     Unknown,
     #[error("it is packed with {0}, which is not supported; gzip, lz4, xz and zstd are")]
     Packed(&'static str),
@@ -18,11 +19,21 @@ pub(super) enum KernelError {
     CutShort,
 }
 
+const FORMS: &str = if cfg!(target_arch = "aarch64") {
+    "no ARM64 Image"
+} else {
+    "neither a bzImage nor an ELF kernel"
+};
+
 /// No kernel is larger.
 const LIMIT: u64 = 1 << 30;
 
-/// An ELF kernel, whole and for this machine.
+/// What a VMM loads, whole and for this machine.
 pub(super) fn vmlinux(bytes: Vec<u8>) -> Result<Vec<u8>, KernelError> {
+    if cfg!(target_arch = "aarch64") { arm64::image(bytes) } else { elf(bytes) }
+}
+
+fn elf(bytes: Vec<u8>) -> Result<Vec<u8>, KernelError> {
     let elf = if bytes.starts_with(b"\x7fELF") { bytes } else { unpack(payload(&bytes)?)? };
     if Elf::parse(&elf)?.is_whole() { Ok(elf) } else { Err(KernelError::CutShort) }
 }
@@ -49,7 +60,7 @@ fn payload(image: &[u8]) -> Result<&[u8], KernelError> {
     image.get(start..start + len).ok_or(KernelError::CutShort)
 }
 
-fn unpack(packed: &[u8]) -> Result<Vec<u8>, KernelError> {
+pub(super) fn unpack(packed: &[u8]) -> Result<Vec<u8>, KernelError> {
     if packed.starts_with(b"\x02\x21\x4c\x18") {
         return lz4_legacy(&packed[4..]);
     }
@@ -98,13 +109,14 @@ fn lz4_legacy(mut packed: &[u8]) -> Result<Vec<u8>, KernelError> {
 pub(in crate::host::image) mod tests {
     use std::io::Write;
 
-    use super::*;
+    use super::super::elf::MACHINE;
+    use super::elf as unpacked;
 
     /// A tiny ELF file that counts as whole.
     pub(in crate::host::image) fn elf() -> Vec<u8> {
         let mut elf = vec![0; 300];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        elf[18] = 62;
+        elf[18..20].copy_from_slice(&MACHINE.to_le_bytes());
         elf[32] = 64; // program headers
         elf[56] = 1;
         elf[64] = 1; // PT_LOAD
@@ -145,14 +157,14 @@ pub(in crate::host::image) mod tests {
             lz4,
             zstd::encode_all(&elf[..], 3).unwrap(),
         ] {
-            assert_eq!(vmlinux(image(&packed)).unwrap(), elf);
+            assert_eq!(unpacked(image(&packed)).unwrap(), elf);
         }
-        assert_eq!(vmlinux(elf.clone()).unwrap(), elf);
+        assert_eq!(unpacked(elf.clone()).unwrap(), elf);
     }
 
     #[test]
     fn the_rest_is_refused() {
-        let says = |bytes: Vec<u8>| vmlinux(bytes).unwrap_err().to_string();
+        let says = |bytes: Vec<u8>| unpacked(bytes).unwrap_err().to_string();
         assert!(says(b"text".to_vec()).contains("neither"));
         assert!(says(image(b"BZh91")).contains("bzip2"));
         assert!(says(image(b"\x28\xb5\x2f\xfd-no-zstd-at-all")).contains("damaged"));

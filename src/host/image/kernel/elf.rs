@@ -5,7 +5,7 @@
 pub(super) enum ElfError {
     #[error("it is no ELF file")]
     NotElf,
-    #[error("it is not made for x86-64")]
+    #[error("it is not made for {NAME}")]
     OtherMachine,
     #[error("its ELF tables are damaged")]
     Damaged,
@@ -13,7 +13,9 @@ pub(super) enum ElfError {
 
 const SHT_NOBITS: u32 = 8;
 const PT_NOTE: u32 = 4;
-const MACHINE_X86_64: u16 = 62;
+/// Guests have the host's processor: `e_machine` of x86-64 or ARM64, elf(5).
+pub(super) const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+const NAME: &str = if cfg!(target_arch = "aarch64") { "ARM64" } else { "x86-64" };
 /// The 32-bit entry point by which a VMM starts a kernel without a boot loader.
 const NOTE_PVH: u32 = 18;
 
@@ -29,7 +31,7 @@ impl<'a> Elf<'a> {
         if !bytes.starts_with(b"\x7fELF\x02\x01") || bytes.len() < 64 {
             return Err(ElfError::NotElf);
         }
-        if elf.u16(18) != Some(MACHINE_X86_64) {
+        if elf.u16(18) != Some(MACHINE) {
             return Err(ElfError::OtherMachine);
         }
         Ok(elf)
@@ -128,17 +130,17 @@ mod tests {
     #[test]
     fn what_is_no_kernel_is_refused() {
         assert_eq!(Elf::parse(b"#!/bin/sh").unwrap_err(), ElfError::NotElf);
-        let mut arm = vec![0; 64];
-        arm[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        arm[18] = 183;
-        assert_eq!(Elf::parse(&arm).unwrap_err(), ElfError::OtherMachine);
+        let mut riscv = vec![0; 64];
+        riscv[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        riscv[18] = 243;
+        assert_eq!(Elf::parse(&riscv).unwrap_err(), ElfError::OtherMachine);
     }
 
     #[test]
     fn damaged_tables_are_errors_and_no_panics() {
         let mut bytes = vec![0xff; 200];
         bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        bytes[18..20].copy_from_slice(&MACHINE_X86_64.to_le_bytes());
+        bytes[18..20].copy_from_slice(&MACHINE.to_le_bytes());
         let elf = Elf::parse(&bytes).unwrap();
         assert_eq!(elf.section(".modinfo"), Err(ElfError::Damaged));
         assert!(!elf.is_whole() && !elf.has_pvh_entry());

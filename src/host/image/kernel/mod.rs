@@ -1,5 +1,7 @@
-//! Guest kernels: from a package or from files to an ELF `vmlinux` and the modules a guest needs.
+//! Guest kernels: from a package or from files to what VMMs load (an ELF `vmlinux`, an ARM64 `Image`)
+//! and the modules a guest needs.
 
+mod arm64;
 mod bzimage;
 mod deb;
 mod elf;

@@ -121,6 +121,7 @@ fn depends(module: &[u8]) -> Result<Vec<String>, ElfError> {
 
 #[cfg(test)]
 pub(in crate::host::image) mod tests {
+    use super::super::elf::MACHINE;
     use super::*;
 
     /// An ELF file with this `.modinfo`, for tests.
@@ -129,7 +130,7 @@ pub(in crate::host::image) mod tests {
         let names = b"\0.modinfo\0.shstrtab\0";
         let mut elf = vec![0; 64];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        elf[18] = 62;
+        elf[18..20].copy_from_slice(&MACHINE.to_le_bytes());
         let info_at = elf.len() as u64;
         elf.extend(info.as_bytes());
         let names_at = elf.len() as u64;

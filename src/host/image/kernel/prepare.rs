@@ -163,7 +163,9 @@ impl Found {
         if !missing.is_empty() {
             return Err(HostError::new(Code::Invalid, "use kernel", shown)
                 .because(format!("it has no {}", missing.join(", no ")))
-                .hint("take a kernel made for virtual machines, such as linux-image-cloud-amd64"));
+                .hint(
+                    "take a kernel made for virtual machines, such as Debian's linux-image-cloud-*",
+                ));
         }
         let banner = banner(&vmlinux);
         let version = self.version.or_else(|| banner.as_deref().and_then(version_in));
@@ -171,7 +173,8 @@ impl Found {
             HostError::new(Code::Invalid, "use kernel", shown)
                 .because("it does not say its version")
         })?;
-        if !Elf::parse(&vmlinux).is_ok_and(|elf| elf.has_pvh_entry()) {
+        let for_microvm = cfg!(target_arch = "x86_64");
+        if for_microvm && !Elf::parse(&vmlinux).is_ok_and(|elf| elf.has_pvh_entry()) {
             progress(format!(
                 "warning: kernel {version} has no PVH entry (CONFIG_PVH); QEMU's microvm cannot \
                  start it"

@@ -10,7 +10,7 @@ use super::version::{QEMU, parse};
 use super::{memory, qmp};
 use crate::host::vmm::accel::Accelerator;
 use crate::host::vmm::adapter::{Adapter, limits};
-use crate::model::{OpId, SavedBy, Size, VmmKind};
+use crate::model::{Code, OpId, SavedBy, Size, VmmKind};
 use crate::ports::{BootPlan, HostError, LogKind, PortFuture, VmPaths, VmmCommand, VmmDescription};
 
 /// QEMU itself and its copy of the kernel: 63 MiB of its own before the guest's first instruction.
@@ -40,6 +40,11 @@ impl Qemu {
 impl Adapter for Qemu {
     fn describe(&self) -> PortFuture<'_, VmmDescription> {
         Box::pin(async move {
+            if !cfg!(target_arch = "x86_64") {
+                return Err(HostError::new(Code::VmmMissing, "use VMM", "qemu")
+                    .because("its machine microvm is one of x86-64 only")
+                    .hint("install firecracker, and see that /dev/kvm opens"));
+            }
             let binary = self.binary()?;
             let asked = self.version.get_or_try_init(|| QEMU.version(&binary, parse));
             let version = asked.await?.clone();
