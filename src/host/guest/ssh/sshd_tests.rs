@@ -258,8 +258,9 @@ async fn a_terminal_has_its_size_and_gets_a_new_one() {
     let (here, mut reader) = tokio::io::duplex(64 * 1024);
     let (mut typing, stdin) = tokio::io::duplex(4096);
     let io = GuestIo { stdin, stdout: here, stderr: sink() };
+    // The trap comes first: whoever has read the second line knows that it is set.
     let script =
-        "stty size; echo $TERM; trap 'stty size' WINCH; while read l; do echo \"<$l>\"; done";
+        "trap 'stty size' WINCH; stty size; echo $TERM; while read l; do echo \"<$l>\"; done";
     let spec = ExecSpec { tty: Some(tty), ..line(script) };
     let running = ssh.exec(spec, io, receiver);
     let using = async {
