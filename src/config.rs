@@ -65,6 +65,8 @@ pub struct Limits {
     pub max_vms: usize,
     pub max_connections: usize,
     pub disk_reserve: Size,
+    /// The last so many stay readable.
+    pub events_kept: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +153,7 @@ struct FileLimits {
     max_vms: Option<usize>,
     max_connections: Option<usize>,
     disk_reserve: Option<String>,
+    events_kept: Option<u64>,
 }
 
 impl Config {
@@ -209,6 +212,7 @@ impl Config {
             max_connections: file.limits.max_connections.unwrap_or(256),
             disk_reserve: size("limits.disk_reserve", file.limits.disk_reserve.as_deref())?
                 .unwrap_or(Size::from_mib(512)),
+            events_kept: file.limits.events_kept.unwrap_or(100_000).max(1),
         };
         let vmm = match file.vmm.as_deref() {
             None | Some("auto") => VmmChoice::Auto,

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::actors::{
-    Adopt, DnsActor, EventsActor, HostLimits, House, ImagesActor, ImagesDeps, Mint, OpCtx,
+    Adopt, DnsActor, EventSink, HostLimits, House, ImagesActor, ImagesDeps, Mint, OpCtx,
     SupervisorActor, TapPoolActor, TapPoolConfig, VmDeps,
 };
 use crate::config::{Config, HostFacts};
@@ -88,12 +88,13 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     make_dir(&config.run_dir)?;
     let _lock = lock::acquire(&config.state_dir)?;
     let store = Store::open(&config.state_dir.join("store"))?;
+    store.keep_events(config.limits.events_kept);
     let raw = ports::raw(&config)?;
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let mint = Mint::new(Arc::clone(&raw.clock));
-    let events = EventsActor::launch(Arc::clone(&raw.clock), &stop);
+    let events = EventSink::new(store.clone(), Arc::clone(&raw.clock));
     let bridge = keep_bridge(Arc::clone(&raw.net), mint.clone(), &stop).await;
 
     let taps = TapPoolActor::launch(
@@ -104,7 +105,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         store.clone(),
         Arc::clone(&raw.net),
         mint.clone(),
-        events.sink.clone(),
+        events.clone(),
     );
     let names = {
         let store = store.clone();
@@ -114,7 +115,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             running.map(|vm| (vm.spec.name, vm.address)).collect::<BTreeMap<_, _>>()
         }
     };
-    let dns = DnsActor::launch(raw.names.clone(), events.sink.clone(), names);
+    let dns = DnsActor::launch(raw.names.clone(), events.clone(), names);
     let ports = Ports {
         hypervisor: Arc::clone(&raw.hypervisor),
         process: Arc::clone(&raw.process),
@@ -133,7 +134,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         images: Arc::clone(&raw.images),
         warm: Arc::clone(&raw.warm),
         clock: Arc::clone(&raw.clock),
-        events: events.sink.clone(),
+        events: events.clone(),
         mint: mint.clone(),
         tasks: tasks.clone(),
         cancel: stop.child_token(),
@@ -146,7 +147,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             grace: config.stop_grace,
             ..Settings::new(config.network.subnet, config.network.dns.clone())
         }),
-        events: events.sink.clone(),
+        events,
         mint: mint.clone(),
     });
     let known = crate::actors::recover(&deps).await?;
@@ -167,7 +168,6 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         store: store.clone(),
         ports,
         mint: mint.clone(),
-        events,
         supervisor,
         images,
         taps,

@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::broadcast::error::RecvError;
-
-use super::events::Subscribe;
+use super::follow::left;
 use super::house::House;
 use super::images::CancelMaking;
-use super::session::{Refusal, Response, Session, missed};
+use super::session::{Refusal, Response, Session};
 use super::supervisor::ListVms;
-use super::vm::{CancelOp, Ended, Ticket};
+use super::vm::CancelOp;
 use crate::model::{
     Code, DiskBackend, Entry, Failure, Name, OpId, OpRecord, RootDisk, Size, StepEvent, StepStatus,
     StepTiming, VmSpec, VmState, VmView, VmmChoice, VmmKind,
@@ -199,7 +197,7 @@ pub(super) fn show_op(house: &House, text: &str) -> Result<Response, Refusal> {
 }
 
 /// By id, or by a unique part of it: ids born together differ at the end.
-fn resolve_op(house: &House, text: &str) -> Result<OpRecord, Failure> {
+pub(super) fn resolve_op(house: &House, text: &str) -> Result<OpRecord, Failure> {
     if let Ok(id) = text.parse::<OpId>() {
         let known = house.store.op(id).map_err(|error| Failure::from(&error))?;
         return known.ok_or_else(|| no_op(text));
@@ -280,78 +278,6 @@ pub(super) async fn cancel_op(house: &House, op_id: OpId, text: &str) -> Result<
     Ok(Response::Now(Answer::Nothing))
 }
 
-/// What has happened already, then the rest as it happens, then the end.
-pub(super) async fn watch_op(session: &mut Session<'_>, text: &str) -> Result<Response, Refusal> {
-    let house = session.house;
-    let op = resolve_op(house, text)?;
-    let everything = Subscribe { since: 0 };
-    let subscription = house.events.actor.call(house.ctx(session.op_id), everything).await?;
-    for event in subscription.backlog.iter().filter(|event| event.op_id == Some(op.id)) {
-        session.frames.send(&Reply::Event(event.into())).await?;
-    }
-    let mut live = subscription.live;
-    // Read again: it may have ended before the subscription began.
-    let mut op = house.store.op(op.id).map_err(|error| Failure::from(&error))?.unwrap_or(op);
-    while op.outcome.is_none() {
-        match live.recv().await {
-            Ok(event) if event.op_id == Some(op.id) => {
-                session.frames.send(&Reply::Event((&event).into())).await?;
-            }
-            Ok(_) => continue,
-            Err(RecvError::Lagged(count)) => {
-                session.frames.send(&Reply::Event(missed(count))).await?;
-            }
-            Err(RecvError::Closed) => break,
-        }
-        op = house.store.op(op.id).map_err(|error| Failure::from(&error))?.unwrap_or(op);
-    }
-    Ok(Response::Follow(Ticket::settled(Ended { op, failure: None, view: None })))
-}
-
-pub(super) async fn events(
-    session: &mut Session<'_>,
-    since: u64,
-    follow: bool,
-) -> Result<Response, Refusal> {
-    let house = session.house;
-    let subscribe = Subscribe { since };
-    let subscription = house.events.actor.call(house.ctx(session.op_id), subscribe).await?;
-    for event in &subscription.backlog {
-        session.frames.send(&Reply::Event(EventInfo::from(event))).await?;
-    }
-    if !follow {
-        return Ok(Response::Now(Answer::Nothing));
-    }
-    let mut live = subscription.live;
-    loop {
-        let event = tokio::select! {
-            event = live.recv() => event,
-            () = gone(session) => return Ok(Response::Streamed),
-        };
-        let info = match event {
-            Ok(event) => EventInfo::from(&event),
-            Err(RecvError::Lagged(count)) => missed(count),
-            Err(RecvError::Closed) => break,
-        };
-        session.frames.send(&Reply::Event(info)).await?;
-    }
-    Ok(Response::Now(Answer::Nothing))
-}
-
-/// Ends when the client has closed its side: a client that only reads sends nothing else.
-async fn gone(session: &Session<'_>) {
-    loop {
-        let stream = session.frames.get_ref();
-        if stream.readable().await.is_err() {
-            return;
-        }
-        match stream.try_read(&mut [0; 1]) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            _ => return,
-        }
-    }
-}
-
 pub(super) async fn logs(session: &mut Session<'_>, logs: Logs) -> Result<Response, Refusal> {
     let house = session.house;
     let view = house.find(session.op_id, &logs.vm).await?.view;
@@ -392,7 +318,7 @@ pub(super) async fn logs(session: &mut Session<'_>, logs: Logs) -> Result<Respon
         if piece.is_empty() {
             tokio::select! {
                 () = tokio::time::sleep(LOG_PAUSE) => {}
-                () = gone(session) => return Ok(Response::Streamed),
+                () = left(session) => return Ok(Response::Streamed),
             }
         } else {
             session.frames.send(&Reply::Bytes(piece)).await?;

@@ -7,7 +7,6 @@ use futures::future::BoxFuture;
 
 use super::dns::DnsHandle;
 use super::envelope::{CallError, OpCtx};
-use super::events::Events;
 use super::handle::Handle;
 use super::images::ImagesActor;
 use super::mint::Mint;
@@ -32,7 +31,6 @@ pub struct House {
     pub store: Store,
     pub ports: Ports,
     pub mint: Mint,
-    pub events: Events,
     pub supervisor: Handle<SupervisorActor>,
     pub images: Handle<ImagesActor>,
     pub taps: TapPoolHandle,

@@ -373,10 +373,7 @@ impl Work {
             outcome: None,
         };
         match self.deps.store.record_intent(intent.clone()).await {
-            Ok(Intent::Recorded) => {
-                self.publish(EventKind::OpStarted { kind, subject: self.name.to_string() });
-                true
-            }
+            Ok(Intent::Recorded) => true,
             Ok(Intent::Known(op)) => {
                 done.send_replace(Some(Ended { op, failure: None, view: None }));
                 false
@@ -394,10 +391,9 @@ impl Work {
 
     async fn end(&self, outcome: Outcome, failure: Option<Failure>, done: &Done) {
         let (store, now) = (&self.deps.store, self.deps.clock.unix_ms());
-        if let Err(error) = store.settle(self.op_id, outcome.clone(), now).await {
+        if let Err(error) = store.settle(self.op_id, outcome, now).await {
             tracing::error!(error = %crate::model::chain(&error), "outcome not written");
         }
-        self.publish(EventKind::OpEnded { outcome });
         if let Ok(Some(op)) = store.op(self.op_id) {
             done.send_replace(Some(Ended { op, failure, view: None }));
         }

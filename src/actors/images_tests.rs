@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::actors::envelope::OpCtx;
-use crate::actors::events::EventsActor;
 use crate::sim::{At, Fault, SimOptions, SimWorld};
 
 struct Rig {
@@ -37,14 +36,14 @@ impl Rig {
         let sim = Arc::new(SimWorld::new(SimOptions::new("10.9.0.0/24".parse().unwrap())));
         let clock: Arc<dyn Clock> = Arc::<SimWorld>::clone(&sim);
         let cancel = CancellationToken::new();
-        let events = EventsActor::launch(Arc::clone(&clock), &cancel);
+        let events = EventSink::new(store.clone(), Arc::clone(&clock));
         let images = ImagesActor::launch(ImagesDeps {
             store: store.clone(),
             images: Arc::<SimWorld>::clone(&sim),
             warm: Arc::<SimWorld>::clone(&sim),
             mint: Mint::new(Arc::clone(&clock)),
             clock,
-            events: events.sink,
+            events,
             tasks: TaskTracker::new(),
             cancel,
         });

@@ -3,13 +3,14 @@
 //! ```text
 //! gateway ──> session ──> SupervisorActor ──> VmActor (one per VM) ──> operation on a tracked task
 //!                 ├─────> ImagesActor ──────────────────────────────> operation on a tracked task
-//!                 └─────> EventsActor          operations ──> TapPoolActor, DnsActor, EventsActor
+//!                 └─────> events in the store  operations ──> TapPoolActor, DnsActor
 //! ```
 
 mod answers;
 mod dns;
 mod envelope;
 mod events;
+mod follow;
 mod gateway;
 mod handle;
 mod house;
@@ -25,7 +26,7 @@ mod watch;
 
 pub use dns::{DnsActor, DnsHandle};
 pub use envelope::{CallError, Command, Lane, OpCtx, Req};
-pub use events::{EventSink, Events, EventsActor};
+pub use events::EventSink;
 pub use gateway::serve;
 pub use handle::Handle;
 pub use house::{Checks, House};

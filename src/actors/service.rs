@@ -1,4 +1,4 @@
-//! Keeps the daemon's single actors (taps, names, images, events) alive: when one dies by a panic
+//! Keeps the daemon's single actors (taps, names, images) alive: when one dies by a panic
 //! it is built anew from the store, within a budget, and its handle leads to the new one.
 //!
 //! What must not be done here: bring the same struct back. Whatever made it panic is in it.

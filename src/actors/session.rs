@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::answers;
 use super::envelope::CallError;
-use super::events::Subscribe;
+use super::events::Tail;
+use super::follow;
 use super::house::House;
 use super::images::{Delete, Kind, Make, Recipe};
 use super::stats;
@@ -22,13 +22,13 @@ use crate::model::{
 use crate::ports::{ImageRecipe, KernelRecipe};
 use crate::wire::codec;
 use crate::wire::frame::{FrameError, Frames};
-use crate::wire::reply::{Answer, EventKindInfo, Reply, VmInfo};
-use crate::wire::request::{self as wire, Envelope, ImageSource, KernelSource, Request};
+use crate::wire::reply::{Answer, Reply, VmInfo};
+use crate::wire::request::{
+    self as wire, Envelope, EventsOf, ImageSource, KernelSource, Request, Since,
+};
 
 /// A frame that has begun must be whole by then.
 const FRAME_LIMIT: Duration = Duration::from_secs(10);
-/// How long the last events of an operation may take to follow its end.
-const EVENTS_LIMIT: Duration = Duration::from_millis(500);
 
 /// Ends when the client has gone or the daemon stops.
 pub(super) async fn serve(mut frames: Frames, house: House, stop: CancellationToken) {
@@ -48,7 +48,7 @@ pub(super) async fn serve(mut frames: Frames, house: House, stop: CancellationTo
             }
         };
         let op_id = OpId(envelope.op_id);
-        let mut session = Session { frames: &mut frames, house: &house, op_id };
+        let mut session = Session { frames: &mut frames, house: &house, op_id, stop: &stop };
         let replied = session.answer(envelope).await;
         if let Err(error) = replied {
             tracing::debug!(%op_id, error = %crate::model::chain(&error), "client gone");
@@ -61,6 +61,8 @@ pub(super) struct Session<'a> {
     pub(super) frames: &'a mut Frames,
     pub(super) house: &'a House,
     pub(super) op_id: OpId,
+    /// The daemon takes its leave.
+    pub(super) stop: &'a CancellationToken,
 }
 
 /// What a request comes to: an answer at once, an operation to follow, or already streamed.
@@ -75,18 +77,12 @@ pub(super) enum Response {
 impl Session<'_> {
     async fn answer(&mut self, envelope: Envelope) -> Result<(), FrameError> {
         let hash = request_hash(&envelope.request);
-        // Subscribed before the operation begins, so that no event of it is missed.
-        let live = if is_operation(&envelope.request) {
-            let none_so_far = Subscribe { since: u64::MAX };
-            let events = &self.house.events.actor;
-            events.call(self.house.ctx(self.op_id), none_so_far).await.ok().map(|s| s.live)
-        } else {
-            None
-        };
+        // Before the operation begins, so that no event of it is missed.
+        let tail = is_operation(&envelope.request).then(|| Tail::from_now(&self.house.store));
         match self.respond(envelope.request, hash).await {
             Ok(Response::Now(answer)) => self.frames.send(&Reply::Done(answer)).await,
             Ok(Response::Parts(parts)) => self.send_parts(parts).await,
-            Ok(Response::Follow(ticket)) => self.follow(ticket, live).await,
+            Ok(Response::Follow(ticket)) => self.follow(ticket, tail).await,
             Ok(Response::Streamed) => Ok(()),
             Err(Refusal::Gone(error)) => Err(error),
             Err(Refusal::Said(failure)) => self.fail(*failure).await,
@@ -172,9 +168,13 @@ impl Session<'_> {
             Request::DeleteKernel { name } => self.delete(&name, Kind::Kernel, hash).await,
             Request::ListOps { limit } => answers::list_ops(house, limit),
             Request::ShowOp { op } => answers::show_op(house, &op),
-            Request::WatchOp { op } => answers::watch_op(self, &op).await,
+            Request::WatchOp { op } => follow::watch_op(self, &op).await,
             Request::CancelOp { op } => answers::cancel_op(house, self.op_id, &op).await,
-            Request::Events { since, follow } => answers::events(self, since, follow).await,
+            Request::Events { since, follow } => {
+                let since = Since::Seq(since);
+                follow::events(self, EventsOf { since, vm: None, op: None, follow }).await
+            }
+            Request::EventsOf(asked) => follow::events(self, asked).await,
         }
     }
 
@@ -264,39 +264,32 @@ impl Session<'_> {
         self.frames.send(&Reply::Failed((&failure).into())).await
     }
 
-    /// Streams the operation's events, then its end.
-    pub(super) async fn follow(
-        &mut self,
-        mut ticket: Ticket,
-        live: Option<tokio::sync::broadcast::Receiver<crate::model::Event>>,
-    ) -> Result<(), FrameError> {
+    /// Streams the operation's events, then its end, which is written together with the last.
+    async fn follow(&mut self, mut ticket: Ticket, tail: Option<Tail>) -> Result<(), FrameError> {
         let op = ticket.op_id;
         self.frames.send(&Reply::Accepted { op_id: op.0 }).await?;
         let known = ticket.ended.borrow().is_some();
-        if let (Some(mut live), false) = (live, known) {
-            let mut grace = None;
+        if let (Some(mut tail), false) = (tail, known) {
             loop {
                 let event = tokio::select! {
-                    event = live.recv() => event,
-                    _ = ticket.end(), if grace.is_none() => {
-                        grace = Some(tokio::time::Instant::now() + EVENTS_LIMIT);
-                        continue;
-                    }
-                    () = sleep_until(grace) => break,
+                    event = tail.next() => event,
+                    _ = ticket.end() => tail.ready(),
                 };
                 match event {
-                    Ok(event) if event.op_id == Some(op) => {
+                    Ok(Some(event)) if event.op_id == Some(op) => {
                         let last = matches!(event.kind, EventKind::OpEnded { .. });
                         self.frames.send(&Reply::Event((&event).into())).await?;
                         if last {
                             break;
                         }
                     }
-                    Ok(_) => {}
-                    Err(RecvError::Lagged(count)) => {
-                        self.frames.send(&Reply::Event(missed(count))).await?;
+                    Ok(Some(_)) => {}
+                    Ok(None) => break,
+                    Err(error) => {
+                        // The operation goes on, and its end is known without them.
+                        tracing::warn!(%op, error = %crate::model::chain(&error), "events not read");
+                        break;
                     }
-                    Err(RecvError::Closed) => break,
                 }
             }
         }
@@ -354,18 +347,6 @@ fn failed(ended: &Ended) -> Option<Failure> {
         failure.hints.push(format!("`banger ops show {}` shows where it stands", ended.op.id));
     }
     Some(failure)
-}
-
-async fn sleep_until(at: Option<tokio::time::Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
-}
-
-pub(super) fn missed(count: u64) -> crate::wire::reply::EventInfo {
-    let kind = EventKindInfo::Missed { count };
-    crate::wire::reply::EventInfo { seq: 0, unix_ms: 0, op_id: None, vm_id: None, kind }
 }
 
 fn artefact(name: &str) -> Result<Name, Refusal> {

@@ -6,13 +6,13 @@ use super::*;
 async fn a_vm_whose_disk_fills_is_told_paused_and_goes_on_with_more() {
     let house = House::open(vec![], Duration::ZERO).await;
     let sim = Arc::clone(&house.sim);
-    let mut events = house.events.call(ctx(0), Subscribe { since: 0 }).await.unwrap().live;
+    let mut events = crate::actors::events::Tail::from(&house.deps.store, 1);
     let mut heard = |what: &str| {
         let said = |event: crate::model::Event| match event.kind {
             EventKind::Note { text } => text.contains(what),
             _ => false,
         };
-        std::iter::from_fn(|| events.try_recv().ok()).any(said)
+        std::iter::from_fn(|| events.ready().unwrap()).any(said)
     };
     let on = DiskChoice::Only(DiskBackend::DmSnapshot);
     let request = CreateVm { disk: on, ..create("web", true) };

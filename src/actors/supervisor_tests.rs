@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::actors::events::{EventsActor, Subscribe};
+use crate::actors::events::EventSink;
 use crate::actors::mint::Mint;
 use crate::actors::vm::{CancelOp, Changes, PanicNow, recover};
 use crate::actors::{TapPoolActor, TapPoolConfig};
@@ -25,7 +25,6 @@ mod reboot;
 struct House {
     supervisor: Handle<SupervisorActor>,
     deps: Arc<VmDeps>,
-    events: Handle<EventsActor>,
     sim: Arc<SimWorld>,
     /// The host before the first VM, warm taps included.
     empty: World,
@@ -76,20 +75,18 @@ impl House {
         ports.names = Arc::<SimWorld>::clone(&sim);
         ports.clock = Arc::<SimWorld>::clone(&sim);
         let stop = CancellationToken::new();
-        let events = EventsActor::launch(Arc::clone(&ports.clock), &stop);
+        let events = EventSink::new(store.clone(), Arc::clone(&ports.clock));
         let mint = Mint::new(Arc::clone(&ports.clock));
         let config = TapPoolConfig { prefix: "tap".to_owned(), size: 2 };
         let net = Arc::clone(&ports.net);
-        let sink = events.sink.clone();
-        let taps = TapPoolActor::launch(config, store.clone(), net, mint.clone(), sink);
+        let taps = TapPoolActor::launch(config, store.clone(), net, mint.clone(), events.clone());
         ports.taps = Arc::new(taps.clone());
         let mut settings = Settings::new("10.9.0.0/24".parse().unwrap(), vec![]);
         settings.retry_pause = Duration::from_millis(1);
         settings.grace = Duration::from_millis(200);
         settings.power_wait = Duration::from_millis(50);
         let settings = Arc::new(settings);
-        let (sink, events) = (events.sink, events.actor);
-        let deps = Arc::new(VmDeps { store, ports, settings, events: sink, mint });
+        let deps = Arc::new(VmDeps { store, ports, settings, events, mint });
         let known = recover(&deps).await.unwrap();
         let host = HostLimits {
             memory_mib: 1 << 20,
@@ -102,7 +99,7 @@ impl House {
         supervisor.call(ctx(0), Adopt(known)).await.unwrap();
         until("warm taps", || sim.world().taps.len() >= 2).await;
         let empty = sim.world().shape();
-        Self { supervisor, deps, events, sim, empty, _dir: dir }
+        Self { supervisor, deps, sim, empty, _dir: dir }
     }
 
     async fn create(&self, n: u8, name: &str, start: bool) -> Result<Ticket, CallError> {

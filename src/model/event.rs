@@ -6,7 +6,7 @@ use super::op::{OpKind, Outcome};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Without gaps within one run of the daemon.
+    /// Without gaps, over restarts of the daemon too; 0 until it is written.
     pub seq: u64,
     pub unix_ms: u64,
     pub op_id: Option<OpId>,
@@ -60,5 +60,9 @@ pub enum EventKind {
     /// What users should know of an operation that goes well: `the guest is ended by force`.
     Note {
         text: String,
+    },
+    /// So many events came faster than they could be written, and are not told.
+    Lost {
+        count: u64,
     },
 }

@@ -172,6 +172,8 @@ impl<'a> Run<'a> {
     ) -> Result<Result<(), StepError>, RunError> {
         let (step, cx, span) = (self.steps[at], self.cx, self.span(at));
         self.push(at, StepEvent::Started)?;
+        // Before the write, with which it becomes durable.
+        (cx.watcher)(EventKind::StepStarted { step: step.name().to_owned() });
         let intent = self.journal.record(std::mem::take(&mut self.pending));
         let work = || work(step, cx, direction).instrument(span);
         let (result, elapsed) = if intent_first {
@@ -290,7 +292,6 @@ async fn work(
     cx: &StepCx,
     direction: Direction,
 ) -> (Result<String, StepError>, Duration) {
-    (cx.watcher)(EventKind::StepStarted { step: step.name().to_owned() });
     let began = Instant::now();
     let work = bounded(step.run(cx), step.limit(&cx.settings));
     let result = if direction == Direction::Back && step.interruptible() {

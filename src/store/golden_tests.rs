@@ -12,8 +12,9 @@ use super::reserve_tests::{draft, image, kernel};
 use super::table::Row;
 use super::taps::TapLease;
 use crate::model::{
-    Code, Digest, DiskBackend, Entry, ExitReport, Failure, OpId, OpKind, OpRecord, Outcome,
-    ProcessIdentity, RootDisk, StepEvent, TapName, VmHandles, VmId, VmRecord, VmState, VmmChoice,
+    Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, OpId, OpKind,
+    OpRecord, Outcome, ProcessIdentity, RootDisk, StepEvent, TapName, VmHandles, VmId, VmRecord,
+    VmState, VmmChoice,
 };
 use crate::wire::codec;
 
@@ -225,6 +226,32 @@ fn journal() {
         (label.to_owned(), Entry { step: "lease-tap".to_owned(), event, unix_ms: 300 })
     });
     golden("journal", rows.into());
+}
+
+#[test]
+fn events() {
+    use EventKind as E;
+    let text = || "text".to_owned();
+    let kinds = [
+        ("op-started", E::OpStarted { kind: OpKind::CreateVm, subject: text() }),
+        ("step-started", E::StepStarted { step: text() }),
+        ("step-done", E::StepDone { step: text(), elapsed_us: 1234 }),
+        ("step-failed", E::StepFailed { step: text(), cause: text() }),
+        ("step-undone", E::StepUndone { step: text() }),
+        ("op-ended", E::OpEnded { outcome: Outcome::Unchanged(text()) }),
+        ("vm-changed", E::VmChanged { name: text(), state: VmState::Running }),
+        ("vm-exited", E::VmExited { name: text(), how: text(), expected: true }),
+        ("actor-rebuilt", E::ActorRebuilt { actor: text(), incarnation: 2 }),
+        ("actor-quarantined", E::ActorQuarantined { actor: text() }),
+        ("progress", E::Progress { text: text() }),
+        ("note", E::Note { text: text() }),
+        ("lost", E::Lost { count: 9 }),
+    ];
+    let (op_id, vm) = (Some(OpId([5; 16])), Some(VmId([7; 16])));
+    let row = |(label, kind): (&str, E)| {
+        (label.to_owned(), Event { seq: 300, unix_ms: 1_700_000_000_000, op_id, vm, kind })
+    };
+    golden("events", kinds.map(row).into());
 }
 
 #[test]

@@ -12,11 +12,14 @@
 //! | `ops`, `journal` | op id (+ n) | operation, its steps | the last settled ones are kept |
 //! | `taps` | tap name | who leases it | from before the tap is made until after it is gone |
 //! | `images`, `kernels` | name | record | until deleted |
+//! | `events` | number | what happened | the last are kept |
 //! | `meta` | text | schema version, facts | always |
 //!
 //! Not here: files, the daemon's lock, any decision about a VM.
 
 mod error;
+mod event_row;
+mod events;
 mod images;
 mod meta;
 mod migrate;

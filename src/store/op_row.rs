@@ -23,7 +23,7 @@ pub(super) struct OpV1 {
 }
 
 #[derive(Clone, Copy, Encode, Decode)]
-enum KindV1 {
+pub(super) enum KindV1 {
     CreateVm,
     StartVm,
     StopVm,
@@ -42,7 +42,7 @@ enum KindV1 {
 }
 
 #[derive(Encode, Decode)]
-enum OutcomeV1 {
+pub(super) enum OutcomeV1 {
     Done,
     Unchanged(String),
     RolledBack { step: String, cause: String },

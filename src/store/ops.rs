@@ -3,8 +3,8 @@
 use heed::RwTxn;
 
 use super::schema::Dbs;
-use super::{Store, StoreError};
-use crate::model::{Entry, OpId, OpRecord, Outcome};
+use super::{Store, StoreError, events};
+use crate::model::{Entry, Event, EventKind, OpId, OpRecord, Outcome};
 
 /// Settled operations that are kept with their journals; older ones go.
 const KEEP: u64 = 1000;
@@ -77,6 +77,8 @@ pub(super) fn intend(
         let same = known.kind == intent.kind && known.request_hash == intent.request_hash;
         return if same { Ok(Intent::Known(known)) } else { Err(StoreError::Conflict(id)) };
     }
+    let kind = EventKind::OpStarted { kind: intent.kind, subject: intent.subject.clone() };
+    tell(txn, dbs, &intent, intent.started_unix_ms, kind)?;
     dbs.ops.put(txn, &id.0, intent)?;
     Ok(Intent::Recorded)
 }
@@ -89,11 +91,25 @@ pub(super) fn settle(
     ended_unix_ms: u64,
 ) -> Result<(), StoreError> {
     if let Some(record) = dbs.ops.get(txn, &op.0)? {
+        if record.outcome.is_none() {
+            let kind = EventKind::OpEnded { outcome: outcome.clone() };
+            tell(txn, dbs, &record, ended_unix_ms, kind)?;
+        }
         let outcome = Some(outcome);
         let ended_unix_ms = Some(ended_unix_ms);
         dbs.ops.put(txn, &op.0, OpRecord { outcome, ended_unix_ms, ..record })?;
     }
     prune(txn, dbs)
+}
+
+fn tell(
+    txn: &mut RwTxn<'_>,
+    dbs: &Dbs,
+    op: &OpRecord,
+    unix_ms: u64,
+    kind: EventKind,
+) -> Result<(), StoreError> {
+    events::append(txn, dbs, Event { seq: 0, unix_ms, op_id: Some(op.id), vm: op.vm, kind })
 }
 
 /// Forgets the oldest settled operations. One without an outcome is never forgotten.

@@ -6,8 +6,10 @@ use std::net::Ipv4Addr;
 use heed::RwTxn;
 
 use super::schema::Dbs;
-use super::{Intent, Store, StoreError, ops, vms};
-use crate::model::{KernelRecord, OpRecord, Subnet, VmId, VmKeys, VmRecord, VmSpec, VmState};
+use super::{Intent, Store, StoreError, events, ops, vms};
+use crate::model::{
+    Event, EventKind, KernelRecord, OpRecord, Subnet, VmId, VmKeys, VmRecord, VmSpec, VmState,
+};
 
 /// A VM that has everything but what the store decides: address and digests.
 #[derive(Clone, Debug)]
@@ -58,6 +60,11 @@ impl Store {
             };
             dbs.vms.put(txn, &record.id.0, record.clone())?;
             vms::index(txn, dbs, &record)?;
+            let (op_id, vm) = (Some(draft.intent.id), Some(record.id));
+            let kind =
+                EventKind::VmChanged { name: record.spec.name.to_string(), state: record.state };
+            let event = Event { seq: 0, unix_ms: record.created_unix_ms, op_id, vm, kind };
+            events::append(txn, dbs, event)?;
             Ok(Reserved::New(Box::new(record)))
         })
         .await

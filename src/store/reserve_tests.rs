@@ -189,13 +189,13 @@ async fn deleting_frees_everything() {
 async fn identity_is_fixed() {
     let (_dir, store) = stocked().await;
     let vm = new_vm(&store, draft(1, "web")).await;
-    let renamed = store.update_vm(vm.id, |vm| vm.spec.name = "db".parse().unwrap()).await;
+    let renamed = store.update_vm(vm.id, 9, |vm| vm.spec.name = "db".parse().unwrap()).await;
     assert!(matches!(renamed, Err(StoreError::Identity(_))));
-    let moved = store.update_vm(vm.id, |vm| vm.address = [10, 0, 0, 1].into()).await;
+    let moved = store.update_vm(vm.id, 9, |vm| vm.address = [10, 0, 0, 1].into()).await;
     assert!(matches!(moved, Err(StoreError::Identity(_))));
-    let changed = store.update_vm(vm.id, |vm| vm.state = VmState::Running).await.unwrap();
+    let changed = store.update_vm(vm.id, 9, |vm| vm.state = VmState::Running).await.unwrap();
     assert_eq!(store.vm(vm.id).unwrap(), Some(changed));
-    let nobody = store.update_vm(VmId([9; 16]), |_| {}).await;
+    let nobody = store.update_vm(VmId([9; 16]), 9, |_| {}).await;
     assert!(matches!(nobody, Err(StoreError::NotFound { what: "VM", .. })));
 }
 

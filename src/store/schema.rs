@@ -8,9 +8,9 @@ use super::StoreError;
 use super::meta::Fact;
 use super::table::{RawDb, Table};
 use super::taps::TapLease;
-use crate::model::{Entry, ImageRecord, KernelRecord, OpRecord, VmHandles, VmRecord};
+use crate::model::{Entry, Event, ImageRecord, KernelRecord, OpRecord, VmHandles, VmRecord};
 
-pub(super) const NB_DBS: u32 = 10;
+pub(super) const NB_DBS: u32 = 11;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dbs {
@@ -25,6 +25,7 @@ pub(super) struct Dbs {
     pub(super) taps: Table<TapLease>,
     pub(super) images: Table<ImageRecord>,
     pub(super) kernels: Table<KernelRecord>,
+    pub(super) events: Table<Event>,
 }
 
 impl Dbs {
@@ -43,10 +44,22 @@ impl Dbs {
                 make("taps")?,
                 make("images")?,
                 make("kernels")?,
+                make("events")?,
             ]))
         })?;
-        let [meta, vms, vm_names, vm_addresses, handles, ops, journal, taps, images, kernels] =
-            created.unwrap_commit();
+        let [
+            meta,
+            vms,
+            vm_names,
+            vm_addresses,
+            handles,
+            ops,
+            journal,
+            taps,
+            images,
+            kernels,
+            events,
+        ] = created.unwrap_commit();
         Ok(Self {
             meta: Table::new("meta", meta),
             vms: Table::new("vms", vms),
@@ -58,6 +71,7 @@ impl Dbs {
             taps: Table::new("taps", taps),
             images: Table::new("images", images),
             kernels: Table::new("kernels", kernels),
+            events: Table::new("events", events),
         })
     }
 }

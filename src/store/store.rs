@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::schema::{Dbs, NB_DBS};
 use super::writer::{self, Job, TypedJob};
-use super::{StoreError, migrate};
+use super::{StoreError, events, migrate};
 
 /// Address space, not disk: the file is sparse and grows as it fills.
 const MAP_BYTES: usize = 1 << 30;
@@ -19,7 +19,8 @@ pub(super) const QUEUE: usize = 256;
 #[derive(Clone, Debug)]
 pub struct Store {
     queue: channel::Sender<Box<dyn Job>>,
-    env: Env<WithoutTls>,
+    pub(super) events: events::Publishing,
+    pub(super) env: Env<WithoutTls>,
     dbs: Dbs,
 }
 
@@ -46,8 +47,10 @@ impl Store {
         let dbs = Dbs::create(&env)?;
         migrate::run(&env, &dbs)?;
         let (queue, jobs) = channel::bounded(QUEUE);
-        writer::spawn(env.clone(), dbs, jobs).map_err(StoreError::Spawn)?;
-        Ok(Self { queue, env, dbs })
+        let last = events::last(&*env.read_txn()?, &dbs)?;
+        let (events, published) = events::channel(last);
+        writer::spawn(env.clone(), dbs, jobs, published).map_err(StoreError::Spawn)?;
+        Ok(Self { queue, events, env, dbs })
     }
 
     /// Runs `job` on the writer thread and returns once it is durable. A caller that stops
@@ -74,7 +77,7 @@ impl Store {
         read(&self.env.read_txn()?, &self.dbs)
     }
 
-    /// Returns once everything queued so far is durable.
+    /// Returns once everything queued so far is durable, events included.
     pub async fn flush(&self) -> Result<(), StoreError> {
         self.write(|_, _| Ok(())).await
     }

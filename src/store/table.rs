@@ -84,6 +84,34 @@ impl<R: Row> Table<R> {
         rows.map(|row| row.map_err(Into::into).and_then(|(k, v)| self.decode(k, v))).collect()
     }
 
+    /// At most `limit` rows from this key on.
+    pub(super) fn from(
+        &self,
+        txn: &RoTxn<'_>,
+        key: &[u8],
+        limit: usize,
+    ) -> Result<Vec<R>, StoreError> {
+        let range = (std::ops::Bound::Included(key), std::ops::Bound::Unbounded);
+        let rows = self.raw.range(txn, &range)?.take(limit);
+        rows.map(|row| row.map_err(Into::into).and_then(|(k, v)| self.decode(k, v))).collect()
+    }
+
+    /// The row with the highest key of which this is true. Reads back to it.
+    pub(super) fn last_where(
+        &self,
+        txn: &RoTxn<'_>,
+        is_it: impl Fn(&R) -> bool,
+    ) -> Result<Option<R>, StoreError> {
+        for row in self.raw.rev_iter(txn)? {
+            let (key, bytes) = row?;
+            let row = self.decode(key, bytes)?;
+            if is_it(&row) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
     pub(super) fn with_prefix(&self, txn: &RoTxn<'_>, prefix: &[u8]) -> Result<Vec<R>, StoreError> {
         let rows = self.raw.prefix_iter(txn, prefix)?;
         rows.map(|row| row.map_err(Into::into).and_then(|(k, v)| self.decode(k, v))).collect()

@@ -76,7 +76,7 @@ enum VmmV1 {
 }
 
 #[derive(Clone, Copy, Encode, Decode)]
-enum StateV1 {
+pub(super) enum StateV1 {
     Created,
     Starting,
     Running,

@@ -5,8 +5,8 @@ use heed::RwTxn;
 
 use super::ops;
 use super::schema::Dbs;
-use super::{Intent, Store, StoreError};
-use crate::model::{Name, OpId, OpRecord, Outcome, VmHandles, VmId, VmRecord};
+use super::{Intent, Store, StoreError, events};
+use crate::model::{Event, EventKind, Name, OpId, OpRecord, Outcome, VmHandles, VmId, VmRecord};
 
 impl Store {
     pub fn vms(&self) -> Result<Vec<VmRecord>, StoreError> {
@@ -30,16 +30,18 @@ impl Store {
         })
     }
 
-    /// Changes a record; its id, name and address are fixed. Returns it as it is now.
+    /// Changes a record; its id, name and address are fixed. Returns it as it is now. `unix_ms` is
+    /// when: it is in the event that tells of another state.
     pub async fn update_vm(
         &self,
         id: VmId,
+        unix_ms: u64,
         change: impl FnOnce(&mut VmRecord) + Send + 'static,
     ) -> Result<VmRecord, StoreError> {
         self.write(move |txn, dbs| {
             let mut record = existing(txn, dbs, id)?;
             change(&mut record);
-            replace(txn, dbs, id, record.clone())?;
+            replace(txn, dbs, id, record.clone(), (None, unix_ms))?;
             Ok(record)
         })
         .await
@@ -49,9 +51,10 @@ impl Store {
     /// intent that is known changes nothing.
     pub async fn begin_vm(&self, intent: OpRecord, record: VmRecord) -> Result<Intent, StoreError> {
         self.write(move |txn, dbs| {
+            let (op, unix_ms) = (intent.id, intent.started_unix_ms);
             let answer = ops::intend(txn, dbs, intent)?;
             if answer == Intent::Recorded {
-                replace(txn, dbs, record.id, record)?;
+                replace(txn, dbs, record.id, record, (Some(op), unix_ms))?;
             }
             Ok(answer)
         })
@@ -69,13 +72,14 @@ impl Store {
         handles: VmHandles,
     ) -> Result<(), StoreError> {
         self.write(move |txn, dbs| {
+            replace(txn, dbs, record.id, record.clone(), (Some(op), ended_unix_ms))?;
             ops::settle(txn, dbs, op, outcome, ended_unix_ms)?;
             if handles == VmHandles::default() {
                 dbs.handles.delete(txn, &record.id.0)?;
             } else {
                 dbs.handles.put(txn, &record.id.0, handles)?;
             }
-            replace(txn, dbs, record.id, record)
+            Ok(())
         })
         .await
     }
@@ -126,11 +130,22 @@ fn existing(txn: &RwTxn<'_>, dbs: &Dbs, id: VmId) -> Result<VmRecord, StoreError
     found.ok_or_else(|| StoreError::NotFound { what: "VM", name: id.short() })
 }
 
-fn replace(txn: &mut RwTxn<'_>, dbs: &Dbs, id: VmId, record: VmRecord) -> Result<(), StoreError> {
+/// Another state is told, with the operation that brought it.
+fn replace(
+    txn: &mut RwTxn<'_>,
+    dbs: &Dbs,
+    id: VmId,
+    record: VmRecord,
+    (op_id, unix_ms): (Option<OpId>, u64),
+) -> Result<(), StoreError> {
     let kept = existing(txn, dbs, id)?;
     let identity = |r: &VmRecord| (r.id, r.spec.name.clone(), r.address);
     if identity(&kept) != identity(&record) {
         return Err(StoreError::Identity(id));
+    }
+    if kept.state != record.state {
+        let kind = EventKind::VmChanged { name: record.spec.name.to_string(), state: record.state };
+        events::append(txn, dbs, Event { seq: 0, unix_ms, op_id, vm: Some(id), kind })?;
     }
     dbs.vms.put(txn, &id.0, record)
 }

@@ -9,12 +9,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Select};
 use heed::{Env, RwTxn, WithoutTls};
 use tokio::sync::oneshot;
 
 use super::StoreError;
+use super::events::{self, LINGER, Published};
 use super::schema::Dbs;
+use crate::model::{Event, EventKind};
 
 const BATCH: usize = 64;
 
@@ -62,25 +64,84 @@ pub(super) fn spawn(
     env: Env<WithoutTls>,
     dbs: Dbs,
     jobs: Receiver<Box<dyn Job>>,
+    published: Published,
 ) -> std::io::Result<()> {
     let writer = std::thread::Builder::new().name("store-writer".into());
     let thread = writer.spawn(move || {
-        while let Ok(first) = jobs.recv() {
-            let mut batch = vec![first];
-            batch.extend(jobs.try_iter().take(BATCH - 1));
-            let committed = commit(&env, &dbs, &mut batch).map_err(Arc::new);
+        while let Some(mut batch) = next_batch(&jobs, &published.queue) {
+            let committed = commit(&env, &dbs, &mut batch, &published).map_err(Arc::new);
             for job in batch {
                 job.settle(&committed);
             }
         }
+        // Nobody is left to tell that what was published last could not be written.
+        drop(commit(&env, &dbs, &mut [], &published));
     })?;
     drop(thread); // detached: it ends when the last Store is dropped
     Ok(())
 }
 
+/// Waits for jobs, or for events that no job came for in time: their batch is empty. None: the last
+/// store is gone.
+fn next_batch(
+    jobs: &Receiver<Box<dyn Job>>,
+    events: &Receiver<Event>,
+) -> Option<Vec<Box<dyn Job>>> {
+    let mut either = Select::new();
+    let from_jobs = either.recv(jobs);
+    either.recv(events);
+    let first = if either.ready() == from_jobs || !jobs.is_empty() {
+        Some(jobs.recv().ok()?)
+    } else {
+        match jobs.recv_timeout(LINGER) {
+            Ok(job) => Some(job),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    };
+    Some(first.into_iter().chain(jobs.try_iter().take(BATCH - 1)).collect())
+}
+
+/// What was published comes before what the jobs have to tell: it happened before them.
 #[allow(clippy::disallowed_methods, reason = "this is the writer thread")]
-fn commit(env: &Env<WithoutTls>, dbs: &Dbs, batch: &mut [Box<dyn Job>]) -> heed::Result<()> {
+fn commit(
+    env: &Env<WithoutTls>,
+    dbs: &Dbs,
+    batch: &mut [Box<dyn Job>],
+    published: &Published,
+) -> heed::Result<()> {
+    let (waiting, lost) = published.take();
+    let count = waiting.len();
+    let result = write(env, dbs, batch, waiting, lost, published);
+    if !matches!(result, Ok((_, true))) {
+        published.lose(count, lost);
+    }
+    result.map(|(last, _)| published.announce(last))
+}
+
+/// Answers with the number of the newest event, and whether those that waited are written.
+#[allow(clippy::disallowed_methods, reason = "this is the writer thread")]
+fn write(
+    env: &Env<WithoutTls>,
+    dbs: &Dbs,
+    batch: &mut [Box<dyn Job>],
+    waiting: Vec<Event>,
+    lost: u64,
+    published: &Published,
+) -> heed::Result<(u64, bool)> {
     let mut txn = env.write_txn()?;
+    let mut kept = true;
+    if !waiting.is_empty() || lost > 0 {
+        let mut nested = env.nested_write_txn(&mut txn)?;
+        match keep(&mut nested, dbs, waiting, lost) {
+            Ok(()) => nested.commit()?,
+            Err(error) => {
+                nested.abort();
+                kept = false;
+                tracing::error!(error = %crate::model::chain(&error), "events not written");
+            }
+        }
+    }
     for job in batch {
         let mut nested = env.nested_write_txn(&mut txn)?;
         if job.apply(&mut nested, dbs) {
@@ -89,5 +150,27 @@ fn commit(env: &Env<WithoutTls>, dbs: &Dbs, batch: &mut [Box<dyn Job>]) -> heed:
             nested.abort();
         }
     }
-    txn.commit()
+    if published.excess(&txn, dbs)? > 0 {
+        let mut nested = env.nested_write_txn(&mut txn)?;
+        match published.prune(&mut nested, dbs) {
+            Ok(()) => nested.commit()?,
+            Err(_) => nested.abort(), // the next commit tries again
+        }
+    }
+    let last = events::last(&txn, dbs)?;
+    txn.commit()?;
+    Ok((last, kept))
+}
+
+fn keep(txn: &mut RwTxn<'_>, dbs: &Dbs, waiting: Vec<Event>, lost: u64) -> Result<(), StoreError> {
+    let mut unix_ms = events::newest(txn, dbs)?.map_or(0, |event| event.unix_ms);
+    for event in waiting {
+        unix_ms = event.unix_ms;
+        events::append(txn, dbs, event)?;
+    }
+    if lost > 0 {
+        let kind = EventKind::Lost { count: lost };
+        events::append(txn, dbs, Event { seq: 0, unix_ms, op_id: None, vm: None, kind })?;
+    }
+    Ok(())
 }

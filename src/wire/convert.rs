@@ -245,6 +245,7 @@ impl From<EventKind> for EventKindInfo {
             EventKind::ActorQuarantined { actor } => Self::ActorQuarantined { actor },
             EventKind::Progress { text } => Self::Progress { text },
             EventKind::Note { text } => Self::Note { text },
+            EventKind::Lost { count } => Self::Lost { count },
         }
     }
 }

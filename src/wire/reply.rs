@@ -311,4 +311,13 @@ pub enum EventKindInfo {
     Note {
         text: String,
     },
+    /// So many events came faster than they could be written, and are not told.
+    Lost {
+        count: u64,
+    },
+    /// Not an event: what was asked for, or not read in time, is not kept any more; this number is
+    /// the first that follows.
+    Forgotten {
+        first: u64,
+    },
 }

@@ -88,7 +88,8 @@ pub enum Request {
     CancelOp {
         op: String,
     },
-    /// Events from `since` (a sequence number) on; with `follow` the stream does not end.
+    /// Events from `since` (a sequence number) on, those to come if there is no such number yet; with
+    /// `follow` the stream does not end.
     Events {
         since: u64,
         follow: bool,
@@ -134,6 +135,7 @@ pub enum Request {
         disk_bytes: Option<u64>,
         work_disk_bytes: Option<u64>,
     },
+    EventsOf(EventsOf),
 }
 
 /// Whatever is not given comes from the daemon's configuration.
@@ -196,4 +198,24 @@ pub enum ImageSource {
 pub enum KernelSource {
     Deb { path: String },
     Files { kernel: String, modules: Option<String> },
+}
+
+/// Events from `since` on, of one VM or one operation if named; with `follow` the stream does not
+/// end. Numbers have no gap over restarts of the daemon, so a reader goes on with the number after
+/// the last that it has seen.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct EventsOf {
+    pub since: Since,
+    /// By name, also of VMs that are gone, or by id.
+    pub vm: Option<String>,
+    /// By id or unique prefix of it.
+    pub op: Option<String>,
+    pub follow: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Since {
+    /// 0: whatever is kept. A number that there is not yet: what comes.
+    Seq(u64),
+    UnixMs(u64),
 }

@@ -172,17 +172,9 @@ impl VmActor {
         let busy = self.running.as_ref().map(|running| (running.op_id, running.request.kind()));
         let (record, handles, paused) =
             (self.record.clone(), self.handles.clone(), self.paused.clone());
-        let mut changed = false;
         self.scope.view.send_modify(|view| {
-            changed = view.record.state != record.state;
             *view = VmView { record, handles, generation: view.generation + 1, busy, paused };
         });
-        if changed {
-            let (name, state) = (self.record.spec.name.to_string(), self.record.state);
-            let op = self.running.as_ref().map(|running| running.op_id);
-            let kind = EventKind::VmChanged { name, state };
-            self.scope.deps.events.publish(op, Some(self.scope.vm), kind);
-        }
     }
 
     /// Watches the process that runs, if one does and nothing is in flight.

@@ -54,11 +54,7 @@ impl Op {
         }
         let ended = self.carry_out().await;
         match &ended {
-            Some(ended) => {
-                let outcome = ended.op.outcome.clone().unwrap_or(Outcome::Done);
-                self.publish(EventKind::OpEnded { outcome });
-                done.send_replace(Some(ended.clone()));
-            }
+            Some(ended) => drop(done.send_replace(Some(ended.clone()))),
             None => tracing::error!("operation not finished; recovery will settle it"),
         }
         ended
@@ -69,10 +65,15 @@ impl Op {
     async fn begin(&mut self) -> Result<Option<OpRecord>, Failure> {
         self.record.state = self.request.state_when_begun(self.record.state);
         // A creation's intent was written with the reservation; a retry of it may come after its end.
-        if matches!(self.request, OpRequest::Create { .. }) {
+        if let OpRequest::Create { start } = self.request {
             let known = self.deps.store.op(self.op_id).map_err(|error| Failure::from(&error))?;
             if let Some(ended) = known.filter(|op| op.outcome.is_some()) {
                 return Ok(Some(ended));
+            }
+            if start {
+                let (name, state) = (self.record.spec.name.to_string(), self.record.state);
+                let (op, vm) = (Some(self.op_id), Some(self.record.id));
+                self.deps.events.publish(op, vm, EventKind::VmChanged { name, state });
             }
         } else {
             let intent = self.deps.store.begin_vm(self.intent(), self.record.clone()).await;
@@ -81,8 +82,6 @@ impl Op {
                 Intent::Known(record) => return Ok(Some(record)),
             }
         }
-        let (kind, subject) = (self.request.kind(), self.record.spec.name.to_string());
-        self.publish(EventKind::OpStarted { kind, subject });
         Ok(None)
     }
 
@@ -224,10 +223,6 @@ impl Op {
             }
             _ => VmHandles::default(),
         };
-    }
-
-    fn publish(&self, kind: EventKind) {
-        self.deps.events.publish(Some(self.op_id), Some(self.record.id), kind);
     }
 }
 

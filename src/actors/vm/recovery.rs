@@ -159,7 +159,7 @@ async fn identify(
             record.last_exit = Some(ExitReport { unix_ms, how: how.clone() });
             handles = leftovers(deps, &record, handles)?;
             let written = record.clone();
-            deps.store.update_vm(vm, move |kept| *kept = written).await?;
+            deps.store.update_vm(vm, unix_ms, move |kept| *kept = written).await?;
             deps.store.put_handles(vm, handles.clone()).await?;
             let kind = EventKind::VmExited { name, how, expected: false };
             deps.events.publish(Some(op), Some(vm), kind);
@@ -169,8 +169,8 @@ async fn identify(
             tracing::error!(vm_id = %vm, name, pid = process.pid, "process of a vm that does not run");
             record.state = VmState::Crashed;
             handles.process = Some(process);
-            let written = record.clone();
-            deps.store.update_vm(vm, move |kept| *kept = written).await?;
+            let (written, unix_ms) = (record.clone(), deps.ports.clock.unix_ms());
+            deps.store.update_vm(vm, unix_ms, move |kept| *kept = written).await?;
             deps.store.put_handles(vm, handles.clone()).await?;
         }
         (_, None) => {}

@@ -84,7 +84,9 @@ impl Track<'_> {
             EventKindInfo::Progress { text } => self.say(text),
             EventKindInfo::Note { text } => self.note(text),
             EventKindInfo::Missed { count } => self.note(format!("{count} events were missed")),
-            EventKindInfo::OpStarted { .. }
+            EventKindInfo::Lost { count } => self.note(format!("{count} events were lost")),
+            EventKindInfo::Forgotten { .. }
+            | EventKindInfo::OpStarted { .. }
             | EventKindInfo::OpEnded { .. }
             | EventKindInfo::VmChanged { .. }
             | EventKindInfo::VmExited { .. }

@@ -5,6 +5,7 @@
 //! after a release, only followed by another.
 
 mod m0001_index_names_and_addresses;
+mod m0002_events;
 
 use heed::{Env, RwTxn, WithoutTls};
 
@@ -14,9 +15,9 @@ use super::{StoreError, meta};
 type Step = fn(&mut RwTxn<'_>, &Dbs) -> Result<(), StoreError>;
 
 /// The nth takes a store from schema n + 1 to n + 2.
-const STEPS: [Step; 1] = [m0001_index_names_and_addresses::run];
+const STEPS: [Step; 2] = [m0001_index_names_and_addresses::run, m0002_events::run];
 
-pub(super) const CURRENT: u32 = 2;
+pub(super) const CURRENT: u32 = 3;
 const _: () = assert!(STEPS.len() + 1 == CURRENT as usize, "each schema but the first has a step");
 
 #[allow(clippy::disallowed_methods, reason = "the writer thread does not exist yet")]

@@ -89,7 +89,7 @@ fn a_newer_store_is_refused() {
     let refused = Store::open(dir.path()).unwrap_err();
     let failure = Failure::from(&refused);
     assert_eq!(failure.code, Code::Refused);
-    assert_eq!(failure.message, "the store has schema 3, this banger knows up to 2");
+    assert_eq!(failure.message, "the store has schema 4, this banger knows up to 3");
     assert_eq!(failure.hints.len(), 1);
 }
 

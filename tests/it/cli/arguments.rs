@@ -1,7 +1,7 @@
 //! What is refused before the daemon is asked, and what is understood.
 
 use banger::wire::reply::{Answer, Reply};
-use banger::wire::request::{LogSource, Request};
+use banger::wire::request::{EventsOf, LogSource, Request, Since};
 
 use super::samples::{failure, s};
 use crate::support::banger::{Finish, Surroundings};
@@ -69,6 +69,10 @@ fn where_a_guests_status_is_promised_nonsense_is_125() {
     }
 }
 
+fn events(since: Since, follow: bool) -> Request {
+    Request::EventsOf(EventsOf { since, vm: None, op: None, follow })
+}
+
 #[test]
 fn verbs_and_their_other_names_send_the_same() {
     let here = Surroundings::new();
@@ -96,8 +100,10 @@ fn verbs_and_their_other_names_send_the_same() {
         ("kernel delete web", Request::DeleteKernel { name: vm() }),
         ("kernel show web", Request::ShowKernel { name: vm() }),
         ("ops list -n 3", Request::ListOps { limit: 3 }),
-        ("events --since 7", Request::Events { since: 7, follow: false }),
-        ("events -f", Request::Events { since: 0, follow: true }),
+        ("events --since 7", events(Since::Seq(7), false)),
+        ("events -f", events(Since::Seq(0), true)),
+        ("events --since 2023-11-14T22:13:20Z", events(Since::UnixMs(1_700_000_000_000), false)),
+        ("events --since 2023-11-14T22:13:20", events(Since::UnixMs(1_700_000_000_000), false)),
     ];
     for (line, request) in table {
         let daemon = Canned::always(vec![Reply::Failed(failure("refused", "no"))]);

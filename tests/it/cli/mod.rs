@@ -3,6 +3,7 @@
 mod arguments;
 mod completion;
 mod errors;
+mod events;
 mod guests;
 mod operations;
 mod output;

@@ -14,7 +14,7 @@ every!(answer: Answer {
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
-    ActorQuarantined Progress Missed Note
+    ActorQuarantined Progress Missed Note Lost Forgotten
 });
 
 fn s(text: &str) -> String {
@@ -228,6 +228,8 @@ fn events() {
         E::Progress { text: s("unpacked 1200 files") },
         E::Missed { count: 3 },
         E::Note { text: s("ended by force: the guest did not end in time") },
+        E::Lost { count: 3 },
+        E::Forgotten { first: 812 },
     ];
     check("event", event_kind::ALL, event_kind::name, &samples);
 }

@@ -1,7 +1,8 @@
 //! Samples of every request.
 
 use banger::wire::request::{
-    CreateVm, DiskBackend, Envelope, ImageSource, KernelSource, LogSource, Logs, Request, Vmm,
+    CreateVm, DiskBackend, Envelope, EventsOf, ImageSource, KernelSource, LogSource, Logs, Request,
+    Since, Vmm,
 };
 
 use super::{check, every};
@@ -10,9 +11,10 @@ every!(request: Request {
     Ping Status Doctor CreateVm StartVm StopVm KillVm RestartVm DeleteVm ListVms ShowVm Endpoint
     Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
     ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
-    SuspendVm ResumeVm StartVmCold SetVm
+    SuspendVm ResumeVm StartVmCold SetVm EventsOf
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
+every!(since: Since { Seq UnixMs });
 every!(vmm: Vmm { Auto Qemu Firecracker });
 every!(log_source: LogSource { Serial Vmm });
 every!(image_source: ImageSource { Tar Directory });
@@ -90,12 +92,19 @@ fn requests() {
             disk_bytes: Some(1 << 30),
             work_disk_bytes: None,
         },
+        Request::EventsOf(EventsOf {
+            since: Since::Seq(7),
+            vm: Some(s("web")),
+            op: Some(s("op-01")),
+            follow: true,
+        }),
     ];
     check("request", request::ALL, request::name, &samples);
 }
 
 #[test]
 fn parts_of_requests() {
+    check("since", since::ALL, since::name, &[Since::Seq(7), Since::UnixMs(1_700_000_000_000)]);
     check("vmm", vmm::ALL, vmm::name, &[Vmm::Auto, Vmm::Qemu, Vmm::Firecracker]);
     let backends =
         [DiskBackend::Auto, DiskBackend::Reflink, DiskBackend::DmSnapshot, DiskBackend::Overlay];
