@@ -10,6 +10,7 @@
 mod checks;
 mod lock;
 mod logging;
+mod notify;
 mod ports;
 
 use std::collections::BTreeMap;
@@ -41,7 +42,10 @@ const BRIDGE_RETRY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
-    #[error("bangerd never runs as root; run it as the user who owns the VMs (see README)")]
+    #[error(
+        "bangerd never runs as root; run it as the user who owns the VMs \
+         (hint: `banger system install --owner USER` makes units that do)"
+    )]
     Root,
     #[error("make directory {path}")]
     Directory {
@@ -195,8 +199,10 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         socket = %config.socket.display(), vms, sim = config.sim.is_some(),
         elapsed_ms = started.elapsed().as_millis(), "bangerd serves"
     );
+    notify::serve(&house, &stop).await;
     let why = end_of_service(door).await;
     tracing::info!(why, "bangerd ends; VMs run on");
+    notify::stopping();
     closing.cancel();
     let ended = Instant::now();
     sessions.close();

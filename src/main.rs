@@ -6,7 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use banger::config::{Config, Overrides, Sim};
+use banger::daemon::DaemonError;
 use clap::Parser;
+
+/// `EX_CONFIG` of sysexits.h: what a service manager need not try again.
+const UNUSABLE: u8 = 78;
 
 /// The daemon of banger. Runs as an ordinary user; banger-helper does what needs privilege.
 #[derive(Debug, Parser)]
@@ -48,7 +52,7 @@ fn main() -> ExitCode {
     let facts = banger::daemon::host_facts();
     let config = match Config::load(config.as_deref(), overrides, facts) {
         Ok(config) => config,
-        Err(error) => return fail(&error),
+        Err(error) => return fail(&error, ExitCode::from(UNUSABLE)),
     };
     banger::daemon::start_logging(&config.log_level);
     // Actors live on this thread; operations, sessions and everything else on the workers.
@@ -59,18 +63,19 @@ fn main() -> ExitCode {
         .build();
     let runtime = match runtime {
         Ok(runtime) => Arc::new(runtime),
-        Err(error) => return fail(&error),
+        Err(error) => return fail(&error, ExitCode::FAILURE),
     };
     let system = actix::System::with_tokio_rt(move || runtime);
     match system.block_on(banger::daemon::run(config)) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error @ DaemonError::Root) => fail(&error, ExitCode::from(UNUSABLE)),
+        Err(error) => fail(&error, ExitCode::FAILURE),
     }
 }
 
 #[allow(clippy::print_stderr, reason = "the last word of a process that may have no log")]
-fn fail(error: &dyn std::error::Error) -> ExitCode {
+fn fail(error: &dyn std::error::Error, code: ExitCode) -> ExitCode {
     tracing::error!(error = %banger::model::chain(error), "bangerd ends");
     eprintln!("bangerd: {}", banger::model::chain(error));
-    ExitCode::FAILURE
+    code
 }

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use banger::helper::config::{Jails, Vmm};
-use banger::helper::{Audit, Config, Kernel, Listening, PORCH, porch, serve, teardown};
+use banger::helper::{Audit, Config, Kernel, Listening, PORCH, notify, porch, serve, teardown};
 use banger::model::{Subnet, chain};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
@@ -180,6 +180,7 @@ fn run(args: Args) -> Result<(), Box<dyn std::error::Error>> {
             "serving"
         );
         let kernel = Arc::new(Kernel::new(Arc::clone(&config)));
+        notify::serving(Arc::<Kernel>::clone(&kernel), stop.clone());
         serve(listening, config, audit, kernel, stop).await;
         tracing::info!("stopped; VMMs run on");
         Ok(())

@@ -22,6 +22,7 @@ mod kernel;
 mod link;
 mod loopdev;
 mod nft;
+pub mod notify;
 mod policy;
 mod porch;
 mod process;

@@ -6,5 +6,6 @@
 mod boundaries;
 mod cli;
 mod gateway;
+mod notify;
 mod support;
 mod wire_compat;
