@@ -33,11 +33,22 @@ pub struct Config {
     pub stop_grace: Duration,
     /// How long a guest may take until its agent reports.
     pub boot_timeout: Duration,
+    /// What becomes of running VMs when the host goes down.
+    pub on_shutdown: OnShutdown,
+    /// How long putting all of them away may take then.
+    pub shutdown_limit: Duration,
     pub defaults: SpecDefaults,
     pub network: Network,
     pub limits: Limits,
     /// Runs on fakes of every port.
     pub sim: Option<Sim>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnShutdown {
+    Stop,
+    /// One that cannot be suspended is stopped.
+    Suspend,
 }
 
 /// What a simulated host is told.
@@ -120,6 +131,8 @@ struct File {
     tap_pool_size: Option<u16>,
     stop_grace: Option<String>,
     boot_timeout: Option<String>,
+    on_shutdown: Option<String>,
+    shutdown_limit: Option<String>,
     default_image_name: Option<String>,
     default_kernel_name: Option<String>,
     warm: Option<bool>,
@@ -234,6 +247,8 @@ impl Config {
             tap_pool_size: file.tap_pool_size.unwrap_or(4),
             stop_grace: seconds("stop_grace", file.stop_grace.as_deref(), 20)?,
             boot_timeout: seconds("boot_timeout", file.boot_timeout.as_deref(), 60)?,
+            on_shutdown: on_shutdown(file.on_shutdown.as_deref())?,
+            shutdown_limit: seconds("shutdown_limit", file.shutdown_limit.as_deref(), 90)?,
             defaults,
             network: Network::build(file.network)?,
             limits,
@@ -285,6 +300,14 @@ impl Network {
 
 fn value(key: &'static str, why: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, why: why.into() }
+}
+
+fn on_shutdown(text: Option<&str>) -> Result<OnShutdown, ConfigError> {
+    match text {
+        None | Some("stop") => Ok(OnShutdown::Stop),
+        Some("suspend") => Ok(OnShutdown::Suspend),
+        Some(word) => Err(value("on_shutdown", format!("{word:?} is not stop or suspend"))),
+    }
 }
 
 fn disk_backend(text: Option<&str>) -> Result<DiskChoice, ConfigError> {
@@ -348,6 +371,8 @@ mod tests {
             ("disk_backend = \"zfs\"", "disk_backend"),
             ("stop_grace = \"20\"", "stop_grace"),
             ("stop_grace = \"0s\"", "stop_grace"),
+            ("on_shutdown = \"kill\"", "on_shutdown"),
+            ("shutdown_limit = \"soon\"", "shutdown_limit"),
             ("[network]\ncidr = \"10.0.0.0/33\"", "cidr"),
             ("[network]\nbridge = \"br/../x\"", "bridge"),
             ("[network]\ntap_prefix = \"bg1\"", "tap_prefix"),

@@ -10,6 +10,7 @@ pub mod host;
 pub mod model;
 pub mod ops;
 pub mod ports;
+pub mod setup;
 pub mod sim;
 pub mod store;
 pub mod wire;

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueHint};
 
-use super::commands::{completion, daemon, doctor, events, image, kernel, ops, version, vm};
+use super::commands::{
+    completion, daemon, doctor, events, image, kernel, ops, system, version, vm,
+};
 use super::output::ColorChoice;
 
 const AFTER: &str = "\
@@ -87,6 +89,9 @@ pub(crate) enum Command {
     /// Ask about the daemon itself
     #[command(subcommand)]
     Daemon(daemon::Command),
+    /// Install, upgrade and remove banger on this host
+    #[command(subcommand)]
+    System(system::Command),
     /// Print a script that completes banger's commands and names in your shell
     Completion(completion::Args),
     /// Print the version

@@ -124,6 +124,18 @@ fn ten_vms_of_firecracker_go_on_from_one_memory_and_are_each_their_own() {
     installed(include_str!("scenarios/warm.sh")).on("firecracker").run();
 }
 
+const SYSTEM: &str = include_str!("scenarios/system.sh");
+
+#[test]
+fn banger_is_restarted_killed_upgraded_and_removed_under_a_guest() {
+    installed(SYSTEM).on("qemu").run();
+}
+
+#[test]
+fn banger_is_restarted_killed_upgraded_and_removed_under_a_guest_of_firecracker() {
+    installed(SYSTEM).on("firecracker").run();
+}
+
 /// Whatever `scripts/testhost.sh` was told to run.
 #[test]
 fn a_scenario_given_by_the_environment() {

@@ -1,6 +1,6 @@
 //! From the parsed command to its function.
 
-use super::{completion, daemon, doctor, events, image, kernel, ops, version, vm};
+use super::{completion, daemon, doctor, events, image, kernel, ops, system, version, vm};
 use crate::cli::app::App;
 use crate::cli::args::Command;
 use crate::cli::error::CliError;
@@ -19,6 +19,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Exit, CliError> {
         Command::Events(args) => events::run(app, args).await,
         Command::Doctor(args) => doctor::run(app, args).await,
         Command::Daemon(daemon::Command::Status(args)) => daemon::status::run(app, args).await,
+        Command::System(command) => system(app, command).await,
         Command::Completion(args) => completion::run(app, &args),
         Command::Version(args) => version::run(app, &args),
     }
@@ -74,5 +75,17 @@ async fn ops(app: &App, command: ops::Command) -> Result<Exit, CliError> {
         C::Show(args) => ops::show::run(app, args).await,
         C::Watch(args) => ops::watch::run(app, args).await,
         C::Cancel(args) => ops::cancel::run(app, args).await,
+    }
+}
+
+async fn system(app: &App, command: system::Command) -> Result<Exit, CliError> {
+    use system::Command as C;
+    match command {
+        C::Install(args) => system::install::run(app, args).await,
+        C::Status(args) => system::status::run(app, args).await,
+        C::Restart(args) => system::restart::run(app, args).await,
+        C::Upgrade(args) => system::upgrade::run(app, args).await,
+        C::Uninstall(args) => system::uninstall::run(app, args).await,
+        C::StopGuests(args) => system::stop_guests::run(app, args).await,
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod kernel;
 mod many;
 pub(crate) mod ops;
 pub(crate) mod parse;
+pub(crate) mod system;
 pub(crate) mod version;
 pub(crate) mod vm;
 

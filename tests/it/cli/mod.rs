@@ -10,3 +10,4 @@ mod output;
 mod refusals;
 mod samples;
 mod simulated;
+mod system;
