@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::model::{DiskBackend, DiskChoice, Name, Size, SpecDefaults, Subnet, VmmChoice};
+use crate::model::{
+    DiskBackend, DiskChoice, Name, RestartPolicy, Size, SpecDefaults, Subnet, VmmChoice,
+};
 
 /// A Unix socket's path ends at 108 bytes; what lies below the run directory needs 32 of them.
 const MAX_RUN_DIR_BYTES: usize = 76;
@@ -78,6 +80,8 @@ pub struct Limits {
     pub disk_reserve: Size,
     /// The last so many stay readable.
     pub events_kept: u64,
+    /// Starts by restart policies at one time.
+    pub parallel_starts: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +152,7 @@ struct FileDefaults {
     memory_mib: Option<u32>,
     disk_size: Option<String>,
     work_disk_size: Option<String>,
+    restart: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,6 +172,7 @@ struct FileLimits {
     max_connections: Option<usize>,
     disk_reserve: Option<String>,
     events_kept: Option<u64>,
+    parallel_starts: Option<usize>,
 }
 
 impl Config {
@@ -219,6 +225,11 @@ impl Config {
             .unwrap_or(defaults.work_disk);
         defaults.image = file.default_image_name.unwrap_or(defaults.image);
         defaults.kernel = file.default_kernel_name.unwrap_or(defaults.kernel);
+        if let Some(policy) = set.restart {
+            let policy = policy.parse::<RestartPolicy>();
+            defaults.restart =
+                policy.map_err(|error| value("vm_defaults.restart", error.to_string()))?;
+        }
         defaults.warm = file.warm.unwrap_or(defaults.warm);
         let limits = Limits {
             max_vms: file.limits.max_vms.unwrap_or(4096),
@@ -226,6 +237,11 @@ impl Config {
             disk_reserve: size("limits.disk_reserve", file.limits.disk_reserve.as_deref())?
                 .unwrap_or(Size::from_mib(512)),
             events_kept: file.limits.events_kept.unwrap_or(100_000).max(1),
+            parallel_starts: match file.limits.parallel_starts {
+                Some(0) => return Err(value("limits.parallel_starts", "0 starts nothing")),
+                Some(asked) => asked,
+                None => usize::try_from(host.cpus).unwrap_or(1),
+            },
         };
         let vmm = match file.vmm.as_deref() {
             None | Some("auto") => VmmChoice::Auto,
@@ -379,6 +395,8 @@ mod tests {
             ("[network]\ndns_listen = \"0.0.0.0:53\"", "dns_listen"),
             ("[vm_defaults]\ndisk_size = \"big\"", "disk_size"),
             ("[vm_defaults]\ncpus = 1", "cpus"),
+            ("[vm_defaults]\nrestart = \"yes\"", "restart"),
+            ("[limits]\nparallel_starts = 0", "parallel_starts"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(key), "{text}: {error}");

@@ -163,6 +163,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         cpus: facts.cpus,
         disk_reserve: config.limits.disk_reserve,
         max_vms: config.limits.max_vms,
+        parallel_starts: config.limits.parallel_starts,
     };
     let supervisor = SupervisorActor::launch(deps, limits, tasks.clone(), stop.child_token());
     let house = House {

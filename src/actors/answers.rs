@@ -9,14 +9,15 @@ use super::session::{Refusal, Response, Session};
 use super::supervisor::ListVms;
 use super::vm::CancelOp;
 use crate::model::{
-    Code, DiskBackend, Entry, Failure, Name, OpId, OpRecord, RootDisk, Size, StepEvent, StepStatus,
-    StepTiming, VmSpec, VmState, VmView, VmmChoice, VmmKind,
+    Code, DiskBackend, Entry, Failure, HealthChange, Name, OpId, OpRecord, RootDisk, Size,
+    StepEvent, StepStatus, StepTiming, VmSpec, VmState, VmView, VmmChoice, VmmKind,
 };
 use crate::ports::LogKind;
 use crate::wire::reply::{
-    Answer, DiskInfo, EndpointInfo, EventInfo, EventKindInfo, OpInfo, Reply, StatusInfo, VmInfo,
+    Answer, DiskInfo, EndpointInfo, EventInfo, EventKindInfo, OpInfo, Reply, StatusInfo,
+    UpkeepInfo, VmInfo,
 };
-use crate::wire::request::{CreateVm, LogSource, Logs};
+use crate::wire::request::{CreateVm, LogSource, Logs, Upkeep};
 
 /// So many rows fit a frame with room to spare.
 const ROWS_PER_FRAME: usize = 100;
@@ -25,12 +26,21 @@ const LOG_PAUSE: Duration = Duration::from_millis(200);
 /// Names given to VMs that have none end in so many random hex digits.
 const NAME_BYTES: usize = 4;
 
+/// What was said of a new VM besides what it is to have.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    pub(super) console: bool,
+    pub(super) warm: Option<bool>,
+    pub(super) upkeep: Upkeep,
+}
+
 pub(super) fn fill_spec(
     house: &House,
     create: CreateVm,
-    console: bool,
-    warm: Option<bool>,
+    wishes: Wishes,
 ) -> Result<VmSpec, Failure> {
+    let Wishes { console, warm, upkeep } = wishes;
+    let health = upkeep.health.map(|health| HealthChange::from(health).apply(None)).transpose();
     let defaults = &house.config.defaults;
     let invalid = |error: &dyn std::error::Error| Failure::from_error(Code::Invalid, error);
     let name = match create.name {
@@ -59,6 +69,8 @@ pub(super) fn fill_spec(
         root: RootDisk::default(), // settled with the image at hand
         console,
         warm: warm.unwrap_or(defaults.warm),
+        restart: upkeep.restart.map_or(defaults.restart, Into::into),
+        health: health.map_err(|error| invalid(&error))?.flatten(),
     };
     Name::artefact(&spec.image).map_err(|error| invalid(&error))?;
     if !spec.kernel.is_empty() {
@@ -92,6 +104,22 @@ pub(super) async fn status(house: &House, op_id: OpId) -> Result<Response, Refus
         vms_running: count(running),
         helper: config.helper_socket.display().to_string(),
     }))))
+}
+
+pub(super) async fn upkeep(
+    house: &House,
+    op_id: OpId,
+    vms: &[String],
+) -> Result<Response, Refusal> {
+    let mut rows = vec![];
+    for vm in vms {
+        rows.push(UpkeepInfo::from(&house.find(op_id, vm).await?.view));
+    }
+    if vms.is_empty() {
+        let views = house.supervisor.call(house.ctx(op_id), ListVms).await?;
+        rows = views.iter().map(UpkeepInfo::from).collect();
+    }
+    Ok(parts(rows, Answer::Upkeep))
 }
 
 pub(super) async fn list_vms(house: &House, op_id: OpId) -> Result<Response, Refusal> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::answers;
+use super::answers::{self, Wishes};
 use super::envelope::CallError;
 use super::events::Tail;
 use super::follow;
@@ -15,7 +15,7 @@ use super::house::House;
 use super::images::{Delete, Kind, Make, Recipe};
 use super::stats;
 use super::supervisor::{BringUp, CreateVm};
-use super::vm::{Changes, Ended, OpRequest, RunOp, Ticket};
+use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
 use crate::model::{
     Code, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size, Verb, VmView, admits,
 };
@@ -96,18 +96,34 @@ impl Session<'_> {
             Request::Status => answers::status(house, self.op_id).await,
             Request::Doctor => Ok(Response::Now(Answer::Checks((house.checks)(self.op_id).await))),
             Request::CreateVm(create) => {
-                self.create(create, DiskChoice::Auto, false, None, hash).await
+                self.create(create, DiskChoice::Auto, Wishes::default(), hash).await
             }
             Request::CreateVmOn { create, disk, console, warm } => {
-                self.create(create, disk.into(), console, warm, hash).await
+                let wishes = Wishes { console, warm, ..Wishes::default() };
+                self.create(create, disk.into(), wishes, hash).await
+            }
+            Request::CreateVmKept { create, disk, console, warm, upkeep } => {
+                self.create(create, disk.into(), Wishes { console, warm, upkeep }, hash).await
             }
             Request::ShowDisk { vm } => answers::disk(house, self.op_id, &vm).await,
             Request::SetVm { vm, vcpu, memory_mib, disk_bytes, work_disk_bytes } => {
                 let (disk, work_disk) =
                     (disk_bytes.map(Size::from_bytes), work_disk_bytes.map(Size::from_bytes));
-                let changes = Changes { vcpu, memory_mib, disk, work_disk };
+                let changes = Changes { vcpu, memory_mib, disk, work_disk, ..Changes::default() };
                 self.vm_op(&vm, OpRequest::Set(changes), hash).await
             }
+            Request::SetVmKept { vm, vcpu, memory_mib, disk_bytes, work_disk_bytes, upkeep } => {
+                let changes = Changes {
+                    vcpu,
+                    memory_mib,
+                    disk: disk_bytes.map(Size::from_bytes),
+                    work_disk: work_disk_bytes.map(Size::from_bytes),
+                    restart: upkeep.restart.map(Into::into),
+                    health: upkeep.health.map(Into::into),
+                };
+                self.vm_op(&vm, OpRequest::Set(changes), hash).await
+            }
+            Request::ShowUpkeep { vms } => answers::upkeep(house, self.op_id, &vms).await,
             Request::StartVm { vm } => self.vm_op(&vm, OpRequest::Start, hash).await,
             Request::StopVm { vm, grace_ms } => {
                 let request = OpRequest::Stop { grace: self.grace(grace_ms) };
@@ -182,8 +198,7 @@ impl Session<'_> {
         &self,
         create: wire::CreateVm,
         disk: DiskChoice,
-        console: bool,
-        warm: Option<bool>,
+        wishes: Wishes,
         hash: u64,
     ) -> Result<Response, Refusal> {
         let house = self.house;
@@ -192,7 +207,7 @@ impl Session<'_> {
             chosen => chosen,
         };
         let start = create.start;
-        let spec = answers::fill_spec(house, create, console, warm)?;
+        let spec = answers::fill_spec(house, create, wishes)?;
         let create = CreateVm { spec, disk, start, request_hash: hash };
         let ctx = house.ctx(self.op_id);
         Ok(Response::Follow(house.supervisor.call(ctx, create).await?))
@@ -208,8 +223,9 @@ impl Session<'_> {
         request: OpRequest,
         request_hash: u64,
     ) -> Result<Response, Refusal> {
-        let (ctx, cmd) = (self.house.ctx(self.op_id), RunOp { request, request_hash });
-        let ticket = if request.brings_up() {
+        let (ctx, brings_up) = (self.house.ctx(self.op_id), request.brings_up());
+        let cmd = RunOp { request, request_hash, by: Asker::Owner };
+        let ticket = if brings_up {
             let bring_up = BringUp { vm: vm.to_owned(), cmd };
             self.house.supervisor.call(ctx, bring_up).await?
         } else {
@@ -358,7 +374,9 @@ fn is_operation(request: &Request) -> bool {
         request,
         Request::CreateVm(_)
             | Request::CreateVmOn { .. }
+            | Request::CreateVmKept { .. }
             | Request::SetVm { .. }
+            | Request::SetVmKept { .. }
             | Request::StartVm { .. }
             | Request::StopVm { .. }
             | Request::KillVm { .. }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use tokio::sync::watch;
@@ -15,11 +15,12 @@ use tokio_util::task::TaskTracker;
 
 use super::envelope::{CallError, Command, OpCtx, Req};
 use super::handle::Handle;
-use super::vm::{Ended, OpRequest, RunOp, Ticket, VmActor, VmDeps, VmScope};
+use super::starts::Starts;
+use super::vm::{Asker, Ended, OpRequest, RunOp, Ticket, VmActor, VmDeps, VmScope};
 use super::watch::{ChildDown, RestartBudget, Verdict};
 use crate::model::{
     Code, DiskBackend, DiskChoice, EventKind, Failure, HostBudget, Incarnation, Name, OpId, OpKind,
-    OpRecord, RootDisk, Size, VmHandles, VmId, VmRecord, VmSpec, VmState, VmView, admit,
+    OpRecord, RootDisk, Size, VmHandles, VmId, VmRecord, VmSpec, VmState, VmView, Wanted, admit,
 };
 use crate::store::{Reserved, Store, VmDraft};
 
@@ -35,6 +36,8 @@ pub struct HostLimits {
     pub cpus: u32,
     pub disk_reserve: Size,
     pub max_vms: usize,
+    /// Starts by restart policies at one time.
+    pub parallel_starts: usize,
 }
 
 #[derive(Debug)]
@@ -48,6 +51,7 @@ pub struct SupervisorActor {
     /// Memory of VMs that are admitted and not yet children.
     admitting_mib: u64,
     admitting: usize,
+    pub(super) starts: Starts,
 }
 
 #[derive(Debug)]
@@ -61,7 +65,7 @@ struct Child {
 }
 
 /// Only waits, so dropping it harms nothing.
-type Answering<T> = ResponseActFuture<SupervisorActor, Result<T, CallError>>;
+pub(super) type Answering<T> = ResponseActFuture<SupervisorActor, Result<T, CallError>>;
 
 #[derive(Debug)]
 enum ChildState {
@@ -141,20 +145,38 @@ impl SupervisorActor {
         cancel: CancellationToken,
     ) -> Handle<Self> {
         let (children, names) = (HashMap::new(), BTreeMap::new());
-        let (admitting_mib, admitting) = (0, 0);
-        let actor = Self { deps, host, tasks, cancel, children, names, admitting_mib, admitting };
+        let actor = Self {
+            deps,
+            host,
+            tasks,
+            cancel,
+            children,
+            names,
+            admitting_mib: 0,
+            admitting: 0,
+            starts: Starts::default(),
+        };
         Handle::new(actor.start(), SLOTS)
     }
 
     fn add(&mut self, record: VmRecord, handles: VmHandles, ctx: &Context<Self>) {
         let (vm, name) = (record.id, record.spec.name.clone());
-        let view = VmView { record, handles, generation: 0, busy: None, paused: None };
+        let view = VmView {
+            record,
+            handles,
+            generation: 0,
+            busy: None,
+            paused: None,
+            conditions: vec![],
+            health: None,
+        };
         let scope = VmScope {
             vm,
             tasks: TaskTracker::new(),
             cancel: self.cancel.child_token(),
             view: Arc::new(watch::channel(view).0),
             parent: ctx.address().downgrade().recipient(),
+            starter: ctx.address().downgrade().recipient(),
             deps: Arc::clone(&self.deps),
         };
         let incarnation = Incarnation(1);
@@ -264,7 +286,27 @@ impl SupervisorActor {
         Ok(counted)
     }
 
-    fn admit_start(&self, op: OpId, view: &VmView) -> Result<(), Failure> {
+    pub(super) fn parallel_starts(&self) -> usize {
+        self.host.parallel_starts.max(1)
+    }
+
+    pub(super) fn new_op(&self) -> OpId {
+        self.deps.mint.op()
+    }
+
+    pub(super) fn grace(&self) -> Duration {
+        self.deps.settings.grace
+    }
+
+    /// The VM as published, if its actor is up, this one, and does nothing.
+    pub(super) fn view_of_idle(&self, vm: VmId, incarnation: Incarnation) -> Option<VmView> {
+        let child = self.children.get(&vm)?;
+        let up = matches!(child.state, ChildState::Up(_)) && child.incarnation == incarnation;
+        let view = child.scope.view.borrow();
+        (up && view.busy.is_none()).then(|| view.clone())
+    }
+
+    pub(super) fn admit_start(&self, op: OpId, view: &VmView) -> Result<(), Failure> {
         let VmRecord { id, spec, state, .. } = &view.record;
         let counted = is_on(*state) || self.children.get(id).is_some_and(|vm| vm.admitted > 0);
         if counted || is_known(&self.deps.store, op) {
@@ -279,7 +321,7 @@ impl SupervisorActor {
 
     /// Hands an admitted operation to the VM, whose memory counts here until its view tells that it
     /// starts.
-    fn bring_up(&mut self, vm: VmId, call: OpCtx, cmd: RunOp) -> Answering<Ticket> {
+    pub(super) fn bring_up(&mut self, vm: VmId, call: OpCtx, cmd: RunOp) -> Answering<Ticket> {
         let Some(Child { state: ChildState::Up(handle), admitted, .. }) =
             self.children.get_mut(&vm)
         else {
@@ -389,7 +431,9 @@ async fn reserve(
         outcome: None,
     };
     let subnet = deps.settings.subnet;
-    let draft = VmDraft { id: vm, spec: create.spec, keys, created_unix_ms: now, subnet, intent };
+    let wanted = if create.start { Wanted::Running } else { Wanted::Stopped };
+    let (spec, created_unix_ms) = (create.spec, now);
+    let draft = VmDraft { id: vm, spec, keys, created_unix_ms, subnet, wanted, intent };
     deps.store.reserve_vm(draft).await.map_err(|error| Failure::from(&error))
 }
 
@@ -419,7 +463,8 @@ impl Handler<Req<CreateVm>> for SupervisorActor {
         };
         let (deps, reserve_bytes) = (Arc::clone(&self.deps), self.host.disk_reserve);
         let request = OpRequest::Create { start: create.start };
-        let cmd = RunOp { request, request_hash: create.request_hash };
+        let (request_hash, by) = (create.request_hash, Asker::Owner);
+        let cmd = RunOp { request, request_hash, by };
         // Spawned, so that a reservation begun is also handed over when the caller has gone.
         let reserving = self.tasks.spawn(reserve(deps, reserve_bytes, call.op_id, create));
         let handed_over = reserving.into_actor(self).map(move |reserved, act, ctx| {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Ends the house with its host, whose next boot a new daemon finds.
-async fn reboot(house: House) -> House {
+pub(super) async fn reboot(house: House) -> House {
     let (store, sim, dir) =
         (house.deps.store.clone(), Arc::clone(&house.sim), Arc::clone(&house._dir));
     sim.reboot();
@@ -13,7 +13,7 @@ async fn reboot(house: House) -> House {
 
 impl House {
     /// Nothing of any VM is on the host but disks and what was saved of its memory.
-    async fn nothing_runs(&self, why: &str) {
+    pub(super) async fn nothing_runs(&self, why: &str) {
         let sim = Arc::clone(&self.sim);
         until(&format!("{why}: nothing but disks and memory"), || {
             let world = sim.world();
@@ -124,31 +124,31 @@ const BACKGROUND: [&str; 5] =
 
 /// The operation is cut short by the host's restart in each of its calls.
 async fn cut_short_everywhere(before: Before, request: OpRequest) {
-    let (house, mut ticket, earlier) = begun(before, request, None).await.unwrap();
+    let (house, mut ticket, earlier) = begun(before, request.clone(), None).await.unwrap();
     ticket.end().await.unwrap();
     let mut cut = 0;
     for (name, all) in house.sim.tally() {
         let calls = all - earlier.get(name).unwrap_or(&0);
         for nth in 0..if BACKGROUND.contains(&name) { 0 } else { calls } {
-            let begun = begun(before, request, Some((name, nth))).await;
+            let begun = begun(before, request.clone(), Some((name, nth))).await;
             let Some((house, mut ticket, _)) = begun else { continue };
             tokio::select! {
                 _ = ticket.end() => continue, // that call was another's
                 () = hangs(&house.sim) => cut += 1,
             }
             let why = format!("{request:?} cut short in {name}, time {nth}");
-            recovered(before, request, reboot(house).await, &why).await;
+            recovered(before, &request, reboot(house).await, &why).await;
         }
     }
     assert!(cut > 3, "{request:?} was cut short {cut} times");
 }
 
-async fn recovered(before: Before, request: OpRequest, house: House, why: &str) {
+async fn recovered(before: Before, request: &OpRequest, house: House, why: &str) {
     let op = house.deps.store.op(op(3)).unwrap().unwrap();
     assert!(op.outcome.is_some(), "{why}: {op:?}");
     house.nothing_runs(why).await;
     let Ok(found) = house.supervisor.call(ctx(0), FindVm("web".to_owned())).await else {
-        assert!(matches!(before, Before::Nothing) || request == OpRequest::Delete, "{why}");
+        assert!(matches!(before, Before::Nothing) || *request == OpRequest::Delete, "{why}");
         assert!(house.sim.world().disks.is_empty(), "{why}");
         return;
     };

@@ -9,9 +9,11 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::actors::events::EventSink;
 use crate::actors::mint::Mint;
-use crate::actors::vm::{CancelOp, Changes, PanicNow, recover};
+use crate::actors::vm::{Asker, CancelOp, Changes, PanicNow, recover};
 use crate::actors::{TapPoolActor, TapPoolConfig};
-use crate::model::{DiskBackend, ImageRecord, KernelRecord, Outcome, RootDisk, Size, VmmChoice};
+use crate::model::{
+    DiskBackend, ImageRecord, KernelRecord, Outcome, RestartPolicy, RootDisk, Size, VmmChoice,
+};
 use crate::ops::Settings;
 use crate::ports::{ImageHost, ImageRecipe, KernelRecipe};
 use crate::sim::{At, Fault, SimOptions, SimWorld, World};
@@ -21,6 +23,8 @@ use crate::store::Store;
 mod disks;
 #[path = "supervisor_reboot_tests.rs"]
 mod reboot;
+#[path = "supervisor_upkeep_tests.rs"]
+mod upkeep;
 
 struct House {
     supervisor: Handle<SupervisorActor>,
@@ -94,6 +98,7 @@ impl House {
             cpus: 8,
             disk_reserve: Size::from_bytes(0),
             max_vms: 300,
+            parallel_starts: 2,
         };
         let supervisor = SupervisorActor::launch(Arc::clone(&deps), host, TaskTracker::new(), stop);
         supervisor.call(ctx(0), Adopt(known)).await.unwrap();
@@ -108,11 +113,11 @@ impl House {
 
     async fn run(&self, n: u8, vm: &str, request: OpRequest) -> Result<Ticket, CallError> {
         let found = self.supervisor.call(ctx(n), FindVm(vm.to_owned())).await?;
-        found.handle?.call(ctx(n), RunOp { request, request_hash: 1 }).await
+        found.handle?.call(ctx(n), RunOp { request, request_hash: 1, by: Asker::Owner }).await
     }
 
     async fn bring_up(&self, n: u8, vm: &str, request: OpRequest) -> Result<Ticket, CallError> {
-        let cmd = RunOp { request, request_hash: 1 };
+        let cmd = RunOp { request, request_hash: 1, by: Asker::Owner };
         self.supervisor.call(ctx(n), BringUp { vm: vm.to_owned(), cmd }).await
     }
 
@@ -168,6 +173,8 @@ fn create(name: &str, start: bool) -> CreateVm {
         root: RootDisk::default(),
         console: false,
         warm: false,
+        restart: RestartPolicy::No,
+        health: None,
     };
     CreateVm { spec, disk: DiskChoice::Auto, start, request_hash: 1 }
 }
@@ -346,9 +353,14 @@ async fn a_full_queue_refuses_but_never_the_stop() {
     let _creation = house.create(1, "web", true).await.unwrap();
     let found = house.supervisor.call(ctx(2), FindVm("web".to_owned())).await.unwrap();
     let vm = found.handle.unwrap();
-    let restart = RunOp { request: OpRequest::Restart { grace: LIMIT }, request_hash: 1 };
-    let crowd = (0..=VM_SLOTS).map(|_| vm.call(ctx(3), restart));
-    let stop = RunOp { request: OpRequest::Stop { grace: Duration::ZERO }, request_hash: 1 };
+    let restart =
+        RunOp { request: OpRequest::Restart { grace: LIMIT }, request_hash: 1, by: Asker::Owner };
+    let crowd = (0..=VM_SLOTS).map(|_| vm.call(ctx(3), restart.clone()));
+    let stop = RunOp {
+        request: OpRequest::Stop { grace: Duration::ZERO },
+        request_hash: 1,
+        by: Asker::Owner,
+    };
     let (crowd, stopped) = tokio::join!(futures::future::join_all(crowd), vm.call(ctx(4), stop));
     assert!(matches!(crowd.last(), Some(Err(CallError::Overloaded))));
     stopped.unwrap().end().await.unwrap();
@@ -498,7 +510,7 @@ async fn starts_are_refused_when_memory_runs_out() {
     assert_eq!(ended.op.outcome, Some(Outcome::Done));
     house.settles("a", VmState::Running).await;
     let restart = OpRequest::Restart { grace: Duration::ZERO };
-    let counted = house.bring_up(5, "a", restart).await.unwrap().end().await.unwrap();
+    let counted = house.bring_up(5, "a", restart.clone()).await.unwrap().end().await.unwrap();
     assert_eq!(counted.op.outcome, Some(Outcome::Done), "it is counted already");
     let refused = house.bring_up(6, "b", restart).await;
     assert!(matches!(refused, Err(CallError::Refused(f)) if f.message.contains("memory")));

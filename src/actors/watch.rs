@@ -3,6 +3,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use actix::WeakRecipient;
+
+use super::vm::HeldBack;
 use crate::model::{Incarnation, VmId};
 
 /// Sent by a dying VM actor from `stopped()`, which actix also runs while a panic unwinds.
@@ -12,6 +15,15 @@ pub(super) struct ChildDown {
     pub(super) vm: VmId,
     pub(super) incarnation: Incarnation,
     pub(super) panicked: bool,
+}
+
+/// Sent by a VM's actor when its restart policy's time has come. `held` hears when it could not be.
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct StartDue {
+    pub(super) vm: VmId,
+    pub(super) incarnation: Incarnation,
+    pub(super) held: WeakRecipient<HeldBack>,
 }
 
 const WINDOW: Duration = Duration::from_secs(60);

@@ -14,7 +14,7 @@ use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
     Answer, CheckInfo, DiskInfo, EndpointInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo,
-    StatusInfo, VmInfo,
+    StatusInfo, UpkeepInfo, VmInfo,
 };
 use crate::wire::request::{Envelope, Request};
 
@@ -188,6 +188,18 @@ impl Client {
         }
     }
 
+    /// Of these VMs, or, if none is named, of all.
+    pub(crate) async fn upkeep(
+        &mut self,
+        op: OpId,
+        vms: Vec<String>,
+    ) -> Result<Vec<UpkeepInfo>, CliError> {
+        match self.ask(op, Request::ShowUpkeep { vms }).await? {
+            Answer::Upkeep(upkeep) => Ok(upkeep),
+            other => Err(CliError::unexpected("how VMs are kept", &other).of(op)),
+        }
+    }
+
     pub(crate) async fn endpoint(&mut self, op: OpId, vm: &str) -> Result<EndpointInfo, CliError> {
         match self.ask(op, Request::Endpoint { vm: vm.to_owned() }).await? {
             Answer::Endpoint(endpoint) => Ok(*endpoint),
@@ -269,6 +281,7 @@ fn join(before: Option<Answer>, next: Answer) -> Result<Answer, CliError> {
         (Answer::Kernels(a), Answer::Kernels(b)) => Answer::Kernels(concat(a, b)),
         (Answer::Ops(a), Answer::Ops(b)) => Answer::Ops(concat(a, b)),
         (Answer::Stats(a), Answer::Stats(b)) => Answer::Stats(concat(a, b)),
+        (Answer::Upkeep(a), Answer::Upkeep(b)) => Answer::Upkeep(concat(a, b)),
         (Answer::Checks(a), Answer::Checks(b)) => Answer::Checks(concat(a, b)),
         (before, Answer::Nothing) => before,
         (_, other) => return Err(CliError::unexpected("the rest of a list", &other)),

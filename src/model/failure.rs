@@ -92,10 +92,12 @@ pub enum Code {
     Protocol,
     Host,
     AddressPoolFull,
+    /// A VM failed so often that its policy gave up.
+    CrashLoop,
 }
 
 impl Code {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Internal,
         Self::Invalid,
         Self::NotFound,
@@ -118,6 +120,7 @@ impl Code {
         Self::Protocol,
         Self::Host,
         Self::AddressPoolFull,
+        Self::CrashLoop,
     ];
 
     #[must_use]
@@ -145,6 +148,7 @@ impl Code {
             Self::Protocol => "protocol",
             Self::Host => "host",
             Self::AddressPoolFull => "address-pool-full",
+            Self::CrashLoop => "crash-loop",
         }
     }
 }

@@ -4,9 +4,11 @@
 //! ([`VmView`]) are different types on purpose: what somebody asked for is never mistaken for what is.
 
 mod admission;
+mod condition;
 mod disk;
 mod event;
 mod failure;
+mod health;
 mod ids;
 mod image;
 mod lifecycle;
@@ -14,6 +16,7 @@ mod name;
 mod network;
 mod op;
 mod proc_stat;
+mod restart;
 mod saved;
 mod size;
 mod spec;
@@ -21,9 +24,11 @@ mod usage;
 mod vm;
 
 pub use admission::{HostBudget, Refusal, admit};
+pub use condition::{Condition, ConditionKind};
 pub use disk::{DiskBackend, DiskChoice, RootDisk};
 pub use event::{Event, EventKind};
 pub use failure::{Code, Failure, chain};
+pub use health::{Health, HealthChange, HealthCheck, HealthError, HealthRun, HealthStatus};
 pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
 pub use image::{ImageRecord, KernelRecord};
 pub use lifecycle::{Refused, Verb, VmEvent, VmState, admits, step};
@@ -33,6 +38,10 @@ pub use op::{
     Entry, IllegalEvent, OpKind, OpRecord, Outcome, Progress, StepEvent, StepStatus, StepTiming,
 };
 pub use proc_stat::ProcStat;
+pub(crate) use restart::LONGEST_PAUSE_MS;
+pub use restart::{
+    Decision, Exit, GiveUp, ParsePolicyError, RestartHistory, RestartPolicy, Wanted, decide,
+};
 pub use saved::{ParseSavedByError, SavedBy};
 pub use size::{ParseSizeError, Size};
 pub use spec::{SpecDefaults, SpecError, VmSpec, VmmChoice, VmmKind};

@@ -1,7 +1,9 @@
 //! What a user asks for when creating a VM, and the checks that need no host.
 
 use super::disk::RootDisk;
+use super::health::{HealthCheck, HealthError};
 use super::name::Name;
+use super::restart::RestartPolicy;
 use super::size::Size;
 
 /// A complete, checked specification; the daemon makes it from what was asked and its defaults.
@@ -28,6 +30,9 @@ pub struct VmSpec {
     /// Its first start may begin from the memory of a guest that has booted: see `ops/warm`. Only
     /// a start in the same operation as the creation does.
     pub warm: bool,
+    /// Whether it is started again when it ends though nobody asked for it.
+    pub restart: RestartPolicy,
+    pub health: Option<HealthCheck>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +82,7 @@ pub struct SpecDefaults {
     pub disk: Size,
     pub work_disk: Size,
     pub warm: bool,
+    pub restart: RestartPolicy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -95,6 +101,8 @@ pub enum SpecError {
     Environment(String),
     #[error("{0} environment variables or more than 64 KiB of them")]
     EnvironmentTooLarge(usize),
+    #[error(transparent)]
+    Health(#[from] HealthError),
 }
 
 pub(super) const MIN_MEMORY_MIB: u32 = 96;
@@ -116,6 +124,7 @@ impl SpecDefaults {
             disk: Size::from_bytes(8 << 30),
             work_disk: Size::from_bytes(8 << 30),
             warm: false,
+            restart: RestartPolicy::No,
         }
     }
 }
@@ -141,6 +150,9 @@ impl VmSpec {
             if asked > MAX_DISK {
                 return Err(SpecError::DiskTooLarge { what, asked, max: MAX_DISK });
             }
+        }
+        if let Some(health) = &self.health {
+            health.check()?;
         }
         self.check_env()
     }
@@ -180,6 +192,8 @@ pub(crate) mod tests {
             root: RootDisk::default(),
             console: false,
             warm: false,
+            restart: RestartPolicy::No,
+            health: None,
         }
     }
 

@@ -2,11 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use super::condition::Condition;
 use super::failure::Failure;
+use super::health::Health;
 use super::ids::{Digest, OpId, VmId};
 use super::lifecycle::VmState;
 use super::network::{Mac, TapName};
 use super::op::OpKind;
+use super::restart::{Decision, Exit, RestartHistory, Wanted, decide};
 use super::spec::VmSpec;
 
 /// The durable record: what was asked, what was decided once, and the identities that teardown
@@ -28,9 +31,24 @@ pub struct VmRecord {
     /// Why the VM is in `error` or `crashed`, or why its last operation was undone.
     pub last_failure: Option<Failure>,
     pub last_exit: Option<ExitReport>,
+    pub wanted: Wanted,
+    pub restarts: RestartHistory,
 }
 
 impl VmRecord {
+    /// Lets the policy decide what follows, and keeps it in the history.
+    pub fn ended(&mut self, exit: Exit, now_unix_ms: u64) -> Decision {
+        let decision = decide(self.spec.restart, self.wanted, &self.restarts, exit, now_unix_ms);
+        self.restarts = self.restarts.after(exit, decision, now_unix_ms);
+        decision
+    }
+
+    /// The owner's word: what a policy had in mind before does not count any more.
+    pub fn want(&mut self, wanted: Wanted) {
+        self.wanted = wanted;
+        self.restarts = RestartHistory::default();
+    }
+
     #[must_use]
     pub fn mac(&self) -> Mac {
         Mac::for_address(self.address)
@@ -92,4 +110,7 @@ pub struct VmView {
     pub busy: Option<(OpId, OpKind)>,
     /// Why its guest stands still though it runs.
     pub paused: Option<String>,
+    pub conditions: Vec<Condition>,
+    /// Of a VM that runs and is checked.
+    pub health: Option<Health>,
 }

@@ -15,8 +15,8 @@ use super::{
     create_vm, plan_for_recovery, recover, run, suspend_vm,
 };
 use crate::model::{
-    Digest, DiskBackend, Entry, OpId, OpKind, Outcome, RootDisk, Size, Subnet, TapName, VmId,
-    VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
+    Digest, DiskBackend, Entry, OpId, OpKind, Outcome, RestartHistory, RestartPolicy, RootDisk,
+    Size, Subnet, TapName, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice, Wanted,
 };
 use crate::ports::{ImageFile, KernelFile};
 use crate::sim::{At, Fault, SimOptions, SimWorld, World, ports};
@@ -57,6 +57,8 @@ pub(super) fn record() -> VmRecord {
             root: RootDisk { backend: DiskBackend::DmSnapshot, why: String::new() },
             console: false,
             warm: false,
+            restart: RestartPolicy::No,
+            health: None,
         },
         state: VmState::Created,
         address: [172, 16, 0, 2].into(),
@@ -71,6 +73,8 @@ pub(super) fn record() -> VmRecord {
         created_unix_ms: 1,
         last_failure: None,
         last_exit: None,
+        wanted: Wanted::Stopped,
+        restarts: RestartHistory::default(),
     }
 }
 

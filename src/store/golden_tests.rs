@@ -12,9 +12,9 @@ use super::reserve_tests::{draft, image, kernel};
 use super::table::Row;
 use super::taps::TapLease;
 use crate::model::{
-    Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, OpId, OpKind,
-    OpRecord, Outcome, ProcessIdentity, RootDisk, StepEvent, TapName, VmHandles, VmId, VmRecord,
-    VmState, VmmChoice,
+    Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, HealthCheck, OpId,
+    OpKind, OpRecord, Outcome, ProcessIdentity, RestartHistory, RestartPolicy, RootDisk, StepEvent,
+    TapName, VmHandles, VmId, VmRecord, VmState, VmmChoice, Wanted,
 };
 use crate::wire::codec;
 
@@ -83,6 +83,8 @@ fn vm() -> VmRecord {
         created_unix_ms: 1_700_000_000_000,
         last_failure: None,
         last_exit: None,
+        wanted: Wanted::Stopped,
+        restarts: RestartHistory::default(),
     }
 }
 
@@ -98,7 +100,12 @@ fn vms() {
         | VmState::Crashed
         | VmState::Error
         | VmState::Suspending
-        | VmState::Suspended => (format!("state-{state}"), VmRecord { state, ..vm() }),
+        | VmState::Suspended => {
+            // As rows that do not say are read.
+            let on = matches!(state, VmState::Starting | VmState::Running);
+            let wanted = if on { Wanted::Running } else { Wanted::Stopped };
+            (format!("state-{state}"), VmRecord { state, wanted, ..vm() })
+        }
     };
     let mut rows: Vec<_> = [
         VmState::Created,
@@ -146,7 +153,28 @@ fn vms() {
     let mut warm = vm();
     warm.spec.warm = true;
     rows.push(("warm".to_owned(), warm));
-    golden("vms-2", rows);
+    still_read("vms-2", &rows);
+    for policy in [
+        RestartPolicy::No,
+        RestartPolicy::OnFailure { max: None },
+        RestartPolicy::OnFailure { max: Some(3) },
+        RestartPolicy::Always,
+    ] {
+        let mut record = VmRecord { wanted: Wanted::Running, ..vm() };
+        record.spec.restart = policy;
+        rows.push((format!("restart-{policy}"), record));
+    }
+    let mut tried = vm();
+    tried.restarts = RestartHistory {
+        count: 3,
+        failures: vec![7, 8],
+        held: 1,
+        next_unix_ms: Some(9),
+        up_unix_ms: Some(6),
+    };
+    tried.spec.health = Some(HealthCheck::of("true".to_owned()));
+    rows.push(("upkeep".to_owned(), tried));
+    golden("vms-3", rows);
 }
 
 #[test]

@@ -31,6 +31,7 @@ mod schema;
 mod store;
 mod table;
 mod taps;
+mod upkeep_row;
 mod vm_row;
 mod vms;
 mod writer;

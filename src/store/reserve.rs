@@ -8,7 +8,8 @@ use heed::RwTxn;
 use super::schema::Dbs;
 use super::{Intent, Store, StoreError, events, ops, vms};
 use crate::model::{
-    Event, EventKind, KernelRecord, OpRecord, Subnet, VmId, VmKeys, VmRecord, VmSpec, VmState,
+    Event, EventKind, KernelRecord, OpRecord, RestartHistory, Subnet, VmId, VmKeys, VmRecord,
+    VmSpec, VmState, Wanted,
 };
 
 /// A VM that has everything but what the store decides: address and digests.
@@ -20,6 +21,7 @@ pub struct VmDraft {
     pub keys: VmKeys,
     pub created_unix_ms: u64,
     pub subnet: Subnet,
+    pub wanted: Wanted,
     /// The create operation.
     pub intent: OpRecord,
 }
@@ -57,6 +59,8 @@ impl Store {
                 created_unix_ms: draft.created_unix_ms,
                 last_failure: None,
                 last_exit: None,
+                wanted: draft.wanted,
+                restarts: RestartHistory::default(),
             };
             dbs.vms.put(txn, &record.id.0, record.clone())?;
             vms::index(txn, dbs, &record)?;

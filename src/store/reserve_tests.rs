@@ -7,7 +7,8 @@ use futures::future::join_all;
 use super::{Reserved, Store, StoreError, VmDraft};
 use crate::model::{
     Code, Digest, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind, OpRecord, Outcome,
-    RootDisk, Size, VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
+    RestartPolicy, RootDisk, Size, VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
+    Wanted,
 };
 
 pub(super) fn image(name: &str, content: u8) -> ImageRecord {
@@ -54,6 +55,8 @@ pub(super) fn draft(n: u16, name: &str) -> VmDraft {
             root: RootDisk::default(),
             console: false,
             warm: false,
+            restart: RestartPolicy::No,
+            health: None,
         },
         keys: VmKeys {
             host_private: "a".to_owned(),
@@ -63,6 +66,7 @@ pub(super) fn draft(n: u16, name: &str) -> VmDraft {
         },
         created_unix_ms: 5,
         subnet: "172.16.0.0/24".parse().unwrap(),
+        wanted: Wanted::Stopped,
         intent: OpRecord {
             id: OpId(id),
             kind: OpKind::CreateVm,

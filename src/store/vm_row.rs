@@ -6,9 +6,10 @@
 use std::net::Ipv4Addr;
 
 use super::table::{BadValue, Row};
+use super::upkeep_row::UpkeepV1;
 use crate::model::{
-    Code, Digest, DiskBackend, ExitReport, Failure, Name, OpId, ProcessIdentity, RootDisk, Size,
-    TapName, VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
+    Code, Digest, DiskBackend, ExitReport, Failure, Name, OpId, ProcessIdentity, RestartPolicy,
+    RootDisk, Size, TapName, VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
 };
 use crate::wire::codec::{Decode, Encode};
 
@@ -16,7 +17,15 @@ use crate::wire::codec::{Decode, Encode};
 pub(super) enum StoredVm {
     /// Of VMs whose root is an overlay, which was all there was.
     V1(Box<VmV1>),
+    /// Of VMs that nobody restarted.
     V2(Box<VmV2>),
+    V3(Box<VmV3>),
+}
+
+#[derive(Encode, Decode)]
+pub(super) struct VmV3 {
+    vm: VmV2,
+    upkeep: UpkeepV1,
 }
 
 #[derive(Encode, Decode)]
@@ -142,6 +151,7 @@ impl From<VmRecord> for StoredVm {
     fn from(record: VmRecord) -> Self {
         let (root, spec) = (record.spec.root.clone().into(), &record.spec);
         let (console, warm) = (spec.console, spec.warm);
+        let upkeep = UpkeepV1::of(&record);
         let vm = VmV1 {
             id: record.id.0,
             spec: record.spec.into(),
@@ -154,7 +164,8 @@ impl From<VmRecord> for StoredVm {
             last_failure: record.last_failure.map(Into::into),
             last_exit: record.last_exit.map(|ExitReport { unix_ms, how }| ExitV1 { unix_ms, how }),
         };
-        Self::V2(Box::new(VmV2 { vm, root, console, warm }))
+        let vm = VmV2 { vm, root, console, warm };
+        Self::V3(Box::new(VmV3 { vm, upkeep }))
     }
 }
 
@@ -162,14 +173,27 @@ impl TryFrom<StoredVm> for VmRecord {
     type Error = BadValue;
 
     fn try_from(stored: StoredVm) -> Result<Self, BadValue> {
-        let (vm, root, console, warm) = match stored {
-            StoredVm::V1(vm) => (*vm, RootDisk::default(), false, false),
-            StoredVm::V2(row) => (row.vm, row.root.into(), row.console, row.warm),
+        let plain = |vm| VmV2 { vm, root: RootDisk::default().into(), console: false, warm: false };
+        let (row, upkeep) = match stored {
+            StoredVm::V1(vm) => (plain(*vm), None),
+            StoredVm::V2(row) => (*row, None),
+            StoredVm::V3(row) => (row.vm, Some(row.upkeep)),
         };
+        let VmV2 { vm, root, console, warm } = row;
+        let root = root.into();
+        let state = VmState::from(vm.state);
+        let upkeep = upkeep.unwrap_or_else(|| UpkeepV1::before(state));
         Ok(Self {
             id: VmId(vm.id),
-            spec: VmSpec { root, console, warm, ..vm.spec.try_into()? },
-            state: vm.state.into(),
+            spec: VmSpec {
+                root,
+                console,
+                warm,
+                restart: upkeep.policy.into(),
+                health: upkeep.health.map(Into::into),
+                ..vm.spec.try_into()?
+            },
+            state,
             address: Ipv4Addr::from(vm.address),
             image: Digest(vm.image),
             kernel: Digest(vm.kernel),
@@ -177,6 +201,8 @@ impl TryFrom<StoredVm> for VmRecord {
             created_unix_ms: vm.created_unix_ms,
             last_failure: vm.last_failure.map(Failure::try_from).transpose()?,
             last_exit: vm.last_exit.map(|ExitV1 { unix_ms, how }| ExitReport { unix_ms, how }),
+            wanted: upkeep.wanted.into(),
+            restarts: upkeep.restarts.into(),
         })
     }
 }
@@ -225,6 +251,8 @@ impl TryFrom<SpecV1> for VmSpec {
             root: RootDisk::default(),
             console: false,
             warm: false,
+            restart: RestartPolicy::No,
+            health: None,
         })
     }
 }

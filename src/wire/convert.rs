@@ -59,7 +59,7 @@ impl From<&VmView> for DiskInfo {
 
 impl From<&VmView> for VmInfo {
     fn from(view: &VmView) -> Self {
-        let VmView { record, handles, generation, busy, paused } = view;
+        let VmView { record, handles, generation, busy, paused, .. } = view;
         let busy = busy
             .map(|(op, kind)| BusyInfo { op_id: op.to_string(), kind: kind.as_str().to_owned() });
         let exit = record.last_exit.as_ref();

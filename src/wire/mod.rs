@@ -7,3 +7,4 @@ pub mod hello;
 pub mod helper;
 pub mod reply;
 pub mod request;
+mod upkeep;

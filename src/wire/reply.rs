@@ -43,6 +43,7 @@ pub enum Answer {
     },
     Stats(Vec<StatsInfo>),
     Disk(Box<DiskInfo>),
+    Upkeep(Vec<UpkeepInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -84,7 +85,7 @@ pub struct CheckInfo {
     pub hint: Option<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct VmInfo {
     pub id: String,
     pub name: String,
@@ -166,6 +167,56 @@ pub struct DiskInfo {
     pub limit_bytes: Option<u64>,
     /// Why it is paused.
     pub paused: Option<String>,
+}
+
+/// How a VM is kept running.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct UpkeepInfo {
+    pub id: String,
+    /// `no`, `on-failure`, `on-failure:3`, `always`.
+    pub restart_policy: String,
+    /// What its owner asked for last: `running` or `stopped`.
+    pub wanted: String,
+    /// By its policy, since its owner's last word or its last long run.
+    pub restarts: u32,
+    /// When its policy starts it again.
+    pub next_start_unix_ms: Option<u64>,
+    pub health: Option<HealthInfo>,
+    /// What is wrong with it though it runs.
+    pub conditions: Vec<ConditionInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct HealthInfo {
+    pub command: String,
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+    pub retries: u32,
+    pub start_period_ms: u64,
+    /// `starting`, `healthy`, `failing`, `unhealthy`; `off` of a VM that does not run.
+    pub status: String,
+    /// In a row.
+    pub failures: u32,
+    pub last: Option<HealthRunInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct HealthRunInfo {
+    pub unix_ms: u64,
+    /// `exit status 1`, `killed by signal 9`, `no answer within 5s`.
+    pub how: String,
+    /// The end of what it printed.
+    pub output: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct ConditionInfo {
+    /// `unhealthy`.
+    pub kind: String,
+    pub reason: String,
+    pub since_unix_ms: u64,
+    /// What ends it.
+    pub exit: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]

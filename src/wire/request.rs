@@ -136,6 +136,51 @@ pub enum Request {
         work_disk_bytes: Option<u64>,
     },
     EventsOf(EventsOf),
+    /// As `CreateVmOn`, with words on how it is kept running.
+    CreateVmKept {
+        create: CreateVm,
+        disk: DiskBackend,
+        console: bool,
+        warm: Option<bool>,
+        upkeep: Upkeep,
+    },
+    /// As `SetVm`, with what is to be different of how it is kept running.
+    SetVmKept {
+        vm: String,
+        vcpu: Option<u32>,
+        memory_mib: Option<u32>,
+        disk_bytes: Option<u64>,
+        work_disk_bytes: Option<u64>,
+        upkeep: Upkeep,
+    },
+    /// How these VMs, or, if none is named, all, are kept running, and how they do.
+    ShowUpkeep {
+        vms: Vec<String>,
+    },
+}
+
+/// What is not given comes from the daemon's configuration, or stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Upkeep {
+    pub restart: Option<Restart>,
+    pub health: Option<Health>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Restart {
+    No,
+    OnFailure { max: Option<u32> },
+    Always,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Health {
+    /// For `sh -c` in the guest; empty ends the checks.
+    pub command: Option<String>,
+    pub interval_ms: Option<u64>,
+    pub timeout_ms: Option<u64>,
+    pub retries: Option<u32>,
+    pub start_period_ms: Option<u64>,
 }
 
 /// Whatever is not given comes from the daemon's configuration.

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 
 use crate::support::{new_host, until};
 
-fn kill_hard(pid: u64) {
+pub(crate) fn kill_hard(pid: u64) {
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), Signal::SIGKILL).unwrap();
 }
 

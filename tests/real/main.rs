@@ -18,4 +18,5 @@ mod refusals;
 mod support;
 mod suspend;
 mod terminal;
+mod upkeep;
 mod warm;

@@ -7,12 +7,12 @@ use tokio::sync::watch;
 use super::gauge::Change;
 use crate::actors::envelope::{Command, Lane};
 use crate::model::{
-    Code, ExitReport, Failure, Incarnation, OpId, OpKind, OpRecord, Size, Verb, VmEvent, VmRecord,
-    VmSpec, VmState, VmView, step,
+    Code, ExitReport, Failure, HealthChange, Incarnation, OpId, OpKind, OpRecord, RestartPolicy,
+    Size, Verb, VmEvent, VmRecord, VmSpec, VmState, VmView, Wanted, step,
 };
 
 /// An operation on one VM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum OpRequest {
     /// The VM is reserved already; its disks are made and, with `start`, it boots.
     Create {
@@ -40,7 +40,7 @@ pub enum OpRequest {
 
 impl OpRequest {
     #[must_use]
-    pub fn kind(self) -> OpKind {
+    pub fn kind(&self) -> OpKind {
         match self {
             Self::Create { .. } => OpKind::CreateVm,
             Self::Start | Self::StartCold => OpKind::StartVm,
@@ -56,7 +56,7 @@ impl OpRequest {
     }
 
     /// What the lifecycle is asked; creation and cleaning up are not a user's verbs.
-    pub(super) fn verb(self) -> Option<Verb> {
+    pub(super) fn verb(&self) -> Option<Verb> {
         match self {
             Self::Create { .. } | Self::CleanUp | Self::Set(_) => None,
             Self::Start | Self::StartCold => Some(Verb::Start),
@@ -78,12 +78,23 @@ impl OpRequest {
     }
 
     /// Whether the VM runs when it is done, which takes memory.
-    pub(in crate::actors) fn brings_up(self) -> bool {
+    pub(in crate::actors) fn brings_up(&self) -> bool {
         matches!(self, Self::Start | Self::StartCold | Self::Restart { .. } | Self::Resume)
     }
 
+    /// What whoever asks for it wants from then on; nothing if it says nothing of that.
+    pub(in crate::actors) fn wish(&self) -> Option<Wanted> {
+        match self {
+            Self::Create { start: true } => Some(Wanted::Running),
+            Self::Create { start: false } | Self::Suspend => Some(Wanted::Stopped),
+            Self::CleanUp | Self::Set(_) => None,
+            _ if self.brings_up() => Some(Wanted::Running),
+            _ => Some(Wanted::Stopped),
+        }
+    }
+
     /// The state that the beginning of this operation puts a VM in.
-    pub(super) fn state_when_begun(self, state: VmState) -> VmState {
+    pub(super) fn state_when_begun(&self, state: VmState) -> VmState {
         match self {
             Self::Create { .. } | Self::Start | Self::StartCold | Self::Resume => {
                 step(state, &VmEvent::StartBegan)
@@ -96,32 +107,47 @@ impl OpRequest {
     }
 
     /// What ends a VM may interrupt what starts it.
-    pub(super) fn interrupts(self) -> bool {
+    pub(super) fn interrupts(&self) -> bool {
         matches!(self, Self::Stop { .. } | Self::Kill { .. } | Self::Delete)
     }
 
     /// Whether this may wait for `running` instead of being refused: what ends a VM for what starts
     /// or suspends it, and whatever a user wants for a clean-up, which users did not ask for.
-    pub(super) fn may_follow(self, running: Self) -> bool {
-        running == Self::CleanUp || (self.interrupts() && running.interruptible())
+    pub(super) fn may_follow(&self, running: &Self) -> bool {
+        *running == Self::CleanUp || (self.interrupts() && running.interruptible())
     }
 
-    pub(super) fn interruptible(self) -> bool {
+    pub(super) fn interruptible(&self) -> bool {
         matches!(self, Self::Create { .. } | Self::Suspend) || self.brings_up()
     }
 }
 
 /// What is to be different; the rest stays.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     pub vcpu: Option<u32>,
     pub memory_mib: Option<u32>,
     pub disk: Option<Size>,
     pub work_disk: Option<Size>,
+    pub restart: Option<RestartPolicy>,
+    pub health: Option<HealthChange>,
 }
 
 impl Changes {
-    pub(super) fn apply(self, spec: &mut VmSpec) {
+    /// A policy that is taken away takes with it what it had in mind.
+    pub(super) fn apply(&self, record: &mut VmRecord) {
+        if self.restart == Some(RestartPolicy::No) {
+            record.restarts.next_unix_ms = None;
+        }
+        self.apply_to(&mut record.spec);
+    }
+
+    fn apply_to(&self, spec: &mut VmSpec) {
+        spec.restart = self.restart.unwrap_or(spec.restart);
+        if let Some(change) = &self.health {
+            // Checked before.
+            spec.health = change.clone().apply(spec.health.as_ref()).unwrap_or_default();
+        }
         spec.vcpu = self.vcpu.unwrap_or(spec.vcpu);
         spec.memory_mib = self.memory_mib.unwrap_or(spec.memory_mib);
         spec.disk = self.disk.unwrap_or(spec.disk);
@@ -129,11 +155,15 @@ impl Changes {
     }
 
     /// Why it cannot be done to this VM.
-    pub(super) fn check(self, record: &VmRecord) -> Result<(), Failure> {
+    pub(super) fn check(&self, record: &VmRecord) -> Result<(), Failure> {
         let VmRecord { spec, state, .. } = record;
         let name = &spec.name;
+        if let Some(change) = &self.health {
+            let applied = change.clone().apply(spec.health.as_ref());
+            applied.map_err(|error| Failure::from_error(Code::Invalid, &error))?;
+        }
         let mut wanted = spec.clone();
-        self.apply(&mut wanted);
+        self.apply_to(&mut wanted);
         wanted.check().map_err(|error| Failure::from_error(Code::Invalid, &error))?;
         if wanted.disk < spec.disk || wanted.work_disk < spec.work_disk {
             let why =
@@ -150,11 +180,24 @@ impl Changes {
     }
 }
 
+/// Whose word an operation carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Asker {
+    /// What the VM is wanted to be follows from what is asked for.
+    #[default]
+    Owner,
+    /// Its restart policy, when its time has come.
+    Policy,
+    /// The host, which goes down: what is wanted stays as it is.
+    Host,
+}
+
 /// Answered once the intent is durable.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct RunOp {
     pub request: OpRequest,
     pub request_hash: u64,
+    pub by: Asker,
 }
 
 impl Command for RunOp {
@@ -227,6 +270,14 @@ pub(super) struct ProcessExited {
     pub(super) report: ExitReport,
     /// The console's last lines, read before anything is cleaned up.
     pub(super) console: Vec<String>,
+}
+
+/// The policy could not start the VM: there was no room for it, or it could not be asked.
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(in crate::actors) struct HeldBack {
+    pub(in crate::actors) incarnation: Incarnation,
+    pub(in crate::actors) failure: Failure,
 }
 
 #[derive(Debug, actix::Message)]

@@ -16,8 +16,10 @@ mod messages;
 mod monitor;
 mod op;
 mod recovery;
+mod upkeep;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::WeakRecipient;
 use actix::prelude::*;
@@ -30,18 +32,20 @@ use tracing::Instrument;
 
 pub(super) use messages::CancelOp;
 pub(super) use messages::Changes;
+pub(super) use messages::HeldBack;
 #[cfg(test)]
 pub(crate) use messages::PanicNow;
-pub use messages::{Ended, OpRequest, RunOp, Ticket};
+pub use messages::{Asker, Ended, OpRequest, RunOp, Ticket};
 pub use recovery::recover;
 
 use super::envelope::{CallError, OpCtx, Req};
 use super::events::EventSink;
 use super::mint::Mint;
-use super::watch::ChildDown;
+use super::watch::{ChildDown, StartDue};
 use crate::model::{
-    Code, EventKind, Failure, Incarnation, OpId, OpRecord, Refused, VmEvent, VmHandles, VmId,
-    VmRecord, VmState, VmView, admits, step,
+    Code, Condition, Decision, EventKind, Exit, Failure, Health, Incarnation, LONGEST_PAUSE_MS,
+    OpId, OpRecord, Refused, VmEvent, VmHandles, VmId, VmRecord, VmState, VmView, Wanted, admits,
+    step,
 };
 use crate::ops::Settings;
 use crate::ports::Ports;
@@ -70,6 +74,8 @@ pub(super) struct VmScope {
     pub(super) view: Arc<watch::Sender<VmView>>,
     /// Weak: a child that held its parent's address would keep it alive for ever.
     pub(super) parent: WeakRecipient<ChildDown>,
+    /// Who starts VMs whose policy's time has come.
+    pub(super) starter: WeakRecipient<StartDue>,
     pub(super) deps: Arc<VmDeps>,
 }
 
@@ -85,6 +91,11 @@ pub struct VmActor {
     monitor: Option<DropGuard>,
     /// Why its guest stands still.
     paused: Option<String>,
+    conditions: Vec<Condition>,
+    /// How its health checks have gone, while it runs.
+    health: Option<Health>,
+    /// Until its policy starts it again.
+    timer: Option<SpawnHandle>,
     deleted: bool,
 }
 
@@ -119,8 +130,54 @@ impl VmActor {
     pub(super) fn new(scope: VmScope, incarnation: Incarnation) -> Self {
         let view = scope.view.borrow().clone();
         let VmView { record, handles, .. } = view;
-        let (running, next, monitor, paused, deleted) = (None, None, None, None, false);
-        Self { scope, incarnation, record, handles, running, next, monitor, paused, deleted }
+        Self {
+            scope,
+            incarnation,
+            record,
+            handles,
+            running: None,
+            next: None,
+            monitor: None,
+            paused: None,
+            conditions: vec![],
+            health: None,
+            timer: None,
+            deleted: false,
+        }
+    }
+
+    /// Waits for the time that the policy has set, if it has. In the actor and from the record, so that
+    /// an actor or a daemon that is new goes on waiting.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        self.disarm(ctx);
+        let Some(at) = self.record.restarts.next_unix_ms else { return };
+        if self.record.wanted == Wanted::Stopped || self.running.is_some() {
+            return;
+        }
+        let wait = at.saturating_sub(self.scope.deps.ports.clock.unix_ms());
+        let wait = Duration::from_millis(wait.min(LONGEST_PAUSE_MS));
+        self.timer = Some(ctx.run_later(wait, |act, ctx| {
+            act.timer = None;
+            let (vm, incarnation) = (act.scope.vm, act.incarnation);
+            let held = ctx.address().downgrade().recipient();
+            if let Some(starter) = act.scope.starter.upgrade() {
+                starter.do_send(StartDue { vm, incarnation, held });
+            }
+        }));
+    }
+
+    fn disarm(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+    }
+
+    /// Says what the policy has decided.
+    fn announce(&self, op_id: Option<OpId>, decision: Decision, now: u64) {
+        if let Some(text) = upkeep::said_of(&self.record, decision, now) {
+            tracing::info!(vm_id = %self.scope.vm, text, "restart policy");
+            self.scope.deps.events.publish(op_id, Some(self.scope.vm), EventKind::Note { text });
+        }
     }
 
     fn launch(
@@ -130,22 +187,30 @@ impl VmActor {
         accept: oneshot::Sender<Result<Ticket, CallError>>,
         accepted: Accepting,
         span: &tracing::Span,
-        ctx: &Context<Self>,
+        ctx: &mut Context<Self>,
     ) {
-        let RunOp { request, request_hash } = cmd;
+        let RunOp { request, request_hash, by } = cmd;
         let cancel = self.scope.cancel.child_token();
-        self.running = Some(Running { op_id, request, cancel: cancel.clone(), accepted });
+        let (begun, cancelled) = (request.clone(), cancel.clone());
+        self.running = Some(Running { op_id, request: begun, cancel: cancelled, accepted });
+        self.disarm(ctx);
+        if let (Asker::Owner, Some(wanted)) = (by, request.wish()) {
+            self.record.want(wanted);
+        }
         if !matches!(request, OpRequest::Create { .. } | OpRequest::Start | OpRequest::Set(_)) {
             self.monitor = None; // an end that was asked for is no crash
             self.paused = None;
+            self.conditions.clear();
         }
-        if let OpRequest::Set(changes) = request {
-            changes.apply(&mut self.record.spec);
+        if let OpRequest::Set(changes) = &request {
+            changes.apply(&mut self.record);
         }
+        let (kind, state) = (request.kind(), request.state_when_begun(self.record.state));
         let op = Op {
             op_id,
             request,
             request_hash,
+            by,
             record: self.record.clone(),
             handles: self.handles.clone(),
             generation: self.scope.view.borrow().generation,
@@ -153,7 +218,7 @@ impl VmActor {
             deps: Arc::clone(&self.scope.deps),
             leftovers: matches!(self.record.state, VmState::Crashed | VmState::Error),
         };
-        self.record.state = request.state_when_begun(self.record.state);
+        self.record.state = state;
         self.publish();
         let (actor, incarnation) = (ctx.address().downgrade().recipient(), self.incarnation);
         let task = async move {
@@ -163,7 +228,7 @@ impl VmActor {
             }
         };
         let span = tracing::info_span!(
-            parent: span, "op", %op_id, vm_id = %self.scope.vm, kind = request.kind().as_str()
+            parent: span, "op", %op_id, vm_id = %self.scope.vm, kind = kind.as_str()
         );
         self.scope.tasks.spawn(task.instrument(span));
     }
@@ -172,8 +237,10 @@ impl VmActor {
         let busy = self.running.as_ref().map(|running| (running.op_id, running.request.kind()));
         let (record, handles, paused) =
             (self.record.clone(), self.handles.clone(), self.paused.clone());
+        let (conditions, health) = (self.conditions.clone(), self.health.clone());
         self.scope.view.send_modify(|view| {
-            *view = VmView { record, handles, generation: view.generation + 1, busy, paused };
+            let generation = view.generation + 1;
+            *view = VmView { record, handles, generation, busy, paused, conditions, health };
         });
     }
 
@@ -191,8 +258,8 @@ impl VmActor {
     }
 
     /// Takes away what a VM that ended by itself left on the host.
-    fn clean_up(&mut self, op_id: OpId, ctx: &Context<Self>) {
-        let cmd = RunOp { request: OpRequest::CleanUp, request_hash: 0 };
+    fn clean_up(&mut self, op_id: OpId, ctx: &mut Context<Self>) {
+        let cmd = RunOp { request: OpRequest::CleanUp, request_hash: 0, by: Asker::Host };
         let (accept, accepted) = accepting();
         self.launch(op_id, cmd, accept, accepted, &tracing::Span::none(), ctx);
     }
@@ -211,7 +278,7 @@ impl VmActor {
     }
 
     /// The VM went while the request waited: what a delete wants is so already.
-    fn answer_gone(&self, op_id: OpId, cmd: RunOp) -> Result<Ticket, CallError> {
+    fn answer_gone(&self, op_id: OpId, cmd: &RunOp) -> Result<Ticket, CallError> {
         let name = &self.record.spec.name;
         if cmd.request == OpRequest::Delete {
             let op = self.unrecorded(op_id, cmd);
@@ -222,7 +289,7 @@ impl VmActor {
     }
 
     /// Describes an operation that changes nothing and is not kept.
-    fn unrecorded(&self, op_id: OpId, cmd: RunOp) -> OpRecord {
+    fn unrecorded(&self, op_id: OpId, cmd: &RunOp) -> OpRecord {
         OpRecord {
             id: op_id,
             kind: cmd.request.kind(),
@@ -236,13 +303,20 @@ impl VmActor {
     }
 
     /// What is said of a request that will not be run.
-    fn refuse(&self, op_id: OpId, cmd: RunOp) -> Option<Result<Ticket, CallError>> {
+    fn refuse(&self, op_id: OpId, cmd: &RunOp) -> Option<Result<Ticket, CallError>> {
         let name = &self.record.spec.name;
-        if let OpRequest::Set(changes) = cmd.request {
+        if let OpRequest::Set(changes) = &cmd.request {
             return changes.check(&self.record).err().map(|failure| Err(failure.of(op_id).into()));
+        }
+        let due = self.record.restarts.next_unix_ms.is_some();
+        if cmd.by == Asker::Policy && (self.record.wanted == Wanted::Stopped || !due) {
+            let why = format!("{name} is not to be started any more");
+            return Some(Err(Failure::new(Code::Cancelled, why).of(op_id).into()));
         }
         let refused = admits(self.record.state, cmd.request.verb()?).err()?;
         Some(match refused {
+            // It is off and would not have stayed so.
+            Refused::Already(_) if due && cmd.request.interrupts() => return None,
             Refused::Already(_) => {
                 let op = self.unrecorded(op_id, cmd);
                 let view = self.scope.view.borrow().clone();
@@ -273,10 +347,11 @@ impl Actor for VmActor {
         self.publish();
         self.watch_process(ctx);
         // Cut short, or found dead at start.
-        let ended = matches!(self.record.state, VmState::Crashed | VmState::Stopped);
-        if ended && self.handles != VmHandles::default() {
+        let off = matches!(self.record.state, VmState::Crashed | VmState::Stopped | VmState::Error);
+        if off && self.handles != VmHandles::default() {
             self.clean_up(self.scope.deps.mint.op(), ctx);
         }
+        self.arm(ctx);
     }
 
     /// Runs during a panic too, where a second panic would abort the daemon: one send, no more.
@@ -295,7 +370,7 @@ impl Handler<Req<RunOp>> for VmActor {
     fn handle(&mut self, req: Req<RunOp>, ctx: &mut Self::Context) -> Self::Result {
         let Req { ctx: OpCtx { op_id, span, .. }, mut cmd, .. } = req;
         if self.running.is_none() {
-            cmd.request = cmd.request.of(self.record.state);
+            cmd.request = cmd.request.clone().of(self.record.state);
         }
         let known = self.running.as_ref().map(|r| (r.op_id, r.accepted.clone()));
         let queued = self.next.as_ref().map(|next| (next.op_id, next.accepted.clone()));
@@ -307,12 +382,12 @@ impl Handler<Req<RunOp>> for VmActor {
         let (accept, accepted) = accepting();
         match &self.running {
             None => {
-                if let Some(answer) = self.refuse(op_id, cmd) {
+                if let Some(answer) = self.refuse(op_id, &cmd) {
                     return Box::pin(fut::ready(answer));
                 }
                 self.launch(op_id, cmd, accept, accepted.clone(), &span, ctx);
             }
-            Some(running) if self.next.is_none() && cmd.request.may_follow(running.request) => {
+            Some(running) if self.next.is_none() && cmd.request.may_follow(&running.request) => {
                 if running.request.interruptible() {
                     tracing::info!(interrupted = %running.op_id, by = %op_id, "interrupted");
                     running.cancel.cancel();
@@ -356,20 +431,52 @@ impl Handler<OpDone> for VmActor {
         }
         if self.deleted {
             if let Some(Waiting { op_id, cmd, accept, .. }) = self.next.take() {
-                drop(accept.send(self.answer_gone(op_id, cmd)));
+                drop(accept.send(self.answer_gone(op_id, &cmd)));
             }
             return ctx.stop(); // the parent learns it from `stopped` and the store
         }
         self.publish();
         self.watch_process(ctx);
         if let Some(Waiting { op_id, mut cmd, span, accept, accepted }) = self.next.take() {
-            cmd.request = cmd.request.of(self.record.state);
+            cmd.request = cmd.request.clone().of(self.record.state);
             // The interrupted operation may have left nothing to do.
-            match self.refuse(op_id, cmd) {
+            match self.refuse(op_id, &cmd) {
                 Some(answer) => drop(accept.send(answer)),
                 None => self.launch(op_id, cmd, accept, accepted, &span, ctx),
             }
         }
+        self.arm(ctx);
+    }
+}
+
+impl Handler<HeldBack> for VmActor {
+    type Result = ();
+
+    fn handle(&mut self, held: HeldBack, ctx: &mut Self::Context) {
+        let due = self.record.restarts.next_unix_ms.is_some();
+        if held.incarnation != self.incarnation || self.running.is_some() || !due {
+            return; // an operation has come first, or the owner's word
+        }
+        let (before, now) = (self.record.restarts.clone(), self.scope.deps.ports.clock.unix_ms());
+        tracing::warn!(vm_id = %self.scope.vm, failure = %held.failure, "not started by its policy");
+        self.record.last_failure = Some(held.failure);
+        let decision = upkeep::ended(&mut self.record, Exit::Held, now);
+        self.announce(None, decision, now);
+        self.publish();
+        self.arm(ctx);
+        let (store, vm) = (self.scope.deps.store.clone(), self.scope.vm);
+        let (after, failure) = (self.record.restarts.clone(), self.record.last_failure.clone());
+        self.scope.tasks.spawn(async move {
+            // What an operation has written meanwhile is newer than this.
+            let change = move |kept: &mut VmRecord| {
+                if kept.restarts == before && kept.wanted == Wanted::Running {
+                    (kept.restarts, kept.last_failure) = (after, failure);
+                }
+            };
+            if let Err(error) = store.update_vm(vm, now, change).await {
+                tracing::error!(vm_id = %vm, error = %crate::model::chain(&error), "not kept");
+            }
+        });
     }
 }
 
@@ -421,6 +528,10 @@ impl Handler<ProcessExited> for VmActor {
         self.record.last_failure = Some(failure);
         self.record.last_exit = Some(exited.report);
         self.record.state = step(self.record.state, &VmEvent::ProcessExited);
+        self.conditions.clear();
+        let now = self.scope.deps.ports.clock.unix_ms();
+        let decision = upkeep::ended(&mut self.record, Exit::Died, now);
+        self.announce(Some(op_id), decision, now);
         self.publish();
         self.clean_up(op_id, ctx);
     }

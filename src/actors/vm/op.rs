@@ -8,8 +8,8 @@ use std::sync::Arc;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::VmDeps;
-use super::messages::{Ended, OpRequest, Ticket};
+use super::messages::{Asker, Ended, OpRequest, Ticket};
+use super::{VmDeps, upkeep};
 use crate::actors::envelope::CallError;
 use crate::model::{
     Code, EventKind, Failure, OpId, OpRecord, Outcome, VmEvent, VmHandles, VmRecord, VmState,
@@ -22,6 +22,7 @@ pub(super) struct Op {
     pub(super) op_id: OpId,
     pub(super) request: OpRequest,
     pub(super) request_hash: u64,
+    pub(super) by: Asker,
     pub(super) record: VmRecord,
     pub(super) handles: VmHandles,
     pub(super) generation: u64,
@@ -82,6 +83,11 @@ impl Op {
                 Intent::Known(record) => return Ok(Some(record)),
             }
         }
+        if self.by == Asker::Policy {
+            let text = upkeep::said_of_start(&self.record);
+            let (op, vm) = (Some(self.op_id), Some(self.record.id));
+            self.deps.events.publish(op, vm, EventKind::Note { text });
+        }
         Ok(None)
     }
 
@@ -99,7 +105,7 @@ impl Op {
     }
 
     async fn carry_out(&mut self) -> Option<Ended> {
-        let (plan, cx) = (plan_for(self.request, &self.record, self.leftovers), self.step_cx());
+        let (plan, cx) = (plan_for(&self.request, &self.record, self.leftovers), self.step_cx());
         let mut journal = StoreJournal::new(self.deps.store.clone(), self.op_id);
         let finished = ops::run(&plan, &cx, &mut journal).await;
         self.conclude(finished, &cx).await
@@ -160,6 +166,7 @@ impl Op {
             _ => false,
         };
         self.apply(&outcome, failure.clone(), seen);
+        upkeep::after_operation(&mut self.record, &self.request, self.by, failure.as_ref(), now);
         let written = if gone {
             store.delete_vm(self.op_id, outcome.clone(), now, self.record.id).await
         } else {
@@ -177,6 +184,8 @@ impl Op {
             generation: self.generation,
             busy: None,
             paused: None,
+            conditions: vec![],
+            health: None,
         });
         Some(Ended { op, failure, view })
     }
@@ -186,7 +195,7 @@ impl Op {
             return; // how it runs is another matter
         }
         let record = &mut self.record;
-        record.state = match self.request {
+        record.state = match &self.request {
             OpRequest::Create { start: false } if *outcome == Outcome::Done => VmState::Created,
             OpRequest::Create { .. } | OpRequest::Start | OpRequest::StartCold => {
                 step(record.state, &VmEvent::StartEnded(outcome.clone()))
@@ -202,7 +211,7 @@ impl Op {
             | OpRequest::CleanUp => step(record.state, &VmEvent::StopEnded(outcome.clone())),
             OpRequest::Set(_) => record.state,
         };
-        match (self.request, failure) {
+        match (&self.request, failure) {
             // The story of the crash stays until the VM runs again.
             (OpRequest::CleanUp, None) => {}
             (_, Some(failure)) => record.last_failure = Some(failure),
@@ -213,7 +222,7 @@ impl Op {
                 }
             }
         }
-        self.handles = match (record.state, self.request) {
+        self.handles = match (record.state, &self.request) {
             // Its process went on as if nothing had been asked.
             (VmState::Running, OpRequest::Suspend) => std::mem::take(&mut self.handles),
             (VmState::Running, _) => seen,
@@ -227,7 +236,7 @@ impl Op {
 }
 
 /// `leftovers`: the VM's last run may have left something on the host.
-fn plan_for(request: OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
+fn plan_for(request: &OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
     match request {
         OpRequest::Create { start: false } => ops::create_vm(vm),
         OpRequest::Create { start: true } => ops::create_and_start(vm),
@@ -236,9 +245,9 @@ fn plan_for(request: OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
         OpRequest::Suspend => ops::suspend_vm(),
         OpRequest::Resume => ops::resume_vm(vm),
         OpRequest::Start => ops::start_vm(vm),
-        OpRequest::Stop { grace } => ops::stop_vm(Some(grace)),
-        OpRequest::Kill { signal } => ops::kill_vm(Some(signal)),
-        OpRequest::Restart { grace } => ops::restart_vm(vm, Some(grace)),
+        OpRequest::Stop { grace } => ops::stop_vm(Some(*grace)),
+        OpRequest::Kill { signal } => ops::kill_vm(Some(*signal)),
+        OpRequest::Restart { grace } => ops::restart_vm(vm, Some(*grace)),
         OpRequest::Delete => ops::delete_vm(),
         OpRequest::CleanUp => ops::clean_up_vm(),
         OpRequest::Set(_) => ops::set_vm(),

@@ -13,10 +13,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::host_boot::{self, HostBoot};
 use super::op::Op;
-use super::{Changes, OpRequest, VmDeps};
+use super::{Changes, OpRequest, VmDeps, upkeep};
 use crate::model::{
-    Code, EventKind, ExitReport, Failure, OpKind, OpRecord, Outcome, VmHandles, VmId, VmRecord,
-    VmState,
+    Code, EventKind, Exit, ExitReport, Failure, OpKind, OpRecord, Outcome, VmHandles, VmId,
+    VmRecord, VmState,
 };
 use crate::store::StoreError;
 
@@ -76,6 +76,7 @@ async fn settle_open(deps: &Arc<VmDeps>, op: OpRecord) -> Result<(), StoreError>
         op_id: op.id,
         request,
         request_hash: op.request_hash,
+        by: upkeep::asker_of_what_was_cut_short(&record),
         record,
         handles,
         generation: 0,
@@ -141,9 +142,11 @@ async fn identify(
             deps.store.put_handles(vm, handles.clone()).await?;
         }
         (VmState::Running | VmState::Starting | VmState::Stopping | VmState::Suspending, None) => {
+            let unix_ms = deps.ports.clock.unix_ms();
             let how = if host_restarted {
                 tracing::warn!(vm_id = %vm, name, "vm was on when the host was restarted");
                 record.state = VmState::Stopped;
+                upkeep::host_restarted(&mut record, true, unix_ms);
                 host_boot::HOW
             } else {
                 tracing::warn!(vm_id = %vm, name, "vm lost: its process is gone");
@@ -153,9 +156,11 @@ async fn identify(
                     .with_detail(console);
                 record.state = VmState::Crashed;
                 record.last_failure = Some(failure);
+                let decision = upkeep::ended(&mut record, Exit::Died, unix_ms);
+                tracing::info!(vm_id = %vm, name, ?decision, "restart policy");
                 "unknown: it ended while the daemon was away"
             };
-            let (unix_ms, how) = (deps.ports.clock.unix_ms(), how.to_owned());
+            let how = how.to_owned();
             record.last_exit = Some(ExitReport { unix_ms, how: how.clone() });
             handles = leftovers(deps, &record, handles)?;
             let written = record.clone();
@@ -172,6 +177,15 @@ async fn identify(
             let (written, unix_ms) = (record.clone(), deps.ports.clock.unix_ms());
             deps.store.update_vm(vm, unix_ms, move |kept| *kept = written).await?;
             deps.store.put_handles(vm, handles.clone()).await?;
+        }
+        (_, None) if host_restarted => {
+            let before = record.restarts.clone();
+            let now = deps.ports.clock.unix_ms();
+            upkeep::host_restarted(&mut record, false, now);
+            if record.restarts != before {
+                let restarts = record.restarts.clone();
+                deps.store.update_vm(vm, now, move |kept| kept.restarts = restarts).await?;
+            }
         }
         (_, None) => {}
     }

@@ -93,7 +93,8 @@ pub(super) mod tests {
     use super::super::make_keys;
     use super::*;
     use crate::model::{
-        Digest, DiskBackend, Name, RootDisk, Size, VmId, VmRecord, VmSpec, VmState, VmmChoice,
+        Digest, DiskBackend, Name, RestartHistory, RestartPolicy, RootDisk, Size, VmId, VmRecord,
+        VmSpec, VmState, VmmChoice, Wanted,
     };
     use crate::ports::DiskPlan;
 
@@ -116,6 +117,8 @@ pub(super) mod tests {
             env,
             vmm: VmmChoice::Auto,
             warm: false,
+            restart: RestartPolicy::No,
+            health: None,
             root: RootDisk { backend, why: String::new() },
             console: false,
         };
@@ -131,6 +134,8 @@ pub(super) mod tests {
             created_unix_ms: 0,
             last_failure: None,
             last_exit: None,
+            wanted: Wanted::Stopped,
+            restarts: RestartHistory::default(),
         };
         GuestSetup {
             record,

@@ -1,7 +1,7 @@
 //! What is refused before the daemon is asked, and what is understood.
 
 use banger::wire::reply::{Answer, Reply};
-use banger::wire::request::{EventsOf, LogSource, Request, Since};
+use banger::wire::request::{EventsOf, LogSource, Request, Restart, Since, Upkeep};
 
 use super::samples::{failure, s};
 use crate::support::banger::{Finish, Surroundings};
@@ -20,6 +20,8 @@ fn nonsense_is_refused_with_status_2() {
         ("vm create --memory 0", "must be more than zero"),
         ("vm create --memory -5G", "is not a size"),
         ("vm create --disk-size x", "is not a size"),
+        ("vm create --restart sometimes", "is not no, on-failure, on-failure:N"),
+        ("vm set web", "required arguments"),
         ("vm create --disk-size 99999999999T", "too large"),
         ("vm create --vmm xen", "possible values: auto, qemu, firecracker"),
         ("vm create -e 1A=b", "is not a name of letters"),
@@ -95,6 +97,17 @@ fn verbs_and_their_other_names_send_the_same() {
         ("vm ssh web", Request::Endpoint { vm: vm() }),
         ("ssh web", Request::Endpoint { vm: vm() }),
         ("exec web -- a", Request::Endpoint { vm: vm() }),
+        (
+            "vm set web --restart on-failure:3 --memory 1G",
+            Request::SetVmKept {
+                vm: vm(),
+                vcpu: None,
+                memory_mib: Some(1024),
+                disk_bytes: None,
+                work_disk_bytes: None,
+                upkeep: Upkeep { restart: Some(Restart::OnFailure { max: Some(3) }), health: None },
+            },
+        ),
         ("image rm web", Request::DeleteImage { name: vm() }),
         ("kernel rm web", Request::DeleteKernel { name: vm() }),
         ("kernel delete web", Request::DeleteKernel { name: vm() }),

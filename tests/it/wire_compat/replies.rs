@@ -1,16 +1,16 @@
 //! Samples of every reply.
 
 use banger::wire::reply::{
-    Answer, BusyInfo, CheckInfo, DevicesInfo, DiskInfo, EndpointInfo, EventInfo, EventKindInfo,
-    ExitInfo, FailureInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo, StatusInfo, StepInfo,
-    VmInfo,
+    Answer, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiskInfo, EndpointInfo, EventInfo,
+    EventKindInfo, ExitInfo, FailureInfo, HealthInfo, HealthRunInfo, ImageInfo, KernelInfo, OpInfo,
+    Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo, VmInfo,
 };
 
 use super::{check, every};
 
 every!(reply: Reply { Accepted Event Bytes Part Done Failed });
 every!(answer: Answer {
-    Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk
+    Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk Upkeep
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
@@ -121,6 +121,35 @@ fn stats() -> StatsInfo {
     }
 }
 
+fn upkeep() -> UpkeepInfo {
+    let last = HealthRunInfo { unix_ms: 7, how: s("exit status 1"), output: s("refused") };
+    let health = HealthInfo {
+        command: s("curl -f localhost"),
+        interval_ms: 5000,
+        timeout_ms: 1000,
+        retries: 2,
+        start_period_ms: 0,
+        status: s("unhealthy"),
+        failures: 2,
+        last: Some(last),
+    };
+    let condition = ConditionInfo {
+        kind: s("unhealthy"),
+        reason: s("exit status 1"),
+        since_unix_ms: 8,
+        exit: s("its health check succeeds"),
+    };
+    UpkeepInfo {
+        id: s("0a0a"),
+        restart_policy: s("on-failure:3"),
+        wanted: s("running"),
+        restarts: 1,
+        next_start_unix_ms: Some(1_700_000_000_000),
+        health: Some(health),
+        conditions: vec![condition],
+    }
+}
+
 #[test]
 fn replies() {
     let samples = [
@@ -207,6 +236,7 @@ fn answers() {
             limit_bytes: Some(100),
             paused: Some(s("nearly full")),
         })),
+        Answer::Upkeep(vec![upkeep()]),
     ];
     check("answer", answer::ALL, answer::name, &samples);
 }

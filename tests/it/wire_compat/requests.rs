@@ -1,8 +1,8 @@
 //! Samples of every request.
 
 use banger::wire::request::{
-    CreateVm, DiskBackend, Envelope, EventsOf, ImageSource, KernelSource, LogSource, Logs, Request,
-    Since, Vmm,
+    CreateVm, DiskBackend, Envelope, EventsOf, Health, ImageSource, KernelSource, LogSource, Logs,
+    Request, Restart, Since, Upkeep, Vmm,
 };
 
 use super::{check, every};
@@ -11,10 +11,11 @@ every!(request: Request {
     Ping Status Doctor CreateVm StartVm StopVm KillVm RestartVm DeleteVm ListVms ShowVm Endpoint
     Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
     ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
-    SuspendVm ResumeVm StartVmCold SetVm EventsOf
+    SuspendVm ResumeVm StartVmCold SetVm EventsOf CreateVmKept SetVmKept ShowUpkeep
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
+every!(restart: Restart { No OnFailure Always });
 every!(vmm: Vmm { Auto Qemu Firecracker });
 every!(log_source: LogSource { Serial Vmm });
 every!(image_source: ImageSource { Tar Directory });
@@ -22,6 +23,23 @@ every!(kernel_source: KernelSource { Deb Files });
 
 fn s(text: &str) -> String {
     text.to_owned()
+}
+
+fn upkeep() -> Upkeep {
+    let health = Health {
+        command: Some(s("curl -f localhost")),
+        interval_ms: Some(5000),
+        timeout_ms: None,
+        retries: Some(2),
+        start_period_ms: None,
+    };
+    Upkeep { restart: Some(Restart::OnFailure { max: Some(3) }), health: Some(health) }
+}
+
+#[test]
+fn restarts() {
+    let samples = [Restart::No, Restart::OnFailure { max: None }, Restart::Always];
+    check("restart", restart::ALL, restart::name, &samples);
 }
 
 #[test]
@@ -98,6 +116,22 @@ fn requests() {
             op: Some(s("op-01")),
             follow: true,
         }),
+        Request::CreateVmKept {
+            create: CreateVm::default(),
+            disk: DiskBackend::Auto,
+            console: false,
+            warm: Some(true),
+            upkeep: upkeep(),
+        },
+        Request::SetVmKept {
+            vm: s("web"),
+            vcpu: None,
+            memory_mib: Some(512),
+            disk_bytes: None,
+            work_disk_bytes: None,
+            upkeep: Upkeep { health: None, ..upkeep() },
+        },
+        Request::ShowUpkeep { vms: vec![s("web")] },
     ];
     check("request", request::ALL, request::name, &samples);
 }

@@ -1,12 +1,15 @@
 //! `banger vm list` and `banger ps`.
 
+use serde::Serialize;
+
+use super::upkeep;
 use crate::cli::app::App;
 use crate::cli::clock;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::ui::table::{Cell, Table};
 use crate::cli::ui::text;
-use crate::wire::reply::VmInfo;
+use crate::wire::reply::{UpkeepInfo, VmInfo};
 
 /// List all VMs
 #[derive(Debug, clap::Args)]
@@ -47,25 +50,36 @@ async fn print(app: &App, all: bool, json: bool) -> Result<Exit, CliError> {
     let mut client = app.client().await?;
     let mut vms = client.vms(op).await?;
     vms.retain(|vm| all || vm.state == "running");
+    // A daemon of before does not know of it.
+    let upkeep = client.upkeep(op, vec![]).await.unwrap_or_default();
     if json {
-        app.out.json(&vms)?;
+        let row = |vm| Listed { vm, upkeep: upkeep.iter().find(|upkeep| upkeep.id == vm.id) };
+        app.out.json(&vms.iter().map(row).collect::<Vec<_>>())?;
     } else if app.out.quiet {
         vms.iter().try_for_each(|vm| app.out.line(text::short(&vm.id)))?;
     } else {
-        table(&vms).print(&app.out)?;
+        table(&vms, &upkeep).print(&app.out)?;
     }
     Ok(Exit::Ok)
 }
 
-fn table(vms: &[VmInfo]) -> Table {
+#[derive(Serialize)]
+struct Listed<'a> {
+    #[serde(flatten)]
+    vm: &'a VmInfo,
+    upkeep: Option<&'a UpkeepInfo>,
+}
+
+fn table(vms: &[VmInfo], upkeep: &[UpkeepInfo]) -> Table {
     let now = clock::unix_ms();
     let header = ["ID", "NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "CREATED"];
     let mut table = Table::new(header);
     for vm in vms {
+        let upkeep = upkeep.iter().find(|upkeep| upkeep.id == vm.id);
         table.row([
             text::short(&vm.id).into(),
             vm.name.as_str().into(),
-            Cell::styled(vm.state.as_str(), text::state_style(&vm.state)),
+            Cell::styled(upkeep::state(vm, upkeep, now), text::state_style(&vm.state)),
             vm.image.as_str().into(),
             vm.address.as_str().into(),
             vm.vcpu.to_string().into(),

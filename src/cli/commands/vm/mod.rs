@@ -18,6 +18,7 @@ pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod suspend;
+mod upkeep;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -35,7 +36,7 @@ pub(crate) enum Command {
     Suspend(suspend::Args),
     /// Let suspended VMs go on
     Resume(resume::Args),
-    /// Change what VMs have: CPUs, memory, room on their disks
+    /// Change what VMs have and how they are kept running
     Set(set::Args),
     /// End VMs at once, like pulling the plug
     Kill(kill::Args),

@@ -27,6 +27,7 @@ Examples:
   banger run --rm -- uname -a            one command in a throwaway VM
   banger run                             a new VM and a shell in it
   banger run -d --name web --nat         start it and leave it alone
+  banger run -d --restart always         back after a crash, and after a restart of the host
   banger run --rm -e TOKEN --memory 2G -- sh -c 'make test'
 
 The words after -- reach the guest as they are, without a shell. Without --rm the VM runs on.

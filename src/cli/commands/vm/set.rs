@@ -2,6 +2,7 @@
 
 use clap_complete::ArgValueCandidates;
 
+use super::upkeep::UpkeepArgs;
 use crate::cli::app::App;
 use crate::cli::commands::many::{self, Noun};
 use crate::cli::commands::parse;
@@ -16,14 +17,18 @@ const AFTER: &str = "\
 Examples:
   banger vm set web --disk-size 16G
   banger vm stop web && banger vm set web --vcpu 4 --memory 8G
+  banger vm set web --restart on-failure:5
 
 Disks only grow, and a guest sees it when it is started next; one that is paused because its disk is
 full goes on at once. vcpu and memory are changed when it is stopped.";
 
-/// Change what a VM has
+/// What may be said of how it is kept running.
+const UPKEEP: [&str; 1] = ["restart"];
+
+/// Change what a VM has and how it is kept running
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(UPKEEP)))]
 pub(crate) struct Args {
     /// Names, ids or unique prefixes of ids
     #[arg(required = true, value_name = "VM", add = ArgValueCandidates::new(complete::vms))]
@@ -40,16 +45,20 @@ pub(crate) struct Args {
     /// Size of the disk at /root
     #[arg(long, group = "what", value_name = "SIZE", value_parser = parse::size)]
     work_disk_size: Option<Size>,
+    #[command(flatten)]
+    upkeep: UpkeepArgs,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    let Args { vms, vcpu, memory, disk_size, work_disk_size } = args;
-    let request = |vm| Request::SetVm {
-        vm,
-        vcpu,
-        memory_mib: memory,
-        disk_bytes: disk_size.map(Size::bytes),
-        work_disk_bytes: work_disk_size.map(Size::bytes),
+    let Args { vms, vcpu, memory: memory_mib, disk_size, work_disk_size, upkeep } = args;
+    let (disk_bytes, work_disk_bytes) =
+        (disk_size.map(Size::bytes), work_disk_size.map(Size::bytes));
+    let upkeep = upkeep.upkeep();
+    let request = |vm| match upkeep.clone() {
+        None => Request::SetVm { vm, vcpu, memory_mib, disk_bytes, work_disk_bytes },
+        Some(upkeep) => {
+            Request::SetVmKept { vm, vcpu, memory_mib, disk_bytes, work_disk_bytes, upkeep }
+        }
     };
     many::each(app, &vms, Noun::Vm, OnInterrupt::Leave, request).await
 }

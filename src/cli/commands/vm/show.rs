@@ -7,12 +7,13 @@ use crate::cli::app::App;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::wire::reply::{DiskInfo, VmInfo};
+use crate::wire::reply::{DiskInfo, UpkeepInfo, VmInfo};
 
 const AFTER: &str = "\
 Examples:
   banger vm show web
-  banger vm show web | jq -r .address";
+  banger vm show web | jq -r .address
+  banger vm show web | jq .upkeep           policy, restarts so far, the next one";
 
 /// Print all that is known of a VM, as JSON
 #[derive(Debug, clap::Args)]
@@ -32,7 +33,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let vm = client.vm(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
     // A daemon of before does not know of it.
     let disk = client.disk(op, &args.vm).await.ok();
-    app.out.json(&Shown { vm: &vm, disk })?;
+    let upkeep = client.upkeep(op, vec![args.vm]).await.ok().and_then(|mut one| one.pop());
+    app.out.json(&Shown { vm: &vm, disk, upkeep })?;
     Ok(Exit::Ok)
 }
 
@@ -41,4 +43,5 @@ struct Shown<'a> {
     #[serde(flatten)]
     vm: &'a VmInfo,
     disk: Option<DiskInfo>,
+    upkeep: Option<UpkeepInfo>,
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use clap_complete::ArgValueCandidates;
 
+use super::upkeep::UpkeepArgs;
 use crate::cli::app::App;
 use crate::cli::commands::parse;
 use crate::cli::complete;
@@ -70,6 +71,8 @@ pub(crate) struct SpecArgs {
     /// Boot it
     #[arg(long, overrides_with = "warm")]
     no_warm: bool,
+    #[command(flatten)]
+    upkeep: UpkeepArgs,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -121,9 +124,11 @@ impl SpecArgs {
             },
             start,
         };
-        Ok(match (disk, self.console, warm) {
-            (DiskBackend::Auto, false, None) => Request::CreateVm(create),
-            (disk, console, warm) => Request::CreateVmOn { create, disk, console, warm },
+        let console = self.console;
+        Ok(match (self.upkeep.upkeep(), disk, console, warm) {
+            (Some(upkeep), ..) => Request::CreateVmKept { create, disk, console, warm, upkeep },
+            (None, DiskBackend::Auto, false, None) => Request::CreateVm(create),
+            (None, ..) => Request::CreateVmOn { create, disk, console, warm },
         })
     }
 }
