@@ -21,24 +21,28 @@ use std::time::{Duration, Instant};
 
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::actors::{
-    Adopt, DnsActor, EventSink, HostLimits, House, ImagesActor, ImagesDeps, Mint, OpCtx,
-    SupervisorActor, TapPoolActor, TapPoolConfig, VmDeps,
+    Adopt, ClockWatchActor, ClockWatchDeps, DnsActor, EventSink, HostLimits, House, ImagesActor,
+    ImagesDeps, Mint, NetHealth, NetWatchActor, NetWatchDeps, OpCtx, SupervisorActor, TapPoolActor,
+    TapPoolConfig, VmDeps,
 };
 use crate::config::{Config, HostFacts};
 use crate::model::{VmState, chain};
 use crate::ops::Settings;
 use crate::ports::{HostError, NetHost, Ports};
 use crate::store::{Store, StoreError};
+use ports::Raw;
 
 pub use logging::start_logging;
 
 /// What may still run when the daemon is told to end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
-const BRIDGE_RETRY: Duration = Duration::from_secs(2);
+/// At what somebody may have done to the host behind our back.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -99,7 +103,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let tasks = TaskTracker::new();
     let mint = Mint::new(Arc::clone(&raw.clock));
     let events = EventSink::new(store.clone(), Arc::clone(&raw.clock));
-    let bridge = keep_bridge(Arc::clone(&raw.net), mint.clone(), &stop).await;
+    let (health, network) = watch::channel(first_bridge(&*raw.net, &mint).await);
 
     let taps = TapPoolActor::launch(
         TapPoolConfig {
@@ -151,7 +155,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
             grace: config.stop_grace,
             ..Settings::new(config.network.subnet, config.network.dns.clone())
         }),
-        events,
+        events: events.clone(),
         mint: mint.clone(),
     });
     let known = crate::actors::recover(&deps).await?;
@@ -168,7 +172,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let supervisor = SupervisorActor::launch(deps, limits, tasks.clone(), stop.child_token());
     let house = House {
         started_unix_ms: raw.clock.unix_ms(),
-        checks: checks::checks(Arc::clone(&config), &raw, store.clone(), bridge),
+        checks: checks::checks(Arc::clone(&config), &raw, store.clone(), network),
         config: Arc::clone(&config),
         store: store.clone(),
         ports,
@@ -187,6 +191,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let adopted = house.supervisor.call(adopting, Adopt(known)).await;
     adopted.map_err(|_| DaemonError::Runtime("the supervisor did not take its VMs"))?;
 
+    keep_watch(&house, &raw, &events, health);
     let listener = listen(&config.socket)?;
     let closing = CancellationToken::new();
     let sessions = TaskTracker::new();
@@ -244,36 +249,33 @@ async fn end_of_service(door: tokio::task::JoinHandle<()>) -> &'static str {
     }
 }
 
-/// Tried once before anything needs it; while that fails, again and again in the background, so
-/// that a helper that comes up later is enough. The flag says whether it is there.
-async fn keep_bridge(
-    net: Arc<dyn NetHost>,
-    mint: Mint,
-    stop: &CancellationToken,
-) -> tokio::sync::watch::Receiver<Option<String>> {
-    let (problem, seen) = tokio::sync::watch::channel(None);
-    let attempt = |error: &HostError| Some(chain(error));
-    let Err(error) = net.ensure_bridge(mint.op()).await else { return seen };
-    tracing::warn!(error = %chain(&error), "bridge not ready; trying again in the background");
-    problem.send_replace(attempt(&error));
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(BRIDGE_RETRY) => {}
-            }
-            match net.ensure_bridge(mint.op()).await {
-                Ok(()) => {
-                    tracing::info!("bridge ready");
-                    problem.send_replace(None);
-                    return;
-                }
-                Err(error) => drop(problem.send_replace(attempt(&error))),
-            }
-        }
+/// Looks from now on at what nobody tells the daemon of.
+fn keep_watch(
+    house: &House,
+    raw: &Raw,
+    events: &EventSink,
+    health: tokio::sync::watch::Sender<NetHealth>,
+) {
+    let (supervisor, mint) = (house.supervisor.clone(), house.mint.clone());
+    NetWatchActor::launch(NetWatchDeps {
+        net: Arc::clone(&raw.net),
+        taps: house.taps.clone(),
+        supervisor: supervisor.clone(),
+        events: events.clone(),
+        mint: mint.clone(),
+        health,
+        every: LOOK_EVERY,
     });
-    seen
+    let (ports, events) = (house.ports.clone(), events.clone());
+    ClockWatchActor::launch(ClockWatchDeps { ports, supervisor, events, mint, every: LOOK_EVERY });
+}
+
+/// Tried once before anything needs it; the watch of the network goes on from there, so that a helper
+/// that comes up later is enough.
+async fn first_bridge(net: &dyn NetHost, mint: &Mint) -> NetHealth {
+    let Err(error) = net.ensure_bridge(mint.op()).await else { return NetHealth::default() };
+    tracing::warn!(error = %chain(&error), "bridge not ready; trying again in the background");
+    NetHealth { problem: Some(format!("bridge: {}", chain(&error))), ..NetHealth::default() }
 }
 
 fn make_dir(path: &Path) -> Result<(), DaemonError> {

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error, ExitCode::from(UNUSABLE)),
     };
     banger::daemon::start_logging(&config.log_level);
+    banger::host::descriptors::raise_limit();
     // Actors live on this thread; operations, sessions and everything else on the workers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -7,6 +7,7 @@
 //! ```
 
 mod answers;
+mod clock_watch;
 mod dns;
 mod envelope;
 mod events;
@@ -16,6 +17,7 @@ mod handle;
 mod house;
 mod images;
 mod mint;
+mod net_watch;
 mod service;
 mod session;
 mod starts;
@@ -25,6 +27,7 @@ mod tap_pool;
 mod vm;
 mod watch;
 
+pub use clock_watch::{ClockWatchActor, ClockWatchDeps};
 pub use dns::{DnsActor, DnsHandle};
 pub use envelope::{CallError, Command, Lane, OpCtx, Req};
 pub use events::EventSink;
@@ -33,6 +36,7 @@ pub use handle::Handle;
 pub use house::{Checks, House};
 pub use images::{ImagesActor, ImagesDeps, sweep};
 pub use mint::Mint;
+pub use net_watch::{NetHealth, NetWatchActor, NetWatchDeps, drops_said};
 pub use supervisor::{Adopt, FindVm, Found, HostLimits, ListVms, SupervisorActor};
 pub use tap_pool::{TapPoolActor, TapPoolConfig, TapPoolHandle};
 pub use vm::{Asker, Ended, OpRequest, RunOp, Ticket, VmActor, VmDeps, recover};

@@ -10,7 +10,7 @@ use super::*;
 use crate::actors::events::EventSink;
 use crate::actors::mint::Mint;
 use crate::actors::vm::{Asker, CancelOp, Changes, PanicNow, recover};
-use crate::actors::{TapPoolActor, TapPoolConfig};
+use crate::actors::{TapPoolActor, TapPoolConfig, TapPoolHandle};
 use crate::model::{
     DiskBackend, ImageRecord, KernelRecord, Outcome, RestartPolicy, RootDisk, Size, VmmChoice,
 };
@@ -21,6 +21,8 @@ use crate::store::Store;
 
 #[path = "supervisor_disk_tests.rs"]
 mod disks;
+#[path = "supervisor_fault_tests.rs"]
+mod faults;
 #[path = "supervisor_reboot_tests.rs"]
 mod reboot;
 #[path = "supervisor_upkeep_tests.rs"]
@@ -29,6 +31,7 @@ mod upkeep;
 struct House {
     supervisor: Handle<SupervisorActor>,
     deps: Arc<VmDeps>,
+    taps: TapPoolHandle,
     sim: Arc<SimWorld>,
     /// The host before the first VM, warm taps included.
     empty: World,
@@ -104,7 +107,7 @@ impl House {
         supervisor.call(ctx(0), Adopt(known)).await.unwrap();
         until("warm taps", || sim.world().taps.len() >= 2).await;
         let empty = sim.world().shape();
-        Self { supervisor, deps, sim, empty, _dir: dir }
+        Self { supervisor, deps, taps, sim, empty, _dir: dir }
     }
 
     async fn create(&self, n: u8, name: &str, start: bool) -> Result<Ticket, CallError> {

@@ -19,7 +19,7 @@ use super::events::EventSink;
 use super::handle::Handle;
 use super::mint::Mint;
 use super::service::{self, DeathBell};
-use crate::model::{Code, Failure, OpId, TapName, VmId};
+use crate::model::{Code, Failure, OpId, TapName, TapSeen, VmId};
 use crate::ports::{HostError, NetHost, PortFuture, TapSource};
 use crate::store::{Store, TapLease};
 
@@ -69,6 +69,19 @@ struct Release(VmId);
 impl Command for Release {
     type Reply = ();
     const NAME: &'static str = "taps.release";
+}
+
+/// What a look at the host found. Free taps that are not as they should be are made sure of before
+/// they are used, and those of VMs that run are put on the bridge again; answers with whose.
+#[derive(Clone, Debug)]
+pub(super) struct Mend {
+    pub(super) seen: BTreeMap<TapName, TapSeen>,
+    pub(super) loose: Vec<VmId>,
+}
+
+impl Command for Mend {
+    type Reply = Vec<VmId>;
+    const NAME: &'static str = "taps.mend";
 }
 
 /// How many are ready and how many leased.
@@ -275,6 +288,38 @@ impl Handler<Req<Release>> for TapPoolActor {
     }
 }
 
+impl Handler<Req<Mend>> for TapPoolActor {
+    type Result = ResponseActFuture<Self, Result<Vec<VmId>, CallError>>;
+
+    fn handle(&mut self, req: Req<Mend>, ctx: &mut Self::Context) -> Self::Result {
+        let (Mend { seen, loose }, op) = (req.cmd, req.ctx.op_id);
+        let fine = |tap: &TapName| seen.get(tap).is_some_and(|tap| tap.attached);
+        let (free, unsure) = std::mem::take(&mut self.free).into_iter().partition(fine);
+        self.free = free;
+        if !unsure.is_empty() {
+            tracing::warn!(count = unsure.len(), "free taps are not as they were made");
+            self.unsure.extend::<BTreeSet<_>>(unsure);
+            self.refill(ctx);
+        }
+        let leased = |vm| Some((vm, self.leased.get(&vm)?.clone()));
+        let loose: Vec<_> = loose.into_iter().filter_map(leased).collect();
+        let net = Arc::clone(&self.net);
+        let mending = async move {
+            let mut mended = vec![];
+            for (vm, tap) in loose {
+                match net.ensure_tap(op, &tap).await {
+                    Ok(()) => mended.push(vm),
+                    Err(error) => {
+                        tracing::warn!(%tap, error = %crate::model::chain(&error), "tap not mended");
+                    }
+                }
+            }
+            Ok(mended)
+        };
+        Box::pin(mending.into_actor(self))
+    }
+}
+
 impl Handler<Req<Count>> for TapPoolActor {
     type Result = Result<(usize, usize), CallError>;
 
@@ -284,6 +329,10 @@ impl Handler<Req<Count>> for TapPoolActor {
 }
 
 impl TapPoolHandle {
+    pub(super) async fn mend(&self, op: OpId, mend: Mend) -> Result<Vec<VmId>, CallError> {
+        self.0.call(OpCtx::within(op, CALL_LIMIT), mend).await
+    }
+
     /// Ready and leased.
     pub async fn count(&self, op: OpId) -> (usize, usize) {
         self.0.call(OpCtx::within(op, CALL_LIMIT), Count).await.unwrap_or_default()

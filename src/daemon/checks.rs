@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::ports::Raw;
-use crate::actors::Checks;
+use crate::actors::{Checks, NetHealth, drops_said};
 use crate::config::Config;
 use crate::host::facts::HostFacts;
 use crate::host::vmm::Accelerator;
@@ -24,12 +24,12 @@ pub(super) fn checks(
     config: Arc<Config>,
     raw: &Raw,
     store: Store,
-    bridge: watch::Receiver<Option<String>>,
+    network: watch::Receiver<NetHealth>,
 ) -> Checks {
     let raw = raw.clone();
     Arc::new(move |op| {
-        let (config, raw, store, bridge) =
-            (Arc::clone(&config), raw.clone(), store.clone(), bridge.clone());
+        let (config, raw, store, network) =
+            (Arc::clone(&config), raw.clone(), store.clone(), network.clone());
         Box::pin(async move {
             let mut report = vec![architecture(), cpu(), state(&config)];
             report.push(space(&config, &raw).await);
@@ -42,7 +42,9 @@ pub(super) fn checks(
                 program("mmdebstrap", "mmdebstrap", "needed by `banger image build debian`", false),
                 program("newuidmap", "uidmap", "needed by `banger image build debian`", false),
             ]);
-            report.push(helper(op, &config, &raw, &bridge).await);
+            let network = network.borrow().clone();
+            report.push(helper(op, &config, &raw, &network).await);
+            report.extend(firewall(&network));
             report.push(defaults(&config, &store));
             report
         })
@@ -186,28 +188,33 @@ fn find(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(usual).map(|dir| dir.join(name)).find(|file| file.is_file())
 }
 
-async fn helper(
-    op: OpId,
-    config: &Config,
-    raw: &Raw,
-    bridge: &watch::Receiver<Option<String>>,
-) -> CheckInfo {
+async fn helper(op: OpId, config: &Config, raw: &Raw, network: &NetHealth) -> CheckInfo {
+    const NAME: &str = "root helper";
     let socket = config.helper_socket.display();
     let hint = "start banger-helper as root (see README); bangerd finds it by itself";
-    match raw.net.list_taps(op).await {
+    let seen = match raw.net.survey(op).await {
+        Ok(seen) => seen,
         Err(error) => {
-            let own = error.hints.first().filter(|_| error.code == Code::Denied);
-            check("root helper", "fail", chain(&error), Some(own.map_or(hint, String::as_str)))
+            let own = matches!(error.code, Code::Denied | Code::Protocol);
+            let own = error.hints.first().filter(|_| own).map_or(hint, String::as_str);
+            return check(NAME, "fail", chain(&error), Some(own));
         }
-        Ok(taps) => match &*bridge.borrow() {
-            Some(problem) => check("root helper", "fail", format!("bridge: {problem}"), None),
-            None => {
-                let bridge = &config.network.bridge;
-                let detail = format!("{socket}; {} taps on {bridge}", taps.len());
-                check("root helper", "pass", detail, None)
-            }
-        },
+    };
+    if let Some(problem) = &network.problem {
+        return check(NAME, "fail", problem, None);
     }
+    let version = env!("CARGO_PKG_VERSION");
+    if seen.helper != version {
+        let detail = format!("it is of version {}, this daemon of {version}", seen.helper);
+        return check(NAME, "warn", detail, Some("install both of one version, restart both"));
+    }
+    let (taps, bridge) = (seen.taps.len(), &config.network.bridge);
+    check(NAME, "pass", format!("{socket}; {taps} taps on {bridge}"), None)
+}
+
+fn firewall(network: &NetHealth) -> Option<CheckInfo> {
+    let drops = (!network.drops.is_empty()).then(|| drops_said(&network.drops))?;
+    Some(check("firewall", "warn", drops, None))
 }
 
 fn defaults(config: &Config, store: &Store) -> CheckInfo {

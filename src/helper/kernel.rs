@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -19,7 +20,7 @@ use super::cgroup::Cgroups;
 use super::children::Children;
 use super::config::{Config, Vmm, trusted_program};
 use super::error::Trouble;
-use super::link::{Links, ensure_forwarding};
+use super::link::{Links, ensure_forwarding, is_forwarding};
 use super::nft::Table;
 use super::policy::{JailPlan, Plan, SpawnPlan};
 use super::process::{Held, all_pids, boot_id, hold, is_vmm_of, pick};
@@ -29,7 +30,8 @@ use super::spawn::{self, Rights, Start};
 use super::{audit, beneath, jail, loopdev, tap};
 use crate::model::{Code, ProcessIdentity, VmId};
 use crate::wire::helper::{
-    HelperOk, NatEntry, PermitReport, StatusReport, VmmProgram, WireExit, WireExitHow, WireProcess,
+    HelperOk, NatEntry, NetworkReport, PermitReport, StatusReport, VmmProgram, WireExit,
+    WireExitHow, WireProcess,
 };
 
 /// How long a killed VMM may take to be gone.
@@ -96,7 +98,8 @@ impl Kernel {
             | Plan::ListTaps
             | Plan::EnsureNat { .. }
             | Plan::RemoveNat { .. }
-            | Plan::ListNat => {
+            | Plan::ListNat
+            | Plan::Survey => {
                 let _alone = self.network.lock().await;
                 self.network(plan).await
             }
@@ -214,13 +217,19 @@ impl Kernel {
                 table()?.take(vm, address).await?;
                 Ok(HelperOk::Done)
             }
-            Plan::ListNat => {
-                let entries = table()?.list().await?.into_iter();
-                let entry = |(vm, address): (Option<VmId>, std::net::Ipv4Addr)| NatEntry {
-                    vm: vm.map(|vm| vm.0),
-                    address: address.octets(),
-                };
-                Ok(HelperOk::Nat(entries.map(entry).collect()))
+            Plan::ListNat => Ok(HelperOk::Nat(nat_entries(table()?.list().await?))),
+            Plan::Survey => {
+                let (mut seen, table) = (Links::open()?.look(bridge, *subnet).await?, table()?);
+                seen.taps.retain(|tap| tap.name.starts_with(&self.config.tap_prefix));
+                Ok(HelperOk::Network(NetworkReport {
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    bridge: seen.bridge,
+                    forwarding: is_forwarding()?,
+                    table: table.is_ours_and_whole().await?,
+                    taps: seen.taps,
+                    nat: nat_entries(table.list().await.unwrap_or_default()),
+                    drops: table.others_that_drop().await?,
+                }))
             }
             other => Err(misplaced(&other)),
         }
@@ -436,6 +445,14 @@ fn program(vmm: &Vmm) -> VmmProgram {
         path: vmm.canonical.display().to_string(),
         refused: trusted_program(&vmm.canonical).err(),
     }
+}
+
+fn nat_entries(listed: Vec<(Option<VmId>, Ipv4Addr)>) -> Vec<NatEntry> {
+    let entry = |(vm, address): (Option<VmId>, Ipv4Addr)| NatEntry {
+        vm: vm.map(|vm| vm.0),
+        address: address.octets(),
+    };
+    listed.into_iter().map(entry).collect()
 }
 
 fn misplaced(plan: &Plan) -> Trouble {

@@ -12,12 +12,13 @@ use nix::libc;
 use rtnetlink::packet_core::Nla;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoTun, LinkAttribute, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::{Handle, LinkBridge, LinkUnspec};
 
 use super::error::Trouble;
 use crate::model::{Code, Mac, Subnet};
+use crate::wire::helper::TapReport;
 
 const BRIDGE_ALIAS: &str = "banger:bridge";
 const TAP_ALIAS: &str = "banger:tap";
@@ -48,17 +49,29 @@ pub(super) struct Link {
     kind: Option<InfoKind>,
     controller: Option<u32>,
     mac: Vec<u8>,
+    up: bool,
+    /// Of a tap: somebody has it open.
+    carrier: bool,
+}
+
+/// What is there of what this helper makes.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) bridge: bool,
+    pub(super) taps: Vec<TapReport>,
 }
 
 impl From<LinkMessage> for Link {
     fn from(message: LinkMessage) -> Self {
-        let mut link = Self { index: message.header.index, ..Self::default() };
+        let up = message.header.flags.contains(LinkFlags::Up);
+        let mut link = Self { index: message.header.index, up, ..Self::default() };
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name = name,
                 LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
                 LinkAttribute::Controller(index) => link.controller = Some(index),
                 LinkAttribute::Address(mac) => link.mac = mac,
+                LinkAttribute::Carrier(carrier) => link.carrier = carrier != 0,
                 LinkAttribute::LinkInfo(infos) => {
                     for info in infos {
                         match info {
@@ -190,6 +203,26 @@ impl Links {
         Ok(survey)
     }
 
+    /// Looks at everything and touches nothing.
+    pub(super) async fn look(&self, bridge: &str, subnet: Subnet) -> Result<Seen, Trouble> {
+        let (links, addresses) = (self.all().await?, self.addresses().await?);
+        let bridge = links.iter().find(|link| link.name == bridge && link.is_our_bridge());
+        let index = bridge.map(|link| link.index);
+        let own = (subnet.gateway(), subnet.prefix_len());
+        let has_address = |link: &Link| {
+            addresses.iter().any(|(at, address, len)| *at == link.index && (*address, *len) == own)
+        };
+        let report = |link: &Link| TapReport {
+            name: link.name.clone(),
+            attached: link.up && index.is_some() && link.controller == index,
+            used: link.carrier,
+        };
+        Ok(Seen {
+            bridge: bridge.is_some_and(|link| link.up && has_address(link)),
+            taps: links.iter().filter(|link| link.is_our_tap()).map(report).collect(),
+        })
+    }
+
     /// The bridge with its address, up and marked.
     pub(super) async fn ensure_bridge(
         &self,
@@ -286,10 +319,16 @@ fn overlaps(subnet: Subnet, address: Ipv4Addr, prefix_len: u8) -> bool {
     u32::from(address) & mask == u32::from(subnet.network()) & mask
 }
 
+pub(super) fn is_forwarding() -> Result<bool, Trouble> {
+    let read = std::fs::read_to_string(FORWARDING);
+    let text = read.map_err(|error| Trouble::io("read", FORWARDING, error))?;
+    Ok(text.trim() == "1")
+}
+
 /// Turns forwarding on; says whether it was off.
 pub(super) fn ensure_forwarding() -> Result<bool, Trouble> {
     let failed = |error| Trouble::io("turn on forwarding", FORWARDING, error);
-    if std::fs::read_to_string(FORWARDING).map_err(failed)?.trim() == "1" {
+    if is_forwarding()? {
         return Ok(false);
     }
     std::fs::write(FORWARDING, "1\n").map_err(failed)?;

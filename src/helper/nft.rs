@@ -18,8 +18,8 @@
 use std::net::Ipv4Addr;
 
 use nlink::netlink::nftables::{
-    BaseChain, Chain, CtDirection, CtState, Family, FilterHook, NatHook, PacketField, Policy,
-    Priority, Rule, Set, SetElement,
+    BaseChain, Chain, ChainInfo, CtDirection, CtState, Family, FilterHook, NatHook, PacketField,
+    Policy, Priority, Rule, Set, SetElement,
 };
 use nlink::netlink::{Connection, Nftables};
 
@@ -30,6 +30,9 @@ const FAMILY: Family = Family::Inet;
 const SET: &str = "nat";
 const POSTROUTING: &str = "postrouting";
 const FORWARD: &str = "forward";
+/// linux/netfilter.h
+const FORWARD_HOOK: u32 = 2;
+const DROP: u32 = 0;
 /// Goes up when the rules change, so that a newer helper replaces an older one's table.
 const LAYOUT: u32 = 1;
 
@@ -97,6 +100,32 @@ impl<'a> Table<'a> {
         let sets = self.nft.list_sets_in(self.name, FAMILY).await.map_err(failed)?;
         let has_set = sets.iter().any(|set| set.name == SET);
         Ok(has_set && count(POSTROUTING) == 1 && count(FORWARD) == 3)
+    }
+
+    /// A table that is not ours is none.
+    pub(super) async fn is_ours_and_whole(&self) -> Result<bool, Trouble> {
+        match self.is_there().await {
+            Ok(Some(true)) => self.is_whole().await,
+            Ok(_) => Ok(false),
+            Err(error) if error.code == Code::Conflict => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Chains that see what is forwarded and drop what none of their rules accepts, as Docker's does.
+    /// What our own accepts goes through them too.
+    pub(super) async fn others_that_drop(&self) -> Result<Vec<String>, Trouble> {
+        let chains = self.nft.list_chains().await;
+        let chains = chains.map_err(|error| trouble("list chains beside", self.name, error))?;
+        let drops = |chain: &ChainInfo| {
+            let family = matches!(chain.family, Family::Ip | Family::Inet);
+            family && chain.hook == Some(FORWARD_HOOK) && chain.policy == Some(DROP)
+        };
+        let name = |chain: &ChainInfo| {
+            let family = if chain.family == Family::Ip { "ip" } else { "inet" };
+            format!("{family} {} {}", chain.table, chain.name)
+        };
+        Ok(chains.iter().filter(|chain| drops(chain)).map(name).collect())
     }
 
     pub(super) async fn ensure(&self) -> Result<(), Trouble> {

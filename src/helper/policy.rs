@@ -56,6 +56,7 @@ pub enum Plan {
     RemoveSnapshot { vm: VmId },
     ListSnapshots,
     Permits,
+    Survey,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +102,8 @@ impl Plan {
             | Self::ListNat
             | Self::ListLoops
             | Self::ListSnapshots
-            | Self::Permits => String::new(),
+            | Self::Permits
+            | Self::Survey => String::new(),
             Self::EnsureTap { tap } | Self::RemoveTap { tap } => tap.to_string(),
             Self::EnsureNat { vm, address } | Self::RemoveNat { vm, address } => {
                 format!("{vm} {address}")
@@ -210,6 +212,10 @@ pub fn policy(config: &Config, peer_uid: u32, request: &HelperRequest) -> Result
         B::ListSnapshots => Plan::ListSnapshots,
         B::StartVmm(start) => Plan::Spawn(check_start(config, start)?),
         B::Permits => Plan::Permits,
+        B::SurveyNetwork { bridge } => {
+            check_bridge(config, bridge)?;
+            Plan::Survey
+        }
     };
     Ok(plan)
 }

@@ -112,6 +112,7 @@ fn what_the_daemon_asks_passes() {
         HelperBody::StartVmm(StartVmm { args: spawn().args, jail: None, ..start() }),
         jailed(|jail| jail.tap = "bgtap4095".into()),
         HelperBody::Permits,
+        HelperBody::SurveyNetwork { bridge: bridge() },
     ] {
         assert!(ask(body.clone()).is_ok(), "{body:?}: {:?}", ask(body.clone()));
     }

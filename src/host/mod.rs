@@ -1,6 +1,7 @@
 //! Real adapters of the ports: what touches this host and its guests.
 
 pub mod clock;
+pub mod descriptors;
 pub mod disk;
 pub mod facts;
 mod files;

@@ -16,6 +16,14 @@ pub struct Condition {
 pub enum ConditionKind {
     /// Its health check has failed too often.
     Unhealthy,
+    /// It is cut off: its tap is gone, or the bridge is and cannot be made.
+    Network,
+    /// Its VMM runs and its guest says nothing.
+    Unresponsive,
+    /// Somebody stopped its VMM's process.
+    VmmStopped,
+    /// The root helper does not answer: it runs on, and nothing can be done to it.
+    NoHelper,
 }
 
 impl ConditionKind {
@@ -23,6 +31,10 @@ impl ConditionKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unhealthy => "unhealthy",
+            Self::Network => "network",
+            Self::Unresponsive => "unresponsive",
+            Self::VmmStopped => "vmm-stopped",
+            Self::NoHelper => "no-helper",
         }
     }
 }
@@ -31,4 +43,11 @@ impl fmt::Display for ConditionKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
+}
+
+/// What somebody found who looked: a [`Condition`] before it is known since when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub reason: String,
+    pub exit: String,
 }

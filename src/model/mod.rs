@@ -4,6 +4,7 @@
 //! ([`VmView`]) are different types on purpose: what somebody asked for is never mistaken for what is.
 
 mod admission;
+mod clock_marks;
 mod condition;
 mod disk;
 mod event;
@@ -13,6 +14,7 @@ mod ids;
 mod image;
 mod lifecycle;
 mod name;
+mod net_seen;
 mod network;
 mod op;
 mod proc_stat;
@@ -24,7 +26,8 @@ mod usage;
 mod vm;
 
 pub use admission::{HostBudget, Refusal, admit};
-pub use condition::{Condition, ConditionKind};
+pub use clock_marks::{ClockJump, ClockMarks};
+pub use condition::{Condition, ConditionKind, Finding};
 pub use disk::{DiskBackend, DiskChoice, RootDisk};
 pub use event::{Event, EventKind};
 pub use failure::{Code, Failure, chain};
@@ -33,6 +36,7 @@ pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
 pub use image::{ImageRecord, KernelRecord};
 pub use lifecycle::{Refused, Verb, VmEvent, VmState, admits, step};
 pub use name::{InvalidName, Name};
+pub use net_seen::{NetAmiss, NetOf, NetSeen, TapSeen};
 pub use network::{Mac, Subnet, SubnetError, TapName};
 pub use op::{
     Entry, IllegalEvent, OpKind, OpRecord, Outcome, Progress, StepEvent, StepStatus, StepTiming,

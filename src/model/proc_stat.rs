@@ -36,6 +36,12 @@ impl ProcStat {
     pub fn runs(self) -> bool {
         !matches!(self.state, 'Z' | 'X' | 'x')
     }
+
+    /// By a signal, or by a debugger.
+    #[must_use]
+    pub fn is_stopped(self) -> bool {
+        matches!(self.state, 'T' | 't')
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! Time, so that tests can own it.
 
-/// Wall-clock time only; waiting uses tokio's timers, which tests can pause.
+use crate::model::ClockMarks;
+
+/// Wall-clock time, and what tells when it cannot be trusted; waiting uses tokio's timers, which tests
+/// can pause.
 pub trait Clock: Send + Sync + std::fmt::Debug {
     fn unix_ms(&self) -> u64;
+
+    /// All of the host's clocks at this moment.
+    fn marks(&self) -> ClockMarks;
 }

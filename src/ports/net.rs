@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::PortFuture;
-use crate::model::{OpId, TapName, VmId};
+use crate::model::{NetSeen, OpId, TapName, VmId};
 
 /// What the helper does to the network, for one bridge and one nftables table, both configured.
 pub trait NetHost: Send + Sync + std::fmt::Debug {
@@ -26,6 +26,9 @@ pub trait NetHost: Send + Sync + std::fmt::Debug {
     fn ensure_nat(&self, op: OpId, vm: VmId, guest: Ipv4Addr) -> PortFuture<'_, ()>;
 
     fn remove_nat(&self, op: OpId, vm: VmId, guest: Ipv4Addr) -> PortFuture<'_, ()>;
+
+    /// What is there of all this. Changes nothing, and answers or fails within seconds.
+    fn survey(&self, op: OpId) -> PortFuture<'_, NetSeen>;
 }
 
 /// Leases of warm taps; implemented by the tap pool's handle. A lease is durable and belongs to

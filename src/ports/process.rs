@@ -33,6 +33,9 @@ pub trait ProcessHost: Send + Sync + std::fmt::Debug {
     /// Needs no privilege and asks nobody but the kernel.
     fn is_alive(&self, process: &ProcessIdentity) -> bool;
 
+    /// Whether somebody stopped it, by a signal or to debug it. As [`Self::is_alive`].
+    fn is_stopped(&self, process: &ProcessIdentity) -> bool;
+
     /// Signals this process and no other: a reused pid is never hit. Gone already is success.
     fn signal<'a>(
         &'a self,

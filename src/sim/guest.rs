@@ -100,6 +100,9 @@ impl GuestLink for SimWorld {
         async move {
             let vm = self.vm_of(paths)?;
             let end = |state: &mut State| {
+                if state.world.stopped.contains(&vm) {
+                    return Err(unreachable(vm));
+                }
                 state.end_process(vm, "exit status 0").map(drop).ok_or_else(|| unreachable(vm))
             };
             self.call("guest.shutdown", end).await
@@ -151,9 +154,10 @@ impl GuestLink for SimWorld {
 }
 
 impl State {
-    /// A guest that is paused answers nobody.
+    /// A guest that is paused answers nobody, nor does one whose VMM is stopped.
     fn awake(&mut self, vm: VmId) -> Result<(), HostError> {
-        let awake = self.world.processes.get(&vm).is_some_and(|process| !process.paused);
+        let awake = self.world.processes.get(&vm).is_some_and(|process| !process.paused)
+            && !self.world.stopped.contains(&vm);
         if awake { Ok(()) } else { Err(unreachable(vm)) }
     }
 

@@ -53,10 +53,12 @@ impl Hypervisor for SimWorld {
         async move {
             let vm = self.vm_of(paths)?;
             let press = |state: &mut State| {
+                let refused = |code| HostError::new(code, "press power button of VM", vm.short());
+                if state.world.stopped.contains(&vm) {
+                    return Err(refused(Code::Deadline));
+                }
                 let ended = state.end_process(vm, "exit status 0");
-                let gone =
-                    || HostError::new(Code::NotFound, "press power button of VM", vm.short());
-                ended.map(drop).ok_or_else(gone)
+                ended.map(drop).ok_or_else(|| refused(Code::NotFound))
             };
             self.call("hypervisor.power_button", press).await
         }

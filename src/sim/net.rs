@@ -4,9 +4,9 @@ use std::net::Ipv4Addr;
 
 use futures::FutureExt;
 
-use super::SimWorld;
 use super::state::State;
-use crate::model::{Code, OpId, TapName, VmId};
+use super::{SimWorld, World};
+use crate::model::{Code, NetSeen, OpId, TapName, TapSeen, VmId};
 use crate::ports::{HostError, NetHost, PortFuture, TapSource};
 
 /// IFNAMSIZ, less the zero at the end (netdevice(7)).
@@ -15,7 +15,7 @@ const MAX_LINK_NAME: usize = 15;
 impl NetHost for SimWorld {
     fn ensure_bridge(&self, _op: OpId) -> PortFuture<'_, ()> {
         let up = |state: &mut State| {
-            state.world.bridge = true;
+            (state.world.bridge, state.world.flushed) = (true, false);
             Ok(())
         };
         self.call("net.ensure_bridge", up).boxed()
@@ -37,6 +37,7 @@ impl NetHost for SimWorld {
                 return Err(HostError::new(Code::NotFound, "attach tap to bridge", &tap.0));
             }
             state.world.taps.insert(tap.clone());
+            state.world.loose.remove(tap);
             Ok(())
         };
         self.call("net.ensure_tap", make).boxed()
@@ -46,6 +47,7 @@ impl NetHost for SimWorld {
         let remove = move |state: &mut State| {
             check_tap(tap)?;
             state.world.taps.remove(tap);
+            state.world.loose.remove(tap);
             Ok(())
         };
         self.call("net.remove_tap", remove).boxed()
@@ -62,6 +64,7 @@ impl NetHost for SimWorld {
             if !state.world.bridge {
                 return Err(HostError::new(Code::NotFound, "allow NAT for", guest.to_string()));
             }
+            state.world.flushed = false; // the table is made sure of first
             state.world.nat.insert(vm, guest);
             Ok(())
         };
@@ -77,6 +80,26 @@ impl NetHost for SimWorld {
             Ok(())
         };
         self.call("net.remove_nat", remove).boxed()
+    }
+
+    fn survey(&self, _op: OpId) -> PortFuture<'_, NetSeen> {
+        let look = |state: &mut State| {
+            let World { bridge, taps, loose, flushed, nat, .. } = &state.world;
+            let tap = |tap: &TapName| {
+                let attached = *bridge && !loose.contains(tap);
+                (tap.clone(), TapSeen { attached, used: true })
+            };
+            Ok(NetSeen {
+                bridge: *bridge,
+                forwarding: true,
+                table: !flushed,
+                taps: taps.iter().map(tap).collect(),
+                nat: nat.clone(),
+                drops: vec![],
+                helper: env!("CARGO_PKG_VERSION").to_owned(),
+            })
+        };
+        self.call("net.survey", look).boxed()
     }
 }
 

@@ -51,6 +51,12 @@ impl ProcessHost for SimWorld {
         self.lock().world.processes.values().any(|running| running.identity == *process)
     }
 
+    fn is_stopped(&self, process: &ProcessIdentity) -> bool {
+        let state = self.lock();
+        let stopped = |vm: &VmId| state.world.stopped.contains(vm);
+        state.world.processes.iter().any(|(vm, one)| one.identity == *process && stopped(vm))
+    }
+
     fn signal<'a>(
         &'a self,
         _op: OpId,

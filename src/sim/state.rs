@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -17,6 +18,10 @@ use crate::ports::HostError;
 pub struct SimWorld {
     pub(super) options: SimOptions,
     pub(super) born: Instant,
+    /// For how long the host slept, in milliseconds. Read also by who holds the lock.
+    pub(super) slept_ms: AtomicU64,
+    /// By how much its clock was set.
+    pub(super) set_by_ms: AtomicI64,
     state: Mutex<State>,
 }
 
@@ -51,7 +56,13 @@ impl SimWorld {
     pub fn new(options: SimOptions) -> Self {
         let world = options.world.clone();
         let state = State { world, faults: options.faults.clone(), ..State::default() };
-        Self { options, born: Instant::now(), state: Mutex::new(state) }
+        Self {
+            options,
+            born: Instant::now(),
+            slept_ms: AtomicU64::new(0),
+            set_by_ms: AtomicI64::new(0),
+            state: Mutex::new(state),
+        }
     }
 
     /// A copy of what is on the host.
@@ -187,6 +198,7 @@ impl State {
 
     pub(super) fn end_process(&mut self, vm: VmId, how: &str) -> Option<ExitReport> {
         let process = self.world.processes.remove(&vm)?;
+        self.world.stopped.remove(&vm);
         let report = ExitReport { unix_ms: 0, how: how.to_owned() };
         self.exits.insert(vm, (process.identity, report.clone()));
         self.wake(vm);

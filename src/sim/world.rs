@@ -14,6 +14,10 @@ pub(super) const VERSION: &str = "1";
 pub struct World {
     pub bridge: bool,
     pub taps: BTreeSet<TapName>,
+    /// Taps that are off the bridge.
+    pub loose: BTreeSet<TapName>,
+    /// Somebody flushed the rules; who has NAT went with them.
+    pub flushed: bool,
     /// Of the simulated tap pool; the daemon has its own.
     pub leases: BTreeMap<VmId, TapName>,
     pub nat: BTreeMap<VmId, Ipv4Addr>,
@@ -25,6 +29,8 @@ pub struct World {
     pub configs: BTreeSet<VmId>,
     pub run_dirs: BTreeSet<VmId>,
     pub processes: BTreeMap<VmId, SimProcess>,
+    /// Whose process somebody stopped.
+    pub stopped: BTreeSet<VmId>,
     pub names: BTreeMap<Name, Ipv4Addr>,
     pub images: BTreeMap<Digest, ImageFile>,
     pub kernels: BTreeMap<Digest, KernelFile>,

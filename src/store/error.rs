@@ -53,6 +53,8 @@ pub enum StoreError {
     Value { table: &'static str, key: String, source: BadValue },
     #[error("encode a row of {table}")]
     Encode { table: &'static str, source: CodecError },
+    #[error("the store is nearly full ({used_mib} of {map_mib} MiB): only what takes away goes on")]
+    NearlyFull { used_mib: usize, map_mib: usize },
     #[error("lmdb")]
     Lmdb(#[from] heed::Error),
 }
@@ -66,6 +68,7 @@ impl StoreError {
             Self::Commit(error) => lmdb_is_full(error),
             Self::Directory { source, .. } => io_is_full(source),
             Self::Migrate { source, .. } => source.is_full(),
+            Self::NearlyFull { .. } => true,
             _ => false,
         }
     }
@@ -86,6 +89,7 @@ impl StoreError {
                 Code::Host
             }
             Self::Migrate { source, .. } => source.code(),
+            Self::NearlyFull { .. } => Code::NoSpace,
             Self::Gone
             | Self::Panicked
             | Self::Identity(_)
@@ -96,6 +100,9 @@ impl StoreError {
 
     fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::NearlyFull { .. } => {
+                "restart bangerd, which makes the store larger, or delete VMs that are not needed"
+            }
             full if full.is_full() => {
                 "free space where the state directory is, or delete VMs that are not needed"
             }

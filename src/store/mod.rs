@@ -26,6 +26,7 @@ mod migrate;
 mod op_row;
 mod ops;
 mod reserve;
+mod room;
 mod schema;
 #[allow(clippy::module_inception, reason = "the room's one type, in a file of its own")]
 mod store;

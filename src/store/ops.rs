@@ -22,6 +22,7 @@ impl Store {
     /// Makes the intent durable before anything is done for it. The same id with another kind or
     /// hash is a conflict.
     pub async fn record_intent(&self, intent: OpRecord) -> Result<Intent, StoreError> {
+        self.admit(&intent)?;
         self.write(move |txn, dbs| intend(txn, dbs, intent)).await
     }
 

@@ -37,6 +37,7 @@ impl Store {
     /// Reserves name and the lowest free address, pins image and kernel by digest, and records the
     /// intent. The same operation asked for again is answered with what is known of it.
     pub async fn reserve_vm(&self, draft: VmDraft) -> Result<Reserved, StoreError> {
+        self.admit(&draft.intent)?;
         self.write(move |txn, dbs| {
             if let Intent::Known(known) = ops::intend(txn, dbs, draft.intent.clone())? {
                 return Ok(Reserved::Known(known));

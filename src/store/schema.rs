@@ -2,7 +2,7 @@
 //! but what fills them for older stores is not.
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Env, WithoutTls};
+use heed::{CommitOrAbort, Env, RoTxn, WithoutTls};
 
 use super::StoreError;
 use super::meta::Fact;
@@ -73,5 +73,23 @@ impl Dbs {
             kernels: Table::new("kernels", kernels),
             events: Table::new("events", events),
         })
+    }
+
+    /// What the rows of all tables take, without pages that are free again.
+    pub(super) fn used_bytes(&self, txn: &RoTxn<'_, WithoutTls>) -> heed::Result<usize> {
+        let tables = [
+            self.meta.raw,
+            self.vms.raw,
+            self.vm_names,
+            self.vm_addresses,
+            self.handles.raw,
+            self.ops.raw,
+            self.journal.raw,
+            self.taps.raw,
+            self.images.raw,
+            self.kernels.raw,
+            self.events.raw,
+        ];
+        tables.iter().map(|table| Ok(table.stat(txn)?.non_free_page_size())).sum()
     }
 }

@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 
 use super::schema::{Dbs, NB_DBS};
 use super::writer::{self, Job, TypedJob};
-use super::{StoreError, events, migrate};
+use super::{StoreError, events, migrate, room};
+use crate::model::OpRecord;
 
 /// Address space, not disk: the file is sparse and grows as it fills.
 const MAP_BYTES: usize = 1 << 30;
@@ -28,7 +29,8 @@ impl Store {
     /// Opens or makes the store in `dir` and brings it up to the present schema. Whoever calls
     /// holds the daemon's lock: LMDB's own locks do not survive a second open by one process.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        Self::open_sized(dir, MAP_BYTES)
+        let file = std::fs::metadata(dir.join("data.mdb")).map_or(0, |meta| meta.len());
+        Self::open_sized(dir, room::map_bytes(file, MAP_BYTES))
     }
 
     #[allow(unsafe_code, reason = "LMDB maps a file that others could truncate")]
@@ -67,6 +69,15 @@ impl Store {
             channel::TrySendError::Disconnected(_) => StoreError::Gone,
         })?;
         answer.await.unwrap_or(Err(StoreError::Gone))
+    }
+
+    /// Whether an operation of this kind may begin; see [`room`].
+    pub(super) fn admit(&self, intent: &OpRecord) -> Result<(), StoreError> {
+        match room::admit(&self.env, &self.dbs, intent.kind) {
+            // It may be what filled it, and a retry is answered with what is known.
+            Err(error) if self.op(intent.id)?.is_none() => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Short reads only; a scan belongs on a blocking thread.

@@ -179,3 +179,46 @@ async fn write_without_end(dir: &std::path::Path) {
         writeln!(std::io::stdout(), "{COMMITTED}{n}").unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_store_nearly_full_refuses_what_adds_and_lets_vms_be_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open_sized(dir.path(), 4 << 20).unwrap();
+    let start = op(1);
+    store.record_intent(start.clone()).await.unwrap();
+    let mut kept = 0;
+    let refused = loop {
+        match store.record_intent(op(100 + kept)).await {
+            Ok(_) => kept += 1,
+            Err(error) => break error,
+        }
+        store.set_fact(&format!("fact-{kept}"), "x".repeat(40_000)).await.unwrap();
+    };
+    let failure = Failure::from(&refused);
+    assert_eq!(failure.code, Code::NoSpace);
+    assert!(failure.hints[0].contains("restart bangerd"), "{failure:?}");
+    assert_eq!(store.record_intent(start.clone()).await.unwrap(), Intent::Known(start));
+    for n in 0..10 {
+        let stop = OpRecord { kind: OpKind::StopVm, ..op(10_000 + n) };
+        store.record_intent(stop.clone()).await.unwrap();
+        let done = crate::model::Outcome::Done;
+        store.append(stop.id, 0, vec![]).await.unwrap();
+        store.settle(stop.id, done, 1).await.unwrap();
+    }
+    // The next start has a larger map.
+    assert!(store.close_blocking(Duration::from_secs(10)));
+    let store = Store::open(dir.path()).unwrap();
+    store.record_intent(op(99)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_disk_is_kept_for_what_is_written_next() {
+    use std::os::unix::fs::MetadataExt;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    store.record_intent(op(1)).await.unwrap();
+    let file = std::fs::metadata(dir.path().join("data.mdb")).unwrap();
+    let (has, needs) = (file.blocks() * 512, file.len() + (2 << 20));
+    assert!(has >= needs, "{has} bytes allocated, {needs} wanted");
+    assert!(file.len() < 1 << 20, "and no larger to look at: {}", file.len());
+}

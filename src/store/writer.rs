@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use super::StoreError;
 use super::events::{self, LINGER, Published};
+use super::room::Room;
 use super::schema::Dbs;
 use crate::model::{Event, EventKind};
 
@@ -68,11 +69,14 @@ pub(super) fn spawn(
 ) -> std::io::Result<()> {
     let writer = std::thread::Builder::new().name("store-writer".into());
     let thread = writer.spawn(move || {
+        let mut room = Room::default();
+        room.keep(&env);
         while let Some(mut batch) = next_batch(&jobs, &published.queue) {
             let committed = commit(&env, &dbs, &mut batch, &published).map_err(Arc::new);
             for job in batch {
                 job.settle(&committed);
             }
+            room.keep(&env);
         }
         // Nobody is left to tell that what was published last could not be written.
         drop(commit(&env, &dbs, &mut [], &published));

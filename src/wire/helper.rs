@@ -96,6 +96,10 @@ pub enum HelperBody {
     ListSnapshots,
     StartVmm(StartVmm),
     Permits,
+    /// What is there of all that the other requests about the network make. Changes nothing.
+    SurveyNetwork {
+        bridge: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -205,6 +209,7 @@ pub enum HelperOk {
     Loops(Vec<LoopEntry>),
     Snapshots(Vec<[u8; 16]>),
     Permits(PermitReport),
+    Network(NetworkReport),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -240,6 +245,31 @@ pub struct PermitReport {
     pub jailer: Option<VmmProgram>,
     pub first_uid: u32,
     pub last_uid: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NetworkReport {
+    /// The helper's own.
+    pub version: String,
+    /// Ours, up, and with its address.
+    pub bridge: bool,
+    pub forwarding: bool,
+    /// Ours, and whole.
+    pub table: bool,
+    pub taps: Vec<TapReport>,
+    pub nat: Vec<NatEntry>,
+    /// Chains of others that drop what is forwarded unless they let it pass: `ip filter FORWARD`.
+    pub drops: Vec<String>,
+}
+
+/// One that carries our mark.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TapReport {
+    pub name: String,
+    /// On the bridge, and up.
+    pub attached: bool,
+    /// A VMM has it open.
+    pub used: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -296,6 +326,7 @@ impl HelperBody {
             Self::ListSnapshots => "list-snapshots",
             Self::StartVmm(_) => "start-vmm",
             Self::Permits => "permits",
+            Self::SurveyNetwork { .. } => "survey-network",
         }
     }
 }

@@ -52,6 +52,7 @@ fn bodies() -> Vec<HelperBody> {
         B::ListSnapshots,
         B::StartVmm(start()),
         B::Permits,
+        B::SurveyNetwork { bridge: bridge() },
     ]
 }
 
@@ -131,6 +132,18 @@ fn replies() -> Vec<(&'static str, HelperReply)> {
                 jailer: Some(VmmProgram { path: "/usr/bin/jailer".into(), refused: None }),
                 first_uid: 1_900_000_000,
                 last_uid: 1_900_004_095,
+            }),
+        ),
+        ok(
+            "network",
+            O::Network(NetworkReport {
+                version: "0.1.0".into(),
+                bridge: true,
+                forwarding: true,
+                table: false,
+                taps: vec![TapReport { name: "bgtap0".into(), attached: true, used: false }],
+                nat: vec![NatEntry { vm: Some(VM), address: [172, 16, 0, 2] }],
+                drops: vec!["ip filter FORWARD".into()],
             }),
         ),
         ("denied", HelperReply::Denied { reason: "no".into() }),

@@ -1,8 +1,9 @@
 //! Bridge, taps and the table: made once, found half-made, refused when somebody else's, undone.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use banger::model::{Code, TapName, chain};
+use banger::model::{Code, NetAmiss, NetOf, NetSeen, TapName, TapSeen, chain};
 use banger::ports::NetHost;
 use banger::wire::helper::HelperBody;
 
@@ -203,4 +204,57 @@ fn teardown_leaves_the_host_as_before() {
     let helper = env!("CARGO_BIN_EXE_banger-helper");
     crate::support::sh(helper, &["--teardown", "--socket", &host.text("run/helper.sock")]);
     assert_eq!(host.world(), before);
+}
+
+#[tokio::test]
+async fn a_survey_says_what_is_amiss_and_changes_nothing() {
+    if !is_root() {
+        return;
+    }
+    let host = Host::new();
+    let net = host.net();
+    let (vm, guest) = (new_vm(), Ipv4Addr::new(172, 16, 0, 2));
+    let amiss = |seen: &NetSeen| {
+        let of = NetOf { vm, tap: tap(3), address: guest, nat: true };
+        seen.amiss(&[of], &[])
+    };
+    let bare = net.survey(OP).await.unwrap();
+    assert!(!bare.bridge && !bare.table && bare.taps.is_empty() && bare.nat.is_empty());
+    assert!(!bare.helper.is_empty());
+    net.ensure_bridge(OP).await.unwrap();
+    net.ensure_tap(OP, &tap(3)).await.unwrap();
+    net.ensure_nat(OP, vm, guest).await.unwrap();
+    let idle = net.survey(OP).await.unwrap();
+    assert_eq!(idle.taps, BTreeMap::from([(tap(3), TapSeen { attached: true, used: false })]));
+    let held = host.hold_tap("bgtap3");
+    let whole = host.world();
+    assert_eq!(amiss(&net.survey(OP).await.unwrap()), NetAmiss::default());
+    assert_eq!(host.world(), whole);
+
+    // By hand, one after the other, each repaired by what makes it.
+    let ip = |args: &[&str]| drop(host.ns.sh("ip", args));
+    drop(host.ns.sh("nft", &["flush", "ruleset"]));
+    let seen = amiss(&net.survey(OP).await.unwrap());
+    assert_eq!((seen.shared, seen.nat), (vec!["the nftables table"], vec![(vm, guest)]));
+    net.ensure_nat(OP, vm, guest).await.unwrap();
+    ip(&["link", "del", "bgbr0"]);
+    let seen = amiss(&net.survey(OP).await.unwrap());
+    assert_eq!((seen.shared, seen.loose, seen.lost), (vec!["the bridge"], vec![vm], vec![]));
+    net.ensure_bridge(OP).await.unwrap();
+    assert_eq!(amiss(&net.survey(OP).await.unwrap()).loose, [vm]);
+    net.ensure_tap(OP, &tap(3)).await.unwrap();
+    assert_eq!(amiss(&net.survey(OP).await.unwrap()), NetAmiss::default());
+    // What a VMM has open is never what somebody makes anew in its place.
+    ip(&["link", "del", "bgtap3"]);
+    assert_eq!(amiss(&net.survey(OP).await.unwrap()).lost, [vm]);
+    net.ensure_tap(OP, &tap(3)).await.unwrap();
+    assert_eq!(amiss(&net.survey(OP).await.unwrap()).lost, [vm]);
+    drop(held);
+
+    // As Docker leaves it.
+    drop(host.ns.sh("nft", &["add", "table", "ip", "filter"]));
+    let chain = "{ type filter hook forward priority 0; policy drop; }";
+    drop(host.ns.sh("nft", &["add", "chain", "ip", "filter", "FORWARD", chain]));
+    assert_eq!(net.survey(OP).await.unwrap().drops, ["ip filter FORWARD"]);
+    assert!(host.audit().iter().all(|line| line["request"] != "survey-network"));
 }

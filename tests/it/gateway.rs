@@ -199,3 +199,22 @@ fn a_second_daemon_does_not_take_the_socket_away() {
     assert!(said.contains("in use"), "{said}");
     served(&daemon);
 }
+
+/// More connections than it may have files open: it refuses, lives, and serves who comes after.
+#[test]
+fn a_daemon_out_of_descriptors_lives_and_serves_again() {
+    let daemon = Simulated::start_limited("", "48");
+    let held: Vec<_> = (0..100).map(|_| UnixStream::connect(daemon.socket())).collect();
+    let until = std::time::Instant::now() + LIMIT;
+    while !daemon.log().contains("accept failed") {
+        assert!(std::time::Instant::now() < until, "{}", daemon.log());
+        std::thread::yield_now();
+    }
+    drop(held);
+    let here = Surroundings::new();
+    while here.banger(&daemon.socket(), "daemon status").said().code != 0 {
+        assert!(std::time::Instant::now() < until, "nobody is served any more");
+    }
+    // It pauses between two attempts.
+    assert!(daemon.log().matches("accept failed").count() < 1000);
+}

@@ -10,11 +10,13 @@
 //! task, because actix drops an actor's futures half way when the actor stops. The task tracker
 //! belongs to the supervisor, so an operation also outlives the actor that launched it.
 
+mod conditions;
 mod gauge;
 mod host_boot;
 mod messages;
 mod monitor;
 mod op;
+mod pulse;
 mod recovery;
 mod upkeep;
 
@@ -30,6 +32,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+pub(super) use conditions::Observe;
 pub(super) use messages::CancelOp;
 pub(super) use messages::Changes;
 pub(super) use messages::HeldBack;
@@ -252,7 +255,8 @@ impl VmActor {
             let (view, mint) = (self.scope.view.subscribe(), self.scope.deps.mint.clone());
             let watched = Watched { vm, incarnation, process: process.clone(), view, mint };
             let me = ctx.address().downgrade();
-            let ears = Ears { exited: me.clone().recipient(), disk: me.recipient() };
+            let (exited, disk) = (me.clone().recipient(), me.clone().recipient());
+            let ears = Ears { exited, disk, observed: me.recipient() };
             self.monitor = Some(monitor::watch(watched, self.scope.deps.ports.clone(), ears));
         }
     }

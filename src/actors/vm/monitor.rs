@@ -9,8 +9,10 @@ use actix::WeakRecipient;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::conditions::Observed;
 use super::gauge::Gauge;
 use super::messages::{DiskSeen, ProcessExited};
+use super::pulse;
 use crate::actors::mint::Mint;
 use crate::model::{Incarnation, ProcessIdentity, VmId, VmView};
 use crate::ports::Ports;
@@ -20,6 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How much of the console a crash report shows.
 const CONSOLE_LINES: usize = 20;
 
+#[derive(Clone)]
 pub(super) struct Watched {
     pub(super) vm: VmId,
     pub(super) incarnation: Incarnation,
@@ -32,11 +35,14 @@ pub(super) struct Watched {
 pub(super) struct Ears {
     pub(super) exited: WeakRecipient<ProcessExited>,
     pub(super) disk: WeakRecipient<DiskSeen>,
+    pub(super) observed: WeakRecipient<Observed>,
 }
 
 pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
+    pulse::watch(watched.clone(), ports.clone(), ears.observed, stop.clone());
+    let Ears { exited, disk, .. } = ears;
     tokio::spawn(async move {
         let Watched { vm, incarnation, process, view, mint } = watched;
         let ended = ports.process.exited(vm, &process);
@@ -55,7 +61,7 @@ pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
                         (spec.disk, spec.name.to_string())
                     };
                     let seen = gauge.look(mint.op(), vm, limit, &name, &ports).await;
-                    if let (Some(change), Some(actor)) = (seen, ears.disk.upgrade()) {
+                    if let (Some(change), Some(actor)) = (seen, disk.upgrade()) {
                         actor.do_send(DiskSeen { incarnation, change });
                     }
                 }
@@ -77,7 +83,7 @@ pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
             }
         };
         let console = ports.disk.console_tail(vm, CONSOLE_LINES).await.unwrap_or_default();
-        if let Some(actor) = ears.exited.upgrade() {
+        if let Some(actor) = exited.upgrade() {
             actor.do_send(ProcessExited { incarnation, pid: process.pid, report, console });
         }
     });

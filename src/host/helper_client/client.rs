@@ -23,6 +23,8 @@ const GREETING_LIMIT: Duration = Duration::from_secs(15);
 /// Longer than any request takes: ending a VMM is the longest.
 const REPLY_LIMIT: Duration = Duration::from_secs(60);
 
+const BUSY: &str = "what keeps banger-helper busy? see its log";
+
 #[derive(Clone, Debug)]
 pub struct HelperClient {
     socket: PathBuf,
@@ -60,6 +62,26 @@ impl HelperClient {
         }
     }
 
+    /// For who looks again and again: asked once, and not waited for.
+    pub(super) async fn call_once(
+        &self,
+        op: OpId,
+        body: HelperBody,
+        limit: Duration,
+    ) -> Result<HelperOk, HostError> {
+        let request = HelperRequest { op_id: op.0, body };
+        match tokio::time::timeout(limit, self.attempt(&request)).await {
+            Ok(Ok(ok)) => Ok(ok),
+            Ok(Err(Attempt::Final(error) | Attempt::Again(error))) => Err(error),
+            Err(_) => {
+                let late = FrameError::Late { what: "reply", limit };
+                let object = self.socket.display().to_string();
+                let slow = HostError::new(Code::HelperUnreachable, "talk to helper", object);
+                Err(slow.because(late).hint(BUSY))
+            }
+        }
+    }
+
     pub async fn call(&self, op: OpId, body: HelperBody) -> Result<HelperOk, HostError> {
         let request = HelperRequest { op_id: op.0, body };
         let give_up = Instant::now() + PATIENCE;
@@ -86,7 +108,7 @@ impl HelperClient {
             Err(_) => {
                 let late = FrameError::Late { what: "reply", limit: REPLY_LIMIT };
                 let error = HostError::new(Code::Deadline, "ask the helper for", name(request));
-                return Err(Attempt::Final(error.because(late)));
+                return Err(Attempt::Final(error.because(late).hint(BUSY)));
             }
         };
         let (code, said) = match reply {
@@ -215,6 +237,18 @@ mod tests {
         assert_eq!(error.code, Code::Denied);
         assert_eq!(chain(&error), "ask the helper for list-loops: not yours");
         server.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_hangs_is_not_waited_for_by_who_only_looks() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("helper.sock");
+        let _listener = UnixListener::bind(&path).unwrap(); // takes connections, says nothing
+        let (client, before) = (HelperClient::new(path), Instant::now());
+        let limit = Duration::from_secs(5);
+        let error = client.call_once(OP, HelperBody::ListLoops, limit).await.unwrap_err();
+        assert_eq!((error.code, before.elapsed()), (Code::HelperUnreachable, limit));
+        assert!(chain(&error).contains("reply") && !error.hints.is_empty(), "{error:?}");
     }
 
     #[tokio::test]

@@ -1,11 +1,15 @@
 //! The network port: bridge, taps and NAT, all done by the helper.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::client::{HelperClient, unexpected};
-use crate::model::{Code, OpId, Subnet, TapName, VmId};
+use crate::model::{Code, NetSeen, OpId, Subnet, TapName, TapSeen, VmId};
 use crate::ports::{HostError, NetHost, PortFuture};
-use crate::wire::helper::{HelperBody, HelperOk};
+use crate::wire::helper::{HelperBody, HelperOk, NatEntry, NetworkReport, TapReport};
+
+/// It takes milliseconds.
+const SURVEY_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub struct HelperNet {
@@ -89,5 +93,33 @@ impl NetHost for HelperNet {
     fn remove_nat(&self, op: OpId, vm: VmId, guest: Ipv4Addr) -> PortFuture<'_, ()> {
         let (bridge, address) = (self.bridge.clone(), guest.octets());
         Box::pin(self.done(op, HelperBody::RemoveNat { bridge, vm: vm.0, address }))
+    }
+
+    fn survey(&self, op: OpId) -> PortFuture<'_, NetSeen> {
+        Box::pin(async move {
+            let body = HelperBody::SurveyNetwork { bridge: self.bridge.clone() };
+            match self.client.call_once(op, body, SURVEY_LIMIT).await? {
+                HelperOk::Network(report) => Ok(report.into()),
+                other => Err(unexpected("survey-network", &other)),
+            }
+        })
+    }
+}
+
+impl From<NetworkReport> for NetSeen {
+    fn from(report: NetworkReport) -> Self {
+        let NetworkReport { version, bridge, forwarding, table, taps, nat, drops } = report;
+        let tap = |TapReport { name, attached, used }| (TapName(name), TapSeen { attached, used });
+        // One that names no VM was not made by this daemon's helper.
+        let entry = |NatEntry { vm, address }| Some((VmId(vm?), address.into()));
+        Self {
+            bridge,
+            forwarding,
+            table,
+            taps: taps.into_iter().map(tap).collect(),
+            nat: nat.into_iter().filter_map(entry).collect(),
+            drops,
+            helper: version,
+        }
     }
 }

@@ -73,6 +73,10 @@ impl ProcessHost for HelperProcess {
         process::is_alive(process)
     }
 
+    fn is_stopped(&self, process: &ProcessIdentity) -> bool {
+        process::is_stopped(process)
+    }
+
     fn signal<'a>(
         &'a self,
         op: OpId,

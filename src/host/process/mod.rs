@@ -3,5 +3,5 @@
 mod pidfd;
 mod usage;
 
-pub use pidfd::{boot_id, ended, is_alive};
+pub use pidfd::{boot_id, ended, is_alive, is_stopped};
 pub use usage::usage;

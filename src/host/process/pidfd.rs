@@ -24,9 +24,18 @@ pub fn is_alive(process: &ProcessIdentity) -> bool {
     if !boot_id().is_ok_and(|id| id == process.host_boot_id) {
         return false;
     }
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid));
-    let stat = stat.ok().and_then(|text| ProcStat::parse(&text));
-    stat.is_some_and(|stat| stat.runs() && stat.start_ticks == process.start_ticks)
+    stat_of(process).is_some_and(ProcStat::runs)
+}
+
+/// Whether this very process stands still until somebody lets it go on.
+#[must_use]
+pub fn is_stopped(process: &ProcessIdentity) -> bool {
+    stat_of(process).is_some_and(ProcStat::is_stopped)
+}
+
+fn stat_of(process: &ProcessIdentity) -> Option<ProcStat> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
+    ProcStat::parse(&stat).filter(|stat| stat.start_ticks == process.start_ticks)
 }
 
 /// Ends when this very process has ended; at once if it has already.
@@ -86,6 +95,28 @@ mod tests {
         assert!(!is_alive(&process));
         child.wait().unwrap();
         ended(&process).await.unwrap();
+    }
+
+    #[test]
+    fn one_that_is_stopped_is_alive_and_told_apart() {
+        use nix::sys::signal::{Signal, kill};
+        let mut child = sleeper();
+        let process = identity(child.id());
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        let becomes = |stopped| {
+            while is_stopped(&process) != stopped {
+                std::thread::yield_now();
+            }
+        };
+        becomes(false);
+        kill(pid, Signal::SIGSTOP).unwrap();
+        becomes(true);
+        assert!(is_alive(&process));
+        kill(pid, Signal::SIGCONT).unwrap();
+        becomes(false);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_stopped(&process));
     }
 
     #[tokio::test]

@@ -7,18 +7,24 @@ use std::process::{Child, Stdio};
 pub(crate) struct Simulated {
     dir: tempfile::TempDir,
     options: Vec<String>,
+    /// How many files it may have open; for a shell.
+    files: String,
     child: Option<Child>,
 }
 
 impl Simulated {
     /// `options` as on the command line: `--sim-boot-ms 500`.
     pub(crate) fn start(options: &str) -> Self {
+        Self::start_limited(options, "$(ulimit -Hn)")
+    }
+
+    pub(crate) fn start_limited(options: &str, files: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         // Several of them run at once, and the port of the name server is one.
         std::fs::write(dir.path().join("config.toml"), "[network]\ndns_listen = \"off\"\n")
             .unwrap();
         let options = options.split_whitespace().map(str::to_owned).collect();
-        let mut daemon = Self { dir, options, child: None };
+        let mut daemon = Self { dir, options, files: files.to_owned(), child: None };
         daemon.run();
         daemon
     }
@@ -48,7 +54,9 @@ impl Simulated {
     pub(crate) fn run(&mut self) {
         let at = |name: &str| self.dir.path().join(name);
         #[allow(clippy::disallowed_methods, reason = "a test plays the service manager")]
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_bangerd"))
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", &format!("ulimit -n {} && exec \"$@\"", self.files), "sh"])
+            .arg(env!("CARGO_BIN_EXE_bangerd"))
             .args(["--sim", "--config"])
             .arg(at("config.toml"))
             .arg("--state-dir")
