@@ -1,4 +1,4 @@
-//! The lane: one program at a time, over a channel of the VMM's own, without SSH.
+//! The lane: one program a client, over a channel of the VMM's own, without SSH.
 //!
 //! Nobody but the VMM's owner and the guest's root can reach either end of it, so there is nothing
 //! to encrypt and nobody to prove, and no choice to negotiate: a command starts after one exchange.
@@ -15,11 +15,13 @@
 //!          <─────────────────── Exit | Died, after all output
 //! ```
 //!
-//! The channel is a byte stream that knows no connections. The guest drops all it hears until a
-//! greeting comes, [`MAGIC`] and bytes of the client's choice, and ends whatever it still had to
-//! do for the client before; the client drops what comes before its own greeting. A greeting is
-//! written in one piece. A program is asked for only when the greeting was answered, so that a
-//! client that gives up and goes another way never runs it twice.
+//! The channel may be a byte stream that knows no connections, a virtio-serial port. There the
+//! guest drops all it hears until a greeting comes, [`MAGIC`] and bytes of the client's choice, and
+//! ends whatever it still had to do for the client before; the client drops what comes before its
+//! own greeting. A greeting is written in one piece. Over vsock each client has a connection of its
+//! own, which begins with its greeting and ends with its program. Either way a program is asked for
+//! only when the greeting was answered, so that a client that gives up and goes another way never
+//! runs it twice.
 //!
 //! A frame is its kind, the length of its payload (u32 LE, at most [`MAX_PAYLOAD`]) and the
 //! payload. `Data` is sent only as far as it was granted: at first [`WINDOW`] bytes, then what
@@ -27,6 +29,9 @@
 
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "banger.lane.0";
+/// The vsock port on which the guest listens, for the host alone. Below 1024: there nobody but the
+/// guest's root can listen in the agent's place.
+pub const VSOCK_PORT: u32 = 1023;
 /// Random, so that nothing else is taken for it.
 pub const MAGIC: [u8; 16] = [
     0xb4, 0x1f, 0x5c, 0xe9, 0x07, 0xd2, 0x8a, 0x63, 0xf1, 0x3e, 0x99, 0x40, 0x6d, 0xc8, 0x15, 0xab,

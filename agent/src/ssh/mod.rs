@@ -1,8 +1,9 @@
 //! The SSH server: one runtime on one thread, for a guest often has one slow CPU.
 //!
 //! ```text
-//! server   listens, one session per connection
-//! lane     one program at a time on a port of the VMM's, without SSH
+//! server   listens; whose server it is
+//! accept   takes clients in: a session per connection
+//! lane     one program per client on a channel of the VMM's, without SSH
 //! sink     where a program's output goes: SSH or the lane
 //! session  russh's callbacks: what a client asks for, by channel
 //! backlog  what a client sent and a program has not read yet; flow control
@@ -11,6 +12,7 @@
 //! forward  connections into the guest's network
 //! ```
 
+mod accept;
 mod account;
 mod auth;
 mod backlog;

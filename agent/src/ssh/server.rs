@@ -1,39 +1,38 @@
-//! Listening and accepting: on TCP, on vsock, and on the lane.
+//! Listening: on TCP and on vsock; and whose server it is. What comes is taken in by [`super::accept`].
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use banger_agent::contract::VSOCK_SSH_PORT;
 use banger_agent::contract::config::GuestConfig;
+use banger_agent::contract::{VSOCK_SSH_PORT, lane};
 use russh::keys::PrivateKey;
-use russh::server::{Config, run_stream};
-use russh::{Disconnect, MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex};
-use tokio::io::{AsyncRead, AsyncWrite};
+use russh::server::Config;
+use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio_vsock::{VMADDR_CID_ANY, VsockAddr, VsockListener};
 
+use super::accept::{Doors, House, accept};
 use super::auth::Keys;
-use super::lane::{self, Greeted};
-use super::session::{Connection, Guest};
+use super::session::Guest;
 use super::sessions::Sessions;
-use crate::error::{AgentError, Chain, Context as _, Result};
+use crate::error::{AgentError, Context as _, Result};
 use crate::log;
 
-/// A connection that has not proved a key by then is closed.
-const LOGIN_GRACE: Duration = Duration::from_secs(60);
 const KEEPALIVE: Duration = Duration::from_secs(30);
-/// After an accept that failed (out of descriptors), so as not to spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What makes a server one guest's: its host key, who may come in, what programs are given.
 pub(crate) struct Who {
     ssh: Arc<Config>,
     guest: Arc<Guest>,
+}
+
+impl Who {
+    fn house(self, sessions: Sessions) -> House {
+        House { ssh: self.ssh, guest: self.guest, sessions }
+    }
 }
 
 impl Who {
@@ -87,44 +86,23 @@ pub(crate) async fn serve(
         0 => None,
         port => Some(listen(port)?),
     };
-    let vsock = listen_vsock();
+    let (vsock, lane) = (listen_vsock(VSOCK_SSH_PORT), listen_vsock(lane::VSOCK_PORT));
+    let doors = Doors { tcp, vsock, lane };
     outlive_signals()?;
     let adopted = match who {
         Told::Now(who) => {
             let ready = || listening(sessions.clone());
-            return accept(tcp, vsock, who, sessions.clone(), ready).await;
+            return accept(doors, who.house(sessions.clone()), ready).await;
         }
         Told::Later(adopted) => adopted,
     };
     listening(sessions.clone());
     match adopted.0.await {
         Ok((who, done)) => {
-            accept(tcp, vsock, who, sessions, || done.send(()).unwrap_or_default()).await
+            accept(doors, who.house(sessions), || done.send(()).unwrap_or_default()).await
         }
         // Nobody is left who could tell; what asks for the end of the machine is elsewhere.
         Err(_) => std::future::pending().await,
-    }
-}
-
-async fn accept(
-    tcp: Option<TcpListener>,
-    vsock: Option<VsockListener>,
-    who: Who,
-    sessions: Sessions,
-    serving: impl FnOnce(),
-) -> Result<()> {
-    let Who { ssh, guest } = who;
-    if let Some(lane) = lane::open() {
-        tokio::spawn(accept_lane(lane, Arc::clone(&guest)));
-    }
-    serving();
-    let house = House { ssh, guest, sessions };
-    if let Some(vsock) = vsock {
-        tokio::spawn(accept_vsock(vsock, house.clone()));
-    }
-    match tcp {
-        Some(tcp) => accept_tcp(tcp, house).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -178,14 +156,14 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::from_std(listener)
 }
 
-fn listen_vsock() -> Option<VsockListener> {
+fn listen_vsock(port: u32) -> Option<VsockListener> {
     if !std::fs::exists("/dev/vsock").unwrap_or(false) {
         return None;
     }
-    match VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, VSOCK_SSH_PORT)) {
+    match VsockListener::bind(VsockAddr::new(VMADDR_CID_ANY, port)) {
         Ok(listener) => Some(listener),
         Err(error) => {
-            log::line(format_args!("listen on vsock port {VSOCK_SSH_PORT}: {error}"));
+            log::line(format_args!("listen on vsock port {port}: {error}"));
             None
         }
     }
@@ -199,84 +177,6 @@ fn outlive_signals() -> Result<()> {
         tokio::spawn(async move { while stream.recv().await.is_some() {} });
     }
     Ok(())
-}
-
-/// What every connection is given.
-#[derive(Clone)]
-struct House {
-    ssh: Arc<Config>,
-    guest: Arc<Guest>,
-    sessions: Sessions,
-}
-
-async fn accept_tcp(listener: TcpListener, house: House) -> Result<()> {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                drop(stream.set_nodelay(true));
-                tokio::spawn(connection(stream, house.clone()));
-            }
-            Err(error) => {
-                log::line(format_args!("accept a connection: {error}"));
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn accept_vsock(listener: VsockListener, house: House) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                drop(tokio::spawn(connection(stream, house.clone())));
-            }
-            Err(error) => {
-                log::line(format_args!("accept a vsock connection: {error}"));
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-async fn accept_lane(mut clients: Receiver<Greeted>, guest: Arc<Guest>) {
-    while let Some(client) = clients.recv().await {
-        match client.enter() {
-            Ok(stream) => lane::serve(stream, &guest).await,
-            Err(error) => log::line(format_args!("lane: {error}")),
-        }
-    }
-}
-
-async fn connection<S>(stream: S, house: House)
-where
-    S: AsyncRead + AsyncWrite + AsFd + Unpin + Send + 'static,
-{
-    let House { ssh, guest, sessions } = house;
-    let mut end = sessions.enter(&stream);
-    let handler = Connection::new(guest);
-    let authenticated = handler.authenticated();
-    let started = tokio::time::timeout(LOGIN_GRACE, run_stream(ssh, stream, handler)).await;
-    let Ok(Ok(session)) = started else {
-        return; // It spoke no SSH.
-    };
-    let handle = session.handle();
-    tokio::pin!(session);
-    let mut grace = std::pin::pin!(tokio::time::sleep(LOGIN_GRACE));
-    let ended = loop {
-        tokio::select! {
-            ended = &mut session => break ended,
-            () = end.cut() => {}
-            () = &mut grace, if !grace.is_elapsed() => {
-                if !authenticated.load(std::sync::atomic::Ordering::Relaxed) {
-                    let why = "login takes too long".into();
-                    drop(handle.disconnect(Disconnect::ByApplication, why, String::new()).await);
-                }
-            }
-        }
-    };
-    if let Err(error) = ended {
-        log::debug(format_args!("connection: {}", Chain(&error)));
-    }
 }
 
 #[cfg(test)]

@@ -62,14 +62,10 @@ impl Guest {
         plain: bool,
     ) -> Result<Self, CliError> {
         let endpoint = client.endpoint(op, vm).await?;
-        let lane = if plain { client.lane(op, &endpoint.vm_id).await.ok() } else { None };
         let (vm_id, name) = (endpoint.vm_id.clone(), endpoint.name.clone());
         let env = endpoint.env.clone();
-        let way = match lane {
-            Some(socket) => Way::by_lane(&socket, endpoint).await,
-            None => Way::by_ssh(endpoint).await,
-        };
-        Ok(Self { way: way?, vm_id, name, env })
+        let way = Way::go(client, op, endpoint, plain).await?;
+        Ok(Self { way, vm_id, name, env })
     }
 
     pub(crate) fn vm_id(&self) -> &str {

@@ -1,18 +1,20 @@
 //! The two ways into a guest: its lane, if it is free, and SSH.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use banger_agent::contract::exec::ExecRequest;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
+use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::host::guest::Lane;
 use crate::host::guest::ssh::{
     Control, ExecSpec, ExitKind, GuestError, GuestIo, GuestSsh, Program, SshEndpoint, SshTarget,
 };
+use crate::model::OpId;
 use crate::wire::reply::EndpointInfo;
 
 /// The agent serves before the VM counts as running: what takes longer will not come.
@@ -25,27 +27,29 @@ pub(super) enum Way {
 }
 
 impl Way {
-    /// By the lane, if it can be had, for one plain command.
-    pub(super) async fn by_lane(socket: &Path, otherwise: EndpointInfo) -> Result<Self, CliError> {
-        match Lane::take(socket).await {
-            Ok(lane) => Ok(Self::Lane(lane)),
-            Err(why) => {
-                tracing::debug!(%why, "the lane is not to be had");
-                Self::by_ssh(otherwise).await
+    /// By the lane, if it can be had, for one plain command; by SSH for all else. The daemon is asked
+    /// where a lane is that is no port of the vsock that it has named already.
+    pub(super) async fn go(
+        client: &mut Client,
+        op: OpId,
+        endpoint: EndpointInfo,
+        plain: bool,
+    ) -> Result<Self, CliError> {
+        let target = target(&endpoint)?;
+        if plain {
+            let lane = match &target {
+                SshTarget::Vsock(socket, _) => Lane::dial(socket).await,
+                _ => match client.lane(op, &endpoint.vm_id).await {
+                    Ok(socket) => Lane::take(&socket).await,
+                    Err(error) => Err(std::io::Error::other(error.message)),
+                },
+            };
+            match lane {
+                Ok(lane) => return Ok(Self::Lane(lane)),
+                Err(why) => tracing::debug!(op_id = %op, %why, "the lane is not to be had"),
             }
         }
-    }
-
-    pub(super) async fn by_ssh(endpoint: EndpointInfo) -> Result<Self, CliError> {
-        let EndpointInfo { name, address, port, host_key, client_private, .. } = endpoint;
-        let target = match address.parse::<IpAddr>() {
-            Ok(address) => SshTarget::Tcp(SocketAddr::new(address, port)),
-            Err(_) if address.starts_with('/') => match port {
-                0 => SshTarget::Unix(PathBuf::from(address)),
-                port => SshTarget::Vsock(PathBuf::from(address), u32::from(port)),
-            },
-            Err(_) => return Err(CliError::failed(format!("{name}: no address: {address:?}"))),
-        };
+        let EndpointInfo { name, host_key, client_private, .. } = endpoint;
         let endpoint = SshEndpoint { target, host_key, client_private, user: "root".to_owned() };
         match GuestSsh::connect(&endpoint, CONNECT_LIMIT).await {
             Ok(ssh) => Ok(Self::Ssh(ssh)),
@@ -75,6 +79,18 @@ impl Way {
             }
             (Self::Lane(_), _) => Err(GuestError::RequestRefused { what: "run this on the lane" }),
         }
+    }
+}
+
+fn target(endpoint: &EndpointInfo) -> Result<SshTarget, CliError> {
+    let EndpointInfo { name, address, port, .. } = endpoint;
+    match address.parse::<IpAddr>() {
+        Ok(address) => Ok(SshTarget::Tcp(SocketAddr::new(address, *port))),
+        Err(_) if address.starts_with('/') => Ok(match port {
+            0 => SshTarget::Unix(PathBuf::from(address)),
+            port => SshTarget::Vsock(PathBuf::from(address), u32::from(*port)),
+        }),
+        Err(_) => Err(CliError::failed(format!("{name}: no address: {address:?}"))),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The host's end of `contract::lane`: one program over a socket of the VMM's own, without SSH.
 //!
-//! The VMM serves one client there and lets the next one wait without a word, so a client first
-//! takes a lock on the socket's directory. Whoever finds it taken goes by SSH.
+//! Behind QEMU's socket is a port, which serves one client and lets the next one wait without a word,
+//! so a client first takes a lock on the socket's directory. Whoever finds it taken goes by SSH.
+//! Behind Firecracker's is vsock, which has room for all.
 
 use std::fs::File;
 use std::io;
@@ -20,6 +21,7 @@ use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
+use super::line::connect_vsock;
 use super::ssh::{Control, ExitKind, GuestError, GuestIo};
 
 /// An agent that lives says the greeting back within milliseconds, on a very busy host within
@@ -32,17 +34,31 @@ const CHUNK: usize = 64 << 10;
 pub struct Lane {
     stream: UnixStream,
     socket: PathBuf,
-    /// The kernel takes the lock back when this process ends, however it does.
-    _lock: File,
+    /// Of a port. The kernel takes the lock back when this process ends, however it does.
+    _lock: Option<File>,
 }
 
 impl Lane {
-    /// Fails at once if somebody else has it, and soon if the guest does not answer; nothing was
-    /// asked of the guest then.
+    /// By the port behind `socket`. Fails at once if somebody else has it, and soon if the guest does
+    /// not answer; nothing was asked of the guest then.
     pub async fn take(socket: &Path) -> io::Result<Self> {
         let lock = File::open(socket.parent().unwrap_or_else(|| Path::new("/")))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        let mut stream = UnixStream::connect(socket).await?;
+        Self::greet(UnixStream::connect(socket).await?, socket, Some(lock)).await
+    }
+
+    /// By Firecracker's vsock `socket`. Fails at once if the guest has no lane there, and soon if
+    /// nobody answers; nothing was asked of the guest then.
+    pub async fn dial(socket: &Path) -> io::Result<Self> {
+        let connecting = timeout(GREETING_LIMIT, connect_vsock(socket, lane::VSOCK_PORT));
+        Self::greet(connecting.await??, socket, None).await
+    }
+
+    async fn greet(
+        mut stream: UnixStream,
+        socket: &Path,
+        lock: Option<File>,
+    ) -> io::Result<Self> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
         let greeting = greeting(nonce);

@@ -162,3 +162,61 @@ async fn without_a_socket_there_is_no_lane() {
     let error = Lane::take(&dir.path().join("lane.sock")).await.unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
+
+/// As Firecracker takes a client to a port of its guest.
+async fn brought(listener: &UnixListener) -> UnixStream {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut asked = [0; 13];
+    stream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"CONNECT 1023\n");
+    stream
+}
+
+async fn greeted_by_vsock(listener: &UnixListener) -> UnixStream {
+    let mut stream = brought(listener).await;
+    stream.write_all(b"OK 1073741824\n").await.unwrap();
+    let mut said = [0; size_of::<Greeting>()];
+    stream.read_exact(&mut said).await.unwrap();
+    stream.write_all(&said).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn by_vsock_there_is_room_for_more_than_one() {
+    let (_dir, path, listener) = socket();
+    let guest = async {
+        let mut open = vec![];
+        for _ in 0..2 {
+            open.push(greeted_by_vsock(&listener).await);
+        }
+        for stream in &mut open {
+            frame(stream).await;
+            say(stream, GuestKind::Exit, &3_u32.to_le_bytes()).await;
+        }
+        open
+    };
+    let host = async {
+        let lanes = [Lane::dial(&path).await.unwrap(), Lane::dial(&path).await.unwrap()];
+        for mut lane in lanes {
+            let io = GuestIo { stdin: tokio::io::empty(), stdout: vec![], stderr: vec![] };
+            let (_controls, theirs) = mpsc::channel(1);
+            assert_eq!(lane.exec(&request(), io, theirs).await.unwrap(), ExitKind::Code(3));
+        }
+    };
+    tokio::join!(guest, host);
+}
+
+#[tokio::test]
+async fn a_guest_without_a_lane_by_vsock_is_known_at_once() {
+    let (_dir, path, listener) = socket();
+    let refused = async { drop(brought(&listener).await) };
+    let error = tokio::join!(Lane::dial(&path), refused).0.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// As a guest that is paused.
+#[tokio::test(start_paused = true)]
+async fn a_vsock_that_never_answers_is_given_up() {
+    let (_dir, path, _vmm) = socket();
+    assert_eq!(Lane::dial(&path).await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}

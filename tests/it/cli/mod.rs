@@ -11,3 +11,4 @@ mod refusals;
 mod samples;
 mod simulated;
 mod system;
+mod vsock;

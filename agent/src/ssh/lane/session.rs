@@ -1,6 +1,7 @@
 //! One client's program: asked for, fed, signalled, and hung up when the client leaves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use banger_agent::contract::exec::{self, ExecRequest};
 use banger_agent::contract::lane::{self, GuestKind, HEADER_BYTES, HostKind, WINDOW};
@@ -27,6 +28,21 @@ const FRAMES: usize = 4;
 /// Input that the program has not read: above this no more is granted.
 const HIGH: usize = WINDOW as usize / 2;
 const READ: usize = 64 << 10;
+/// A client greets as soon as it is connected.
+const GREETING_LIMIT: Duration = Duration::from_secs(5);
+
+/// A client with a connection of its own: its greeting is the first that it says.
+pub(in crate::ssh) async fn greet<S>(mut stream: S, guest: &Guest)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut said = [0; lane::GREETING_BYTES];
+    let heard = tokio::time::timeout(GREETING_LIMIT, stream.read_exact(&mut said)).await;
+    let (Ok(Ok(_)), Some(greeting)) = (heard, lane::as_greeting(&said)) else { return };
+    if stream.write_all(&greeting).await.is_ok() {
+        serve(stream, guest).await;
+    }
+}
 
 /// Ends when the program has and its client was told, or when the client leaves.
 pub(in crate::ssh) async fn serve<S>(stream: S, guest: &Guest)
@@ -159,6 +175,70 @@ async fn write<S: AsyncWrite>(mut to: WriteHalf<S>, mut frames: mpsc::Receiver<V
     while let Some(frame) = frames.recv().await {
         if to.write_all(&frame).await.is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::ssh::auth::Keys;
+
+    const NONCE: [u8; lane::NONCE_BYTES] = [9; lane::NONCE_BYTES];
+
+    fn client() -> (DuplexStream, JoinHandle<()>) {
+        let (ours, theirs) = tokio::io::duplex(READ);
+        let env = vec![("FROM_CONFIG".to_owned(), "config".to_owned())];
+        let guest = Guest { keys: Keys::parse(&[]).unwrap(), env };
+        (ours, tokio::spawn(async move { greet(theirs, &guest).await }))
+    }
+
+    #[tokio::test]
+    async fn whoever_greets_has_a_program_run_and_is_told_its_end() {
+        let (mut client, served) = client();
+        let greeting = lane::greeting(NONCE);
+        let argv = ["sh", "-c", "read word; echo $word $FROM_CONFIG; exit 7"].map(str::to_owned);
+        let request =
+            ExecRequest { argv: argv.to_vec(), env: vec![], cwd: Some("/".into()), op_id: [7; 16] };
+        let request = exec::encode(&request).unwrap();
+        let said = [
+            greeting.to_vec(),
+            lane::frame(HostKind::Request, &request).unwrap(),
+            lane::frame(HostKind::Data, b"hello\n").unwrap(),
+        ];
+        client.write_all(&said.concat()).await.unwrap();
+        let mut heard = vec![];
+        client.read_to_end(&mut heard).await.unwrap();
+        let (answer, mut frames) = heard.split_at(lane::GREETING_BYTES);
+        assert_eq!(answer, greeting);
+        let (mut out, mut exit) = (vec![], None);
+        while let Some(length) = lane::first_frame(frames).unwrap() {
+            let (frame, rest) = frames.split_at(length);
+            match GuestKind::try_from(frame[0]).unwrap() {
+                GuestKind::Out => out.extend_from_slice(&frame[HEADER_BYTES..]),
+                GuestKind::Exit => exit = lane::number(&frame[HEADER_BYTES..]),
+                _ => {}
+            }
+            frames = rest;
+        }
+        assert_eq!(String::from_utf8(out).unwrap(), "hello config\n");
+        assert_eq!(exit, Some(7));
+        served.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_does_not_is_not_heard() {
+        let nonsense = [b'x'; lane::GREETING_BYTES];
+        for said in [&nonsense[..], &lane::greeting(NONCE)[1..], b""] {
+            let (mut client, served) = client();
+            client.write_all(said).await.unwrap();
+            let mut heard = vec![];
+            client.read_to_end(&mut heard).await.unwrap();
+            assert!(heard.is_empty(), "{heard:?}");
+            served.await.unwrap();
         }
     }
 }
