@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
@@ -163,7 +165,8 @@ impl<'a> Run<'a> {
     ///
     /// `intent_first`: the step must not begin before the journal names it. What only looks or
     /// waits leaves nothing that a recovery would have to know of, and a teardown that has begun
-    /// is done again from there whatever it got to; their writes go beside them.
+    /// is done again from there whatever it got to; their writes go beside them. One that has nothing
+    /// to wait for is done before a write could begin, and is written with what comes next.
     async fn attempt(
         &mut self,
         at: usize,
@@ -174,15 +177,19 @@ impl<'a> Run<'a> {
         self.push(at, StepEvent::Started)?;
         // Before the write, with which it becomes durable.
         (cx.watcher)(EventKind::StepStarted { step: step.name().to_owned() });
-        let intent = self.journal.record(std::mem::take(&mut self.pending));
-        let work = || work(step, cx, direction).instrument(span);
+        let mut work = pin!(work(step, cx, direction).instrument(span));
         let (result, elapsed) = if intent_first {
-            intent.await?;
-            work().await
+            self.flush().await?;
+            work.await
         } else {
-            let (written, done) = tokio::join!(intent, work());
-            written?;
-            done
+            match futures::poll!(&mut work) {
+                Poll::Ready(done) => done,
+                Poll::Pending => {
+                    let (written, done) = tokio::join!(self.flush(), work);
+                    written?;
+                    done
+                }
+            }
         };
         match result {
             Ok(output) => {

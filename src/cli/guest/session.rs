@@ -72,12 +72,12 @@ impl Guest {
         &self.vm_id
     }
 
-    /// The status is the guest's; an error is banger's own. `daemon` is a connection to learn from
-    /// that the VM has ended.
+    /// The status is the guest's; an error is banger's own. `daemon` is, or becomes, a connection to
+    /// learn from that the VM has ended.
     pub(crate) async fn run(
         &mut self,
         task: Task,
-        daemon: Option<Client>,
+        daemon: impl Future<Output = Option<Client>>,
     ) -> Result<Exit, CliError> {
         let (controls, theirs) = mpsc::channel(CONTROLS);
         let failed =

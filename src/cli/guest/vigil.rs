@@ -8,9 +8,14 @@ use crate::model::OpId;
 use crate::wire::reply::{EventKindInfo, Reply};
 use crate::wire::request::Request;
 
-/// Ends when the VM has ended, and says how; never, if the daemon cannot say.
-pub(crate) async fn ended(client: Option<Client>, op: OpId, vm_id: String) -> String {
-    if let Some(how) = watch(client, op, &vm_id).await {
+/// Ends when the VM has ended, and says how; never, if the daemon cannot say. Connecting is part of
+/// it, so that no command waits for it.
+pub(crate) async fn ended(
+    daemon: impl Future<Output = Option<Client>>,
+    op: OpId,
+    vm_id: String,
+) -> String {
+    if let Some(how) = watch(daemon.await, op, &vm_id).await {
         return how;
     }
     std::future::pending().await

@@ -59,5 +59,5 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let mut guest = guest.map_err(|error| error.about(&args.vm))?;
     let what = What::Command(args.command);
     let task = Task { op, what, tty, env, workdir: args.workdir, timeout: args.timeout };
-    guest.run(task, Some(client)).await
+    guest.run(task, std::future::ready(Some(client))).await
 }

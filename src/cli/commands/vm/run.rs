@@ -88,7 +88,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
         }
         Err(error) => return Err(error),
     };
-    let ended = guest.run(task, app.client().await.ok()).await;
+    let ended = guest.run(task, async { app.client().await.ok() }).await;
     if args.rm {
         // Whatever it is that ended the command, Ctrl-C and a lost guest included.
         drop(guest);

@@ -43,8 +43,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let mut guest = guest.map_err(|error| error.about(&args.vm))?;
     let what = if shell { What::Shell } else { What::Command(args.command) };
     let task = Task { op, what, tty, env: vec![], workdir: None, timeout: None };
-    let vigil = app.client().await.ok();
-    let ended = guest.run(task, vigil).await;
+    let ended = guest.run(task, async { app.client().await.ok() }).await;
     if shell && tty {
         super::guest_args::note_if_running(app, client, guest.vm_id()).await;
     }
