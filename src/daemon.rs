@@ -43,6 +43,8 @@ pub use logging::start_logging;
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(20);
 /// At what somebody may have done to the host behind our back.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Longer than most starts take.
+const TAP_REFILL_DELAY: Duration = Duration::from_secs(3);
 
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
@@ -109,6 +111,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         TapPoolConfig {
             prefix: config.network.tap_prefix.clone(),
             size: usize::from(config.tap_pool_size),
+            refill_after: TAP_REFILL_DELAY,
         },
         store.clone(),
         Arc::clone(&raw.net),

@@ -84,7 +84,8 @@ impl House {
         let stop = CancellationToken::new();
         let events = EventSink::new(store.clone(), Arc::clone(&ports.clock));
         let mint = Mint::new(Arc::clone(&ports.clock));
-        let config = TapPoolConfig { prefix: "tap".to_owned(), size: 2 };
+        let config =
+            TapPoolConfig { prefix: "tap".to_owned(), size: 2, refill_after: Duration::ZERO };
         let net = Arc::clone(&ports.net);
         let taps = TapPoolActor::launch(config, store.clone(), net, mint.clone(), events.clone());
         ports.taps = Arc::new(taps.clone());

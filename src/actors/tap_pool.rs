@@ -34,6 +34,9 @@ pub struct TapPoolConfig {
     pub prefix: String,
     /// How many are kept warm.
     pub size: usize,
+    /// From a lease until it is made up for, while taps are left: who leased it starts a VM, and is not
+    /// held up by one for somebody else. A VM that ends sooner gives its own back.
+    pub refill_after: Duration,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,8 @@ pub struct TapPoolActor {
     /// Being made, removed or given back at this moment.
     moving: BTreeSet<TapName>,
     refilling: bool,
+    /// A refill will come.
+    refill_due: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -129,7 +134,8 @@ impl TapPoolActor {
             }
         }
         let (free, moving) = (BTreeSet::new(), BTreeSet::new());
-        Self { bell, config, store, net, mint, free, leased, unsure, moving, refilling: false }
+        let (refilling, refill_due) = (false, false);
+        Self { bell, config, store, net, mint, free, leased, unsure, moving, refilling, refill_due }
     }
 
     /// The lowest slot that nothing uses.
@@ -175,6 +181,18 @@ impl TapPoolActor {
                 }
             }
         }));
+    }
+
+    fn refill_after_lease(&mut self, ctx: &mut Context<Self>) {
+        if self.free.is_empty() {
+            self.refill(ctx);
+        } else if !self.refill_due {
+            self.refill_due = true;
+            ctx.run_later(self.config.refill_after, |act, ctx| {
+                act.refill_due = false;
+                act.refill(ctx);
+            });
+        }
     }
 
     /// Keeps the pool from growing with every burst.
@@ -254,7 +272,7 @@ impl Handler<Req<Lease>> for TapPoolActor {
             leased.map(|()| tap).map_err(CallError::from)
         };
         Box::pin(leasing.into_actor(self).map(|leased, act, ctx| {
-            act.refill(ctx);
+            act.refill_after_lease(ctx);
             leased // after a failure the row stays the VM's: its release takes it back
         }))
     }
@@ -356,4 +374,65 @@ fn failed(operation: &'static str, vm: VmId, error: CallError) -> HostError {
     let mut host = HostError::new(failure.code, operation, vm.short());
     host.hints.clone_from(&failure.hints);
     host.because(failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::{SimOptions, SimWorld};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    async fn until_ready(pool: &TapPoolHandle, ready: usize) {
+        let waited = async {
+            while pool.count(OpId([0; 16])).await.0 != ready {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        assert!(tokio::time::timeout(LIMIT, waited).await.is_ok(), "never {ready} taps");
+    }
+
+    /// A pool of two that makes up for a lease after `refill_after`.
+    async fn pool(refill_after: Duration) -> (TapPoolHandle, Arc<SimWorld>, tempfile::TempDir) {
+        let sim = Arc::new(SimWorld::new(SimOptions::new("10.9.0.0/24".parse().unwrap())));
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let clock: Arc<dyn crate::ports::Clock> = Arc::<SimWorld>::clone(&sim);
+        let events = EventSink::new(store.clone(), Arc::clone(&clock));
+        let net: Arc<dyn NetHost> = Arc::<SimWorld>::clone(&sim);
+        let config = TapPoolConfig { prefix: "tap".to_owned(), size: 2, refill_after };
+        let pool = TapPoolActor::launch(config, store, net, Mint::new(clock), events);
+        until_ready(&pool, 2).await;
+        (pool, sim, dir)
+    }
+
+    #[actix::test]
+    async fn who_leases_a_tap_is_not_held_up_by_the_next_and_may_give_it_back_before() {
+        let (pool, sim, _dir) = pool(LIMIT * 1000).await;
+        let (op, vm) = (OpId([1; 16]), VmId([1; 16]));
+        for round in 1..=3 {
+            pool.lease(op, vm).await.unwrap();
+            assert_eq!(pool.count(op).await, (1, 1));
+            pool.release(op, vm).await.unwrap();
+            until_ready(&pool, 2).await;
+            // It is made sure of, and no other was made.
+            assert_eq!(
+                (sim.calls_of("net.ensure_tap"), sim.calls_of("net.remove_tap")),
+                (2 + round, 0)
+            );
+        }
+    }
+
+    #[actix::test]
+    async fn a_pool_that_is_empty_is_filled_at_once_and_any_other_after_a_while() {
+        let (op, vms) = (OpId([1; 16]), [VmId([1; 16]), VmId([2; 16])]);
+        let (empty, _sim, _dir) = pool(LIMIT * 1000).await;
+        for vm in vms {
+            empty.lease(op, vm).await.unwrap();
+        }
+        until_ready(&empty, 2).await;
+        let (soon, _sim, _dir) = pool(Duration::from_millis(1)).await;
+        soon.lease(op, vms[0]).await.unwrap();
+        until_ready(&soon, 2).await;
+    }
 }

@@ -81,6 +81,10 @@ impl Step for ResolveBoot {
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
+            // A warm start has found out for which of them there is a snapshot; those it must be.
+            if let (Ok(_), Some(vmm)) = (cx.observed.boot(), cx.observed.handles().vmm) {
+                return Ok(vmm);
+            }
             let files = cx.ports.images.boot_files(cx.op, cx.vm.image, cx.vm.kernel).await?;
             cx.observed.set_boot(files);
             let vmm = cx.ports.hypervisor.describe(cx.vm.spec.vmm).await?;

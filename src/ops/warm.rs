@@ -69,6 +69,8 @@ async fn look(cx: &StepCx) -> Result<Origin, HostError> {
     }
     let files = cx.ports.images.boot_files(cx.op, cx.vm.image, cx.vm.kernel).await?;
     let vmm = cx.ports.hypervisor.describe(spec.vmm).await?;
+    cx.observed.set_boot(files.clone());
+    cx.observed.set_vmm(vmm.to_string());
     let like = likeness(cx, spec, files, &vmm);
     Ok(match cx.ports.warm.find(cx.op, &like).await? {
         Found::Snapshot(snapshot) => Origin::GoesOn(snapshot),

@@ -21,7 +21,7 @@ use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::line::connect_vsock;
+use super::line::call_vsock;
 use super::ssh::{Control, ExitKind, GuestError, GuestIo};
 
 /// An agent that lives says the greeting back within milliseconds, on a very busy host within
@@ -44,30 +44,26 @@ impl Lane {
     pub async fn take(socket: &Path) -> io::Result<Self> {
         let lock = File::open(socket.parent().unwrap_or_else(|| Path::new("/")))?;
         rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-        Self::greet(UnixStream::connect(socket).await?, socket, Some(lock)).await
+        let greeting = new_greeting()?;
+        let greeted = async {
+            let mut stream = UnixStream::connect(socket).await?;
+            stream.write_all(&greeting).await?;
+            hear(&mut stream, &greeting).await.map(|()| stream)
+        };
+        let stream = timeout(GREETING_LIMIT, greeted).await??;
+        Ok(Self { stream, socket: socket.to_owned(), _lock: Some(lock) })
     }
 
     /// By Firecracker's vsock `socket`. Fails at once if the guest has no lane there, and soon if
     /// nobody answers; nothing was asked of the guest then.
     pub async fn dial(socket: &Path) -> io::Result<Self> {
-        let connecting = timeout(GREETING_LIMIT, connect_vsock(socket, lane::VSOCK_PORT));
-        Self::greet(connecting.await??, socket, None).await
-    }
-
-    async fn greet(
-        mut stream: UnixStream,
-        socket: &Path,
-        lock: Option<File>,
-    ) -> io::Result<Self> {
-        let mut nonce = [0; NONCE_BYTES];
-        getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
-        let greeting = greeting(nonce);
+        let greeting = new_greeting()?;
         let greeted = async {
-            stream.write_all(&greeting).await?;
-            hear(&mut stream, &greeting).await
+            let mut stream = call_vsock(socket, lane::VSOCK_PORT, &greeting).await?;
+            hear(&mut stream, &greeting).await.map(|()| stream)
         };
-        timeout(GREETING_LIMIT, greeted).await??;
-        Ok(Self { stream, socket: socket.to_owned(), _lock: lock })
+        let stream = timeout(GREETING_LIMIT, greeted).await??;
+        Ok(Self { stream, socket: socket.to_owned(), _lock: None })
     }
 
     /// Ends when the program has ended and all it wrote is written. `controls` may be closed;
@@ -237,6 +233,12 @@ impl Lost {
     fn nonsense(&self, error: LaneError) -> GuestError {
         self.broken(io::Error::other(error))
     }
+}
+
+fn new_greeting() -> io::Result<Greeting> {
+    let mut nonce = [0; NONCE_BYTES];
+    getrandom::fill(&mut nonce).map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(greeting(nonce))
 }
 
 /// Reads up to the end of `wanted` and not a byte more, dropping what comes before it.

@@ -46,8 +46,14 @@ impl Line {
 
 /// A stream to whoever listens on that port in the guest. How long to wait is the caller's to decide.
 pub(super) async fn connect_vsock(socket: &Path, port: u32) -> io::Result<UnixStream> {
+    call_vsock(socket, port, b"").await
+}
+
+/// The same, with the first words for the guest on their way while it is connected to.
+pub(super) async fn call_vsock(socket: &Path, port: u32, words: &[u8]) -> io::Result<UnixStream> {
     let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(format!("CONNECT {port}\n").as_bytes()).await?;
+    let call = [format!("CONNECT {port}\n").as_bytes(), words].concat();
+    stream.write_all(&call).await?;
     greeted(&mut stream).await?;
     Ok(stream)
 }
@@ -55,13 +61,15 @@ pub(super) async fn connect_vsock(socket: &Path, port: u32) -> io::Result<UnixSt
 /// Reads Firecracker's `OK <port>` and not a byte more: the agent's words may follow at once.
 /// Where nobody listens, it hangs up.
 async fn greeted(stream: &mut UnixStream) -> io::Result<()> {
+    use io::ErrorKind as E;
     let mut answer = vec![];
     loop {
         match stream.read_u8().await {
             Ok(b'\n') => break,
             Ok(byte) if answer.len() < MAX_ANSWER => answer.push(byte),
             Ok(_) => break,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            // Reset, where it left words for the guest unread.
+            Err(error) if matches!(error.kind(), E::UnexpectedEof | E::ConnectionReset) => {
                 return Err(io::Error::new(
                     io::ErrorKind::ConnectionRefused,
                     "nobody listens in the guest",
