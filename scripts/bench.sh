@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measures banger beside its peers and writes BENCHMARKS.md. Needs root for the real guests; they
-# run under the quick start's daemon, which is started if it does not run.
+# run under the quick start's daemon, which is started if it does not run. Where FIRECRACKER_BIN and
+# JAILER_BIN name static programs, the same build is measured on Firecracker in the test host.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -16,15 +17,28 @@ cargo bench --locked --quiet --bench in_process -- --noplot | tee /dev/stderr | 
 trap 'rm -f /tmp/bench.$$' EXIT
 say "Whole commands" >&2
 table=$(cargo bench --locked --quiet --bench commands)
+on_firecracker=
+if [ -n "${FIRECRACKER_BIN:-}" ] && [ -n "${JAILER_BIN:-}" ]; then
+    say "Firecracker, in the test host" >&2
+    on_firecracker=$(BANGER_TEST_PROGRAMS=$home/bin scripts/testhost.sh benches/firecracker.sh installed 900 2>&1 \
+        | tee /dev/stderr | grep '^| ')
+else
+    echo "skipped: Firecracker, for FIRECRACKER_BIN and JAILER_BIN do not name programs" >&2
+fi
 
 {
     echo "# Benchmarks"
     echo
     echo "Written by \`scripts/bench.sh\`. Ratios count; absolute times are those of one small machine."
     echo
-    printf 'Host: %s, %s cores, Linux %s; ' "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r)"
+    printf 'Host: %s, %s cores, Linux %s; ' "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r | grep -oE '^[0-9]+\.[0-9]+\.[0-9]+')"
     printf 'guests: %s\n\n' "$("$home/bin/banger" doctor --json 2>/dev/null | jq -r '.[] | select(.name=="vmm") | .detail')"
     echo "$table"
+    if [ -n "$on_firecracker" ]; then
+        echo "$on_firecracker"
+        echo
+        echo "What is on Firecracker was measured in the test host, which is emulated: $("$FIRECRACKER_BIN" --version | head -n 1)"
+    fi
     echo
     echo "In process (criterion: low, middle, high):"
     echo

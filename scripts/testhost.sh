@@ -17,4 +17,4 @@ done
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 need_testhost
-exec cargo nextest run -p banger --locked --no-capture --test testhost a_scenario_given_by_the_environment
+exec cargo nextest run -p banger --locked --no-capture --retries 0 --test testhost a_scenario_given_by_the_environment

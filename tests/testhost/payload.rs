@@ -37,14 +37,22 @@ impl Payload {
         let agent = stock::agent().ok_or("the static agent is not built (scripts/test.sh does)")?;
         let kernel =
             stock::kernel_package().ok_or("no kernel package (scripts/test.sh fetches it)")?;
-        let mut files = vec![
-            ("banger", PathBuf::from(env!("CARGO_BIN_EXE_banger"))),
-            ("bangerd", PathBuf::from(env!("CARGO_BIN_EXE_bangerd"))),
-            ("banger-helper", PathBuf::from(env!("CARGO_BIN_EXE_banger-helper"))),
+        let built = [
+            ("banger", env!("CARGO_BIN_EXE_banger")),
+            ("bangerd", env!("CARGO_BIN_EXE_bangerd")),
+            ("banger-helper", env!("CARGO_BIN_EXE_banger-helper")),
+        ];
+        // Those that were built with the tests, unless it is their speed that is of interest.
+        let others = named("BANGER_TEST_PROGRAMS");
+        let program = |(name, path): (&'static str, &str)| {
+            (name, others.as_ref().map_or_else(|| path.into(), |folder| folder.join(name)))
+        };
+        let mut files: Vec<(&str, PathBuf)> = built.into_iter().map(program).collect();
+        files.extend([
             ("banger-agent", agent),
             ("kernel.deb", kernel),
             ("tiny.tar", stock::busybox_tar()),
-        ];
+        ]);
         for (name, variable) in FIRECRACKER {
             files.extend(named(variable).map(|path| (name, path)));
         }
