@@ -2,6 +2,7 @@ before=$(world)
 all="one two three four five six seven eight nine ten"
 small="--vmm $vmm --memory 128 --disk overlay"
 snapshots() { ls /var/lib/banger/s/warm; }
+no_snapshots() { [ -z "$(snapshots)" ]; }
 # How the guest of a VM came to be: the step of its creation that says so.
 came() {
     local id
@@ -93,4 +94,4 @@ say "deleted, nothing is left, and snapshots go with their image"
 banger vm delete cut spoilt again
 nothing_left "$before"
 banger image delete tiny
-until_true 20 test -z "$(snapshots)"
+until_true 20 no_snapshots
