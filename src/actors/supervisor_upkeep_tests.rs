@@ -3,7 +3,9 @@
 
 use super::reboot::reboot;
 use super::*;
-use crate::model::{RestartHistory, RestartPolicy, Wanted};
+use crate::model::{
+    ConditionKind, HealthChange, HealthCheck, HealthStatus, RestartHistory, RestartPolicy, Wanted,
+};
 
 const ALWAYS: RestartPolicy = RestartPolicy::Always;
 const ON_FAILURE: RestartPolicy = RestartPolicy::OnFailure { max: None };
@@ -321,4 +323,105 @@ async fn starts_by_policies_are_so_many_at_one_time() {
     };
     tokio::time::timeout(LIMIT, all).await.unwrap();
     assert_eq!(most, 2, "of two that are allowed");
+}
+
+impl House {
+    async fn checked(&self, n: u8, name: &str, restart: RestartPolicy) -> VmId {
+        let mut create = create(name, true);
+        let second = Duration::from_secs(1);
+        let check =
+            HealthCheck { interval: second, retries: 2, ..HealthCheck::of("true".to_owned()) };
+        (create.spec.restart, create.spec.health) = (restart, Some(check));
+        let ended = self.supervisor.call(ctx(n), create).await.unwrap().end().await.unwrap();
+        ended.op.vm.unwrap()
+    }
+
+    /// Until the health checks of the VM have come to that.
+    async fn health(&self, name: &str, status: HealthStatus) -> VmView {
+        let waited = async {
+            loop {
+                let view = self.view(name).await;
+                if view.health.as_ref().is_some_and(|health| health.status == status) {
+                    return view;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, waited).await.expect("the health is so")
+    }
+
+    fn ill(&self, vm: VmId, ill: bool) {
+        self.sim.edit(|world| {
+            if ill {
+                world.ill.insert(vm)
+            } else {
+                world.ill.remove(&vm)
+            };
+        });
+    }
+}
+
+#[actix::test]
+async fn an_unhealthy_vm_says_so_and_is_healthy_again() {
+    let house = House::open(vec![], Duration::ZERO).await;
+    let vm = house.checked(1, "web", RestartPolicy::No).await;
+    let well = house.health("web", HealthStatus::Healthy).await;
+    house.ill(vm, true);
+    house.health("web", HealthStatus::Failing).await;
+    let view = house.health("web", HealthStatus::Unhealthy).await;
+    let condition = view.conditions.first().expect("a condition");
+    assert_eq!((condition.kind, view.record.state), (ConditionKind::Unhealthy, VmState::Running));
+    assert!(condition.reason.contains("failed 2 times: exit status 1"), "{condition:?}");
+    assert_eq!(view.record.restarts.next_unix_ms, None);
+    // An operation that leaves it running leaves what is known of it.
+    let changes = Changes { disk: Some(Size::from_mib(128)), ..Changes::default() };
+    house.done(2, "web", OpRequest::Set(changes)).await;
+    assert_eq!(
+        house.view("web").await.health.map(|health| health.status),
+        Some(HealthStatus::Unhealthy)
+    );
+    house.ill(vm, false);
+    let view = house.health("web", HealthStatus::Healthy).await;
+    assert!(view.conditions.is_empty());
+    assert_eq!(view.handles.process, well.handles.process, "it was not touched");
+    // No more checks, and nothing left of them.
+    let none = HealthChange { command: Some(String::new()), ..HealthChange::default() };
+    let changes = Changes { health: Some(none), ..Changes::default() };
+    house.done(3, "web", OpRequest::Set(changes)).await;
+    let gone = async {
+        while house.view("web").await.health.is_some() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, gone).await.expect("it is forgotten");
+    assert_eq!(house.view("web").await.record.spec.health, None);
+}
+
+#[actix::test]
+async fn an_unhealthy_vm_is_restarted_by_its_policy_and_counted() {
+    let house = House::open(vec![], Duration::ZERO).await;
+    let vm = house.checked(1, "web", ON_FAILURE).await;
+    let first = house.settles("web", VmState::Running).await.handles.process;
+    house.ill(vm, true);
+    house.health("web", HealthStatus::Unhealthy).await;
+    until("it is durable", || house.kept(vm).restarts.next_unix_ms.is_some()).await;
+    house.ill(vm, false);
+    let sim = Arc::clone(&house.sim);
+    let other = move || sim.world().processes.get(&vm).map(|process| process.identity.clone());
+    until("another process", || other().is_some() && other() != first).await;
+    let view = house.settles("web", VmState::Running).await;
+    assert_eq!((view.record.restarts.count, view.record.restarts.failures.len()), (1, 1));
+    assert!(view.conditions.is_empty());
+    let ops = house.deps.store.ops(10).unwrap();
+    assert!(ops.iter().any(|op| op.kind == OpKind::RestartVm), "an ordinary operation");
+    house.health("web", HealthStatus::Healthy).await;
+    // One that is stopped is not checked.
+    house.done(2, "web", OpRequest::Stop { grace: Duration::ZERO }).await;
+    let calls = house.sim.calls_of("guest.check");
+    let view = house.settles("web", VmState::Stopped).await;
+    assert_eq!(view.health, None);
+    let clock = Arc::clone(&house.deps.ports.clock);
+    let later = clock.unix_ms() + 1200;
+    until("more than an interval", || clock.unix_ms() > later).await;
+    assert_eq!(house.sim.calls_of("guest.check"), calls);
 }

@@ -192,6 +192,29 @@ mod tests {
     }
 
     #[test]
+    fn so_many_failures_in_a_row_make_it_unhealthy_but_not_while_it_starts() {
+        let check = HealthCheck { retries: 2, ..HealthCheck::of("true".to_owned()) };
+        let run =
+            |healthy| HealthRun { unix_ms: 1, healthy, how: String::new(), output: String::new() };
+        let all = |runs: &[(bool, bool)]| {
+            let after = |health: Health, (healthy, early): &(bool, bool)| {
+                health.after(run(*healthy), &check, *early)
+            };
+            let health = runs.iter().fold(Health::default(), after);
+            (health.status, health.failures)
+        };
+        let (late, early) = (false, true);
+        assert_eq!(all(&[(false, late)]), (HealthStatus::Failing, 1));
+        assert_eq!(all(&[(false, late), (false, late)]), (HealthStatus::Unhealthy, 2));
+        assert_eq!(all(&[(false, late), (true, late)]), (HealthStatus::Healthy, 0));
+        assert_eq!(all(&[(false, early), (false, early)]), (HealthStatus::Starting, 0));
+        let was_up = [(true, early), (false, early), (false, early)];
+        assert_eq!(all(&was_up), (HealthStatus::Unhealthy, 2), "it had started");
+        let again = [(false, late), (false, late), (true, late)];
+        assert_eq!(all(&again), (HealthStatus::Healthy, 0));
+    }
+
+    #[test]
     fn bounds_are_checked() {
         let with = |change: HealthChange| change.apply(Some(&HealthCheck::of("true".to_owned())));
         let change = HealthChange::default;

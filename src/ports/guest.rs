@@ -30,6 +30,16 @@ pub struct GuestReady {
     pub agent_version: String,
 }
 
+/// How a health check ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestCheck {
+    pub healthy: bool,
+    /// `exit status 1`, `killed by signal 9`, `no end within 5s`.
+    pub how: String,
+    /// The end of what it printed.
+    pub output: String,
+}
+
 pub trait GuestLink: Send + Sync + std::fmt::Debug {
     /// Fresh ed25519 keys for one VM.
     fn make_keys(&self) -> PortFuture<'_, VmKeys>;
@@ -82,6 +92,17 @@ pub trait GuestLink: Send + Sync + std::fmt::Debug {
         unix_ms: u64,
         limit: Duration,
     ) -> PortFuture<'a, String>;
+
+    /// Runs a health check in the guest by its shell, beside all else that is asked of the agent, and
+    /// ends it there after `limit`. Fails when the agent does not answer, and with `Refused` when it is of
+    /// a time before there were checks.
+    fn check<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+        command: &'a str,
+        limit: Duration,
+    ) -> PortFuture<'a, GuestCheck>;
 
     /// Whether the agent answers within `limit`.
     fn ping<'a>(&'a self, op: OpId, paths: &'a VmPaths, limit: Duration) -> PortFuture<'a, ()>;

@@ -20,7 +20,7 @@ mod warm;
 pub use clock::Clock;
 pub use disk::{DiskHost, DiskPlan, LogKind, RootPlan, SavedPaths, VmPaths};
 pub use error::HostError;
-pub use guest::{GuestLink, GuestReady, GuestSetup};
+pub use guest::{GuestCheck, GuestLink, GuestReady, GuestSetup};
 pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescription};
 pub use image::{
     BaseImage, BootFiles, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe, ProgressSink,

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::SimWorld;
 use super::state::State;
 use crate::model::{Code, OpId, VmId, VmKeys};
-use crate::ports::{GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmPaths};
+use crate::ports::{GuestCheck, GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmPaths};
 
 /// A configuration drive that tells of nobody.
 pub(super) const BLANK: &[u8] = b"blank";
@@ -140,6 +140,26 @@ impl GuestLink for SimWorld {
                 state.boot_id(vm).ok_or_else(|| unreachable(vm))
             };
             self.call("guest.resumed", answer).await
+        }
+        .boxed()
+    }
+
+    fn check<'a>(
+        &'a self,
+        _op: OpId,
+        paths: &'a VmPaths,
+        _command: &'a str,
+        _limit: Duration,
+    ) -> PortFuture<'a, GuestCheck> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            let check = |state: &mut State| {
+                state.awake(vm)?;
+                let healthy = !state.world.ill.contains(&vm);
+                let how = format!("exit status {}", i32::from(!healthy));
+                Ok(GuestCheck { healthy, how, output: String::new() })
+            };
+            self.call("guest.check", check).await
         }
         .boxed()
     }

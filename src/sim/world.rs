@@ -31,6 +31,8 @@ pub struct World {
     pub processes: BTreeMap<VmId, SimProcess>,
     /// Whose process somebody stopped.
     pub stopped: BTreeSet<VmId>,
+    /// Guests whose health checks fail.
+    pub ill: BTreeSet<VmId>,
     pub names: BTreeMap<Name, Ipv4Addr>,
     pub images: BTreeMap<Digest, ImageFile>,
     pub kernels: BTreeMap<Digest, KernelFile>,

@@ -122,3 +122,52 @@ fn a_guest_that_dies_again_and_again_ends_in_an_error_that_a_start_leaves() {
     host.banger(&["image", "delete", "dying"]).ok();
     until("nothing is left", Duration::from_secs(20), || host.world() == before);
 }
+
+fn health(host: &Host) -> Value {
+    let shown = host.banger(&["vm", "health", "web", "--json"]);
+    serde_json::from_str(&shown.stdout).unwrap_or_default()
+}
+
+#[test]
+fn a_guest_whose_health_check_fails_says_so_and_is_restarted() {
+    let host = new_host!();
+    let before = host.world();
+    let check = ["--health-cmd", "cat /run/well && test ! -e /run/ill", "--health-interval", "1s"];
+    let run = ["vm", "run", "-d", "--name", "web", "-e", "A=b", "--health-retries", "2"];
+    host.banger(&[run.as_slice(), &check].concat()).ok();
+    let exec = |line: &str| host.banger(&["vm", "exec", "web", "--", "sh", "-c", line]).ok();
+    exec("echo well > /run/well");
+    until("it is healthy", BACK, || health(&host)["status"] == "healthy");
+    let said = host.banger(&["vm", "health", "web"]).ok();
+    assert!(said.starts_with("healthy\n") && said.contains("exit status 0"), "{said}");
+    assert!(said.contains("  well"), "{said}");
+
+    // A check that hangs keeps nobody waiting, and is ended.
+    let hang = ["vm", "set", "web", "--health-cmd", "sleep 1000", "--health-timeout", "1s"];
+    host.banger(&hang).ok();
+    until("it has failed", BACK, || health(&host)["status"] == "unhealthy");
+    assert_eq!(health(&host)["last"]["how"], "no end within 1s");
+    host.banger(&["vm", "health", "web"]).expect(1);
+    assert!(host.banger(&["vm", "list"]).ok().contains("running (unhealthy)"));
+    let kind = upkeep(&host, "conditions")[0]["kind"].clone();
+    assert_eq!(kind, "unhealthy");
+    let first = pid(&host);
+
+    // Its policy restarts it; then all is well.
+    let check = "test $A = b && test ! -e /root/ill";
+    exec("touch /root/ill");
+    host.banger(&["vm", "set", "web", "--restart", "on-failure", "--health-cmd", check]).ok();
+    until("it is restarted", Duration::from_secs(90), || {
+        let shown = host.show("web");
+        shown["state"] == "running" && shown["pid"].as_u64().is_some_and(|now| now != first)
+    });
+    assert_eq!(upkeep(&host, "restarts"), 1);
+    exec("rm /root/ill");
+    until("it is healthy", BACK, || health(&host)["status"] == "healthy");
+    let started = std::time::Instant::now();
+    host.banger(&["vm", "stop", "web"]).ok();
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    assert_eq!(health(&host)["status"], "off");
+    host.banger(&["vm", "delete", "web"]).ok();
+    until("nothing is left", Duration::from_secs(20), || host.world() == before);
+}

@@ -19,6 +19,10 @@ pub const VSOCK_PORT: u32 = 1024;
 pub const MAX_FRAME_BYTES: usize = 64 * 1024;
 /// Fresh random bytes of the host's, for a guest that resumes.
 pub const ENTROPY_BYTES: usize = 64;
+/// What is kept of what a check printed: the end.
+pub const CHECK_OUTPUT_BYTES: usize = 4096;
+/// The first [`super::CONTRACT_VERSION`] whose agents know of checks.
+pub const CHECKS_SINCE: u32 = 3;
 /// Bytes of the length before each payload.
 pub const LENGTH_BYTES: usize = 4;
 
@@ -55,6 +59,13 @@ pub enum HostBody {
     /// Tells a blank guest who it is, once in its life; answered by `Adopted` or `Failed`. Disks,
     /// control link and SSH port of the config are not looked at.
     Adopt(Box<Adoption>),
+    /// Runs `command` by `/bin/sh -c`, unless a check of this `op_id` was begun already. Answered at
+    /// once, by `Checked` if it has ended and by `CheckRuns` if not: ask again. A check that is new
+    /// ends the one before.
+    Check {
+        command: String,
+        limit_ms: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -116,6 +127,24 @@ pub enum GuestEvent {
         op_id: [u8; 16],
         ready: ReadyInfo,
     },
+    CheckRuns {
+        op_id: [u8; 16],
+    },
+    Checked {
+        op_id: [u8; 16],
+        end: CheckEnd,
+        /// The last [`CHECK_OUTPUT_BYTES`] of it.
+        output: Vec<u8>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum CheckEnd {
+    Exited(i32),
+    /// By this signal.
+    Killed(i32),
+    TimedOut,
+    NotStarted(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 
 use super::codec::{self, Decode, Encode};
 use super::config::{Control, GuestConfig, NetConfig, RootLayout};
-use super::control::{Adoption, Fresh, GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode};
+use super::control::{
+    Adoption, CheckEnd, Fresh, GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode,
+};
 use super::exec::ExecRequest;
 use super::{drive, exec};
 
@@ -64,6 +66,7 @@ fn host_requests() {
     let adoption = Adoption { config: sample_config(), fresh };
     let tail = format!("06{}{}07", sample_config_hex(), run("09", 64));
     case(HostBody::Adopt(Box::new(adoption)), &tail);
+    case(HostBody::Check { command: "c".into(), limit_ms: 5 }, "07016305");
 }
 
 #[test]
@@ -94,6 +97,17 @@ fn guest_events() {
     golden(&GuestEvent::Synced { op_id: [11; 16] }, &format!("03{op}"));
     golden(&GuestEvent::ShuttingDown { op_id: [11; 16] }, &format!("04{op}"));
     golden(&GuestEvent::Failed { op_id: [11; 16], message: "m".into() }, &format!("05{op}016d"));
+    golden(&GuestEvent::CheckRuns { op_id: [11; 16] }, &format!("08{op}"));
+    for (end, tail) in [
+        (CheckEnd::Exited(-1), "0001"),
+        (CheckEnd::Exited(1), "0002"),
+        (CheckEnd::Killed(9), "0112"),
+        (CheckEnd::TimedOut, "02"),
+        (CheckEnd::NotStarted("n".into()), "03016e"),
+    ] {
+        let checked = GuestEvent::Checked { op_id: [11; 16], end, output: vec![7, 8] };
+        golden(&checked, &format!("09{op}{tail}020708"));
+    }
     golden(&GuestEvent::Resumed { op_id: [11; 16], boot_id: "b".into() }, &format!("06{op}0162"));
 }
 

@@ -13,7 +13,7 @@ pub mod lane;
 mod golden_tests;
 
 /// The version both sides name in `Hello` and `Ready`. Raised when a variant is added.
-pub const CONTRACT_VERSION: u32 = 2;
+pub const CONTRACT_VERSION: u32 = 3;
 
 /// The vsock port on which the agent's SSH server listens where the VMM has a vsock device.
 pub const VSOCK_SSH_PORT: u32 = 22;

@@ -1,5 +1,6 @@
 //! The control link: the guest's end of `contract::control`.
 
+mod check;
 mod entropy;
 mod link;
 mod requests;

@@ -12,6 +12,7 @@ use banger_agent::contract::{CONTRACT_VERSION, VSOCK_SSH_PORT, drive};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
+use super::check::Checks;
 use super::entropy;
 use crate::error::{AgentError, Chain, Context as _, Result};
 use crate::init::{self, InitKind, Storage};
@@ -29,6 +30,9 @@ pub(super) struct Desk {
     blank: Option<Blank>,
     /// Whose guest this became; not known of one that was nobody else's before.
     adopted_by: Option<[u8; 16]>,
+    /// Of every command in this guest.
+    env: Vec<(String, String)>,
+    checks: Checks,
 }
 
 /// Those who wait to be told who this guest is.
@@ -58,7 +62,8 @@ impl Desk {
         };
         let what = if blank.is_some() { "blank" } else { "ready" };
         log::line(format_args!("{what}, {} ({})", Op(config.op_id), info.os_name));
-        Self { info, kind, storage, sessions, blank, adopted_by: None }
+        let (env, checks) = (config.env.clone(), Checks::default());
+        Self { info, kind, storage, sessions, blank, adopted_by: None, env, checks }
     }
 
     pub(super) fn ready(&self) -> GuestEvent {
@@ -102,6 +107,10 @@ impl Desk {
                     GuestEvent::Failed { op_id, message }
                 }
             }),
+            HostBody::Check { command, limit_ms } => {
+                let limit = Duration::from_millis(limit_ms);
+                send(&self.checks.answer(op_id, &command, limit, &self.env));
+            }
             HostBody::Shutdown { mode, grace_ms } => {
                 log::line(format_args!(
                     "shutdown asked for, {mode:?} within {grace_ms} ms, {}",
@@ -137,6 +146,7 @@ impl Desk {
             .map_err(|source| AgentError::Drive { device: "for PID 1".to_owned(), source })?;
         parent.write_all(&config).context(|| "tell PID 1".into())?;
         self.adopted_by = Some(adoption.config.vm_id);
+        self.env.clone_from(&adoption.config.env);
         Ok(())
     }
 

@@ -31,7 +31,7 @@ pub(super) struct Observed {
 
 impl VmActor {
     /// Told again and again, it tells once.
-    fn observe(&mut self, observe: Observe) {
+    pub(super) fn observe(&mut self, observe: Observe) {
         let Observe { kind, found } = observe;
         if self.record.state != VmState::Running || self.running.is_some() {
             return; // what is being done to it decides what it is

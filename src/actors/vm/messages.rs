@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use super::gauge::Change;
 use crate::actors::envelope::{Command, Lane};
 use crate::model::{
-    Code, ExitReport, Failure, HealthChange, Incarnation, OpId, OpKind, OpRecord, RestartPolicy,
-    Size, Verb, VmEvent, VmRecord, VmSpec, VmState, VmView, Wanted, step,
+    Code, ExitReport, Failure, HealthChange, HealthRun, Incarnation, OpId, OpKind, OpRecord,
+    RestartPolicy, Size, Verb, VmEvent, VmRecord, VmSpec, VmState, VmView, Wanted, step,
 };
 
 /// An operation on one VM.
@@ -278,6 +278,13 @@ pub(super) struct ProcessExited {
 pub(in crate::actors) struct HeldBack {
     pub(in crate::actors) incarnation: Incarnation,
     pub(in crate::actors) failure: Failure,
+}
+
+#[derive(Debug, actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct HealthSeen {
+    pub(super) incarnation: Incarnation,
+    pub(super) run: HealthRun,
 }
 
 #[derive(Debug, actix::Message)]

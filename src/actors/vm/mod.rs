@@ -10,8 +10,10 @@
 //! task, because actix drops an actor's futures half way when the actor stops. The task tracker
 //! belongs to the supervisor, so an operation also outlives the actor that launched it.
 
+mod care;
 mod conditions;
 mod gauge;
+mod health;
 mod host_boot;
 mod messages;
 mod monitor;
@@ -21,7 +23,6 @@ mod recovery;
 mod upkeep;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::WeakRecipient;
 use actix::prelude::*;
@@ -46,13 +47,13 @@ use super::events::EventSink;
 use super::mint::Mint;
 use super::watch::{ChildDown, StartDue};
 use crate::model::{
-    Code, Condition, Decision, EventKind, Exit, Failure, Health, Incarnation, LONGEST_PAUSE_MS,
-    OpId, OpRecord, Refused, VmEvent, VmHandles, VmId, VmRecord, VmState, VmView, Wanted, admits,
-    step,
+    Code, Condition, EventKind, Exit, Failure, Health, Incarnation, OpId, OpRecord, Refused,
+    VmEvent, VmHandles, VmId, VmRecord, VmState, VmView, Wanted, admits, step,
 };
 use crate::ops::Settings;
 use crate::ports::Ports;
 use crate::store::Store;
+use care::Checker;
 use gauge::Change;
 use messages::{DiskSeen, OpDone, ProcessExited};
 use monitor::{Ears, Watched};
@@ -97,6 +98,7 @@ pub struct VmActor {
     conditions: Vec<Condition>,
     /// How its health checks have gone, while it runs.
     health: Option<Health>,
+    checker: Option<Checker>,
     /// Until its policy starts it again.
     timer: Option<SpawnHandle>,
     deleted: bool,
@@ -144,42 +146,9 @@ impl VmActor {
             paused: None,
             conditions: vec![],
             health: None,
+            checker: None,
             timer: None,
             deleted: false,
-        }
-    }
-
-    /// Waits for the time that the policy has set, if it has. In the actor and from the record, so that
-    /// an actor or a daemon that is new goes on waiting.
-    fn arm(&mut self, ctx: &mut Context<Self>) {
-        self.disarm(ctx);
-        let Some(at) = self.record.restarts.next_unix_ms else { return };
-        if self.record.wanted == Wanted::Stopped || self.running.is_some() {
-            return;
-        }
-        let wait = at.saturating_sub(self.scope.deps.ports.clock.unix_ms());
-        let wait = Duration::from_millis(wait.min(LONGEST_PAUSE_MS));
-        self.timer = Some(ctx.run_later(wait, |act, ctx| {
-            act.timer = None;
-            let (vm, incarnation) = (act.scope.vm, act.incarnation);
-            let held = ctx.address().downgrade().recipient();
-            if let Some(starter) = act.scope.starter.upgrade() {
-                starter.do_send(StartDue { vm, incarnation, held });
-            }
-        }));
-    }
-
-    fn disarm(&mut self, ctx: &mut Context<Self>) {
-        if let Some(timer) = self.timer.take() {
-            ctx.cancel_future(timer);
-        }
-    }
-
-    /// Says what the policy has decided.
-    fn announce(&self, op_id: Option<OpId>, decision: Decision, now: u64) {
-        if let Some(text) = upkeep::said_of(&self.record, decision, now) {
-            tracing::info!(vm_id = %self.scope.vm, text, "restart policy");
-            self.scope.deps.events.publish(op_id, Some(self.scope.vm), EventKind::Note { text });
         }
     }
 
@@ -204,6 +173,7 @@ impl VmActor {
             self.monitor = None; // an end that was asked for is no crash
             self.paused = None;
             self.conditions.clear();
+            (self.health, self.checker) = (None, None);
         }
         if let OpRequest::Set(changes) = &request {
             changes.apply(&mut self.record);
@@ -259,6 +229,7 @@ impl VmActor {
             let ears = Ears { exited, disk, observed: me.recipient() };
             self.monitor = Some(monitor::watch(watched, self.scope.deps.ports.clone(), ears));
         }
+        self.check_health(ctx);
     }
 
     /// Takes away what a VM that ended by itself left on the host.
@@ -453,37 +424,6 @@ impl Handler<OpDone> for VmActor {
     }
 }
 
-impl Handler<HeldBack> for VmActor {
-    type Result = ();
-
-    fn handle(&mut self, held: HeldBack, ctx: &mut Self::Context) {
-        let due = self.record.restarts.next_unix_ms.is_some();
-        if held.incarnation != self.incarnation || self.running.is_some() || !due {
-            return; // an operation has come first, or the owner's word
-        }
-        let (before, now) = (self.record.restarts.clone(), self.scope.deps.ports.clock.unix_ms());
-        tracing::warn!(vm_id = %self.scope.vm, failure = %held.failure, "not started by its policy");
-        self.record.last_failure = Some(held.failure);
-        let decision = upkeep::ended(&mut self.record, Exit::Held, now);
-        self.announce(None, decision, now);
-        self.publish();
-        self.arm(ctx);
-        let (store, vm) = (self.scope.deps.store.clone(), self.scope.vm);
-        let (after, failure) = (self.record.restarts.clone(), self.record.last_failure.clone());
-        self.scope.tasks.spawn(async move {
-            // What an operation has written meanwhile is newer than this.
-            let change = move |kept: &mut VmRecord| {
-                if kept.restarts == before && kept.wanted == Wanted::Running {
-                    (kept.restarts, kept.last_failure) = (after, failure);
-                }
-            };
-            if let Err(error) = store.update_vm(vm, now, change).await {
-                tracing::error!(vm_id = %vm, error = %crate::model::chain(&error), "not kept");
-            }
-        });
-    }
-}
-
 impl Handler<DiskSeen> for VmActor {
     type Result = ();
 
@@ -533,6 +473,7 @@ impl Handler<ProcessExited> for VmActor {
         self.record.last_exit = Some(exited.report);
         self.record.state = step(self.record.state, &VmEvent::ProcessExited);
         self.conditions.clear();
+        (self.health, self.checker) = (None, None);
         let now = self.scope.deps.ports.clock.unix_ms();
         let decision = upkeep::ended(&mut self.record, Exit::Died, now);
         self.announce(Some(op_id), decision, now);

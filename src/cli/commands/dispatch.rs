@@ -43,6 +43,7 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
         C::Exec(args) => vm::exec::run(app, args).await,
         C::Ssh(args) => vm::ssh::run(app, args).await,
         C::Logs(args) => vm::logs::run(app, args).await,
+        C::Health(args) => vm::health::run(app, args).await,
         C::Stats(args) => vm::stats::run(app, args).await,
     }
 }

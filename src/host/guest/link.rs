@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use banger_agent::contract::CONTRACT_VERSION;
 use banger_agent::contract::control::{
-    Adoption, ENTROPY_BYTES, Fresh, GuestEvent, HostBody, ReadyInfo, ShutdownMode,
+    Adoption, CHECKS_SINCE, CheckEnd, ENTROPY_BYTES, Fresh, GuestEvent, HostBody, ReadyInfo,
+    ShutdownMode,
 };
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -12,12 +14,17 @@ use super::control::{Control, ControlError, hello_when_there};
 use super::line::{Door, Line};
 use super::{keys, setup};
 use crate::model::{Code, OpId, VmKeys};
-use crate::ports::{GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmPaths};
+use crate::ports::{GuestCheck, GuestLink, GuestReady, GuestSetup, HostError, PortFuture, VmPaths};
 
 /// The agent answers before it begins to shut down.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
 /// It touches memory that comes from a file as it is touched; on an emulated host that takes long.
 const ADOPT_LIMIT: Duration = Duration::from_secs(15);
+/// For an agent to answer, besides what the command may take.
+const CHECK_MARGIN: Duration = Duration::from_secs(5);
+/// Until a check is asked after again, at first; then twice as long each time.
+const CHECK_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_CHECK_PAUSE: Duration = Duration::from_millis(500);
 /// Between connections that the VMM closes at once.
 const RECONNECT: Duration = Duration::from_millis(20);
 
@@ -120,6 +127,27 @@ impl GuestLink for AgentLink {
         Box::pin(async move {
             let pong = pong(op);
             asked(op, "ping the guest at", paths, HostBody::Ping, limit, pong).await
+        })
+    }
+
+    fn check<'a>(
+        &'a self,
+        op: OpId,
+        paths: &'a VmPaths,
+        command: &'a str,
+        limit: Duration,
+    ) -> PortFuture<'a, GuestCheck> {
+        Box::pin(async move {
+            let what = "check the health of the guest at";
+            let line = Line::of(paths);
+            match timeout(limit + CHECK_MARGIN, checked(op, &line, command, limit)).await {
+                Ok(Ok(Some(check))) => Ok(check),
+                Ok(Ok(None)) => Err(HostError::new(Code::Refused, what, line.to_string())
+                    .because("its agent is of a time before there were checks")
+                    .hint("a guest has the agent that it was started with: restart it")),
+                Ok(Err(why)) => Err(why.into_host_error(what, &line)),
+                Err(_) => Err(silent(what, &line)),
+            }
         })
     }
 
@@ -282,6 +310,54 @@ async fn answered<T>(
     pick: impl Fn(GuestEvent) -> Option<T>,
 ) -> Result<T, Unanswered> {
     heard(op, &mut Control::ask(line, op, question).await?, pick).await
+}
+
+/// Asks again and again over short connections, for the link is everybody's. None: the agent does not
+/// know of checks.
+async fn checked(
+    op: OpId,
+    line: &Line,
+    command: &str,
+    limit: Duration,
+) -> Result<Option<GuestCheck>, Unanswered> {
+    let hello = HostBody::Hello { contract: CONTRACT_VERSION };
+    let mut control = Control::ask(line, op, hello).await?;
+    let info = heard_ready(op, &mut control).await?;
+    if info.contract < CHECKS_SINCE {
+        return Ok(None);
+    }
+    let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+    let question = HostBody::Check { command: command.to_owned(), limit_ms };
+    control.go_on(question.clone()).await?;
+    let mut pause = CHECK_PAUSE;
+    loop {
+        let said = heard(op, &mut control, |event| match event {
+            GuestEvent::CheckRuns { op_id } if op_id == op.0 => Some(None),
+            GuestEvent::Checked { op_id, end, output } if op_id == op.0 => {
+                Some(Some(told_check(end, &output, limit)))
+            }
+            _ => None,
+        });
+        if let Some(check) = said.await? {
+            return Ok(Some(check));
+        }
+        drop(control);
+        sleep(pause).await;
+        pause = (2 * pause).min(LONGEST_CHECK_PAUSE);
+        control = Control::ask(line, op, question.clone()).await?;
+    }
+}
+
+fn told_check(end: CheckEnd, output: &[u8], limit: Duration) -> GuestCheck {
+    let healthy = end == CheckEnd::Exited(0);
+    let how = match end {
+        CheckEnd::Exited(status) => format!("exit status {status}"),
+        CheckEnd::Killed(signal) => format!("killed by signal {signal}"),
+        CheckEnd::TimedOut => format!("no end within {limit:?}"),
+        CheckEnd::NotStarted(why) => format!("not started: {why}"),
+    };
+    let output = String::from_utf8_lossy(output).into_owned();
+    GuestCheck { healthy, how, output }
 }
 
 /// Skips all that answers somebody else.

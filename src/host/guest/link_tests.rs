@@ -386,3 +386,51 @@ async fn a_blank_guest_is_told_who_it_is_and_what_only_it_knows() {
     }
     assert_ne!(entropies[0], entropies[1]);
 }
+
+#[tokio::test]
+async fn a_check_is_asked_after_over_short_connections_until_it_has_ended() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        assert!(matches!(guest.request().await.body, HostBody::Hello { .. }));
+        guest.say(GuestEvent::Ready(info())).await;
+        let first = guest.request().await;
+        let question = HostBody::Check { command: "true".into(), limit_ms: 5000 };
+        assert_eq!(first, HostRequest { op_id: OP.0, body: question });
+        guest.say(GuestEvent::CheckRuns { op_id: OP.0 }).await;
+        // The port is free for others meanwhile.
+        let mut guest = Guest::accept(&listener).await;
+        assert_eq!(guest.request().await, first, "the same check");
+        guest.say(GuestEvent::CheckRuns { op_id: OP.0 }).await;
+        let mut guest = Guest::accept(&listener).await;
+        assert_eq!(guest.request().await, first);
+        let other = GuestEvent::CheckRuns { op_id: [1; 16] };
+        guest.say(other).await;
+        let (end, output) = (CheckEnd::Exited(1), b"refused\n".to_vec());
+        guest.say(GuestEvent::Checked { op_id: OP.0, end, output }).await;
+    };
+    let check = AgentLink.check(OP, &paths, "true", Duration::from_secs(5));
+    let check = both(check, guest).await.unwrap();
+    let expected = GuestCheck {
+        healthy: false,
+        how: "exit status 1".to_owned(),
+        output: "refused\n".to_owned(),
+    };
+    assert_eq!(check, expected);
+}
+
+#[tokio::test]
+async fn an_agent_of_before_is_not_asked_what_it_does_not_know() {
+    let (_dir, paths) = place();
+    let listener = UnixListener::bind(paths.control_socket()).unwrap();
+    let guest = async {
+        let mut guest = Guest::accept(&listener).await;
+        guest.request().await;
+        guest.say(GuestEvent::Ready(ReadyInfo { contract: 2, ..info() })).await;
+    };
+    let check = AgentLink.check(OP, &paths, "true", Duration::from_secs(5));
+    let error = both(check, guest).await.unwrap_err();
+    assert_eq!(error.code, Code::Refused);
+    assert!(error.hints.iter().any(|hint| hint.contains("restart")));
+}

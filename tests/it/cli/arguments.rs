@@ -1,7 +1,7 @@
 //! What is refused before the daemon is asked, and what is understood.
 
 use banger::wire::reply::{Answer, Reply};
-use banger::wire::request::{EventsOf, LogSource, Request, Restart, Since, Upkeep};
+use banger::wire::request::{EventsOf, Health, LogSource, Request, Restart, Since, Upkeep};
 
 use super::samples::{failure, s};
 use crate::support::banger::{Finish, Surroundings};
@@ -97,6 +97,27 @@ fn verbs_and_their_other_names_send_the_same() {
         ("vm ssh web", Request::Endpoint { vm: vm() }),
         ("ssh web", Request::Endpoint { vm: vm() }),
         ("exec web -- a", Request::Endpoint { vm: vm() }),
+        ("vm health web", Request::ShowUpkeep { vms: vec![vm()] }),
+        (
+            "vm set web --health-cmd true --health-interval 5s --health-retries 2",
+            Request::SetVmKept {
+                vm: vm(),
+                vcpu: None,
+                memory_mib: None,
+                disk_bytes: None,
+                work_disk_bytes: None,
+                upkeep: Upkeep {
+                    restart: None,
+                    health: Some(Health {
+                        command: Some(s("true")),
+                        interval_ms: Some(5000),
+                        timeout_ms: None,
+                        retries: Some(2),
+                        start_period_ms: None,
+                    }),
+                },
+            },
+        ),
         (
             "vm set web --restart on-failure:3 --memory 1G",
             Request::SetVmKept {

@@ -4,6 +4,7 @@ pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exec;
 mod guest_args;
+pub(crate) mod health;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
@@ -54,6 +55,8 @@ pub(crate) enum Command {
     Ssh(ssh::Args),
     /// Print a VM's console, also when it has stopped or failed
     Logs(logs::Args),
+    /// Print how a VM's health checks have gone
+    Health(health::Args),
     /// Print what VMs take of the host: CPU, memory, disk
     Stats(stats::Args),
 }

@@ -18,12 +18,20 @@ Examples:
   banger vm set web --disk-size 16G
   banger vm stop web && banger vm set web --vcpu 4 --memory 8G
   banger vm set web --restart on-failure:5
+  banger vm set web --health-cmd 'curl -sf localhost' --health-interval 10s
 
 Disks only grow, and a guest sees it when it is started next; one that is paused because its disk is
 full goes on at once. vcpu and memory are changed when it is stopped.";
 
 /// What may be said of how it is kept running.
-const UPKEEP: [&str; 1] = ["restart"];
+const UPKEEP: [&str; 6] = [
+    "restart",
+    "health_cmd",
+    "health_interval",
+    "health_timeout",
+    "health_retries",
+    "health_start_period",
+];
 
 /// Change what a VM has and how it is kept running
 #[derive(Debug, clap::Args)]

@@ -1,14 +1,32 @@
 //! How a VM is kept running: the options that say it, and how lists show it.
 
+use std::time::Duration;
+
+use crate::cli::commands::parse;
 use crate::model::RestartPolicy;
 use crate::wire::reply::{UpkeepInfo, VmInfo};
-use crate::wire::request::Upkeep;
+use crate::wire::request::{Health, Upkeep};
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct UpkeepArgs {
     /// Start it again when it ends by itself: no, on-failure[:N] or always
     #[arg(long, value_name = "POLICY", value_parser = policy)]
     restart: Option<RestartPolicy>,
+    /// Command for `sh -c` in the guest that says whether it does its work; empty for none
+    #[arg(long, value_name = "COMMAND")]
+    health_cmd: Option<String>,
+    /// From one check to the next [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    health_interval: Option<Duration>,
+    /// A check that takes longer has failed [default: 30s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    health_timeout: Option<Duration>,
+    /// So many failures in a row make it unhealthy, and its policy restarts it [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    health_retries: Option<u32>,
+    /// For so long after a start failures do not count [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
+    health_start_period: Option<Duration>,
 }
 
 fn policy(text: &str) -> Result<RestartPolicy, String> {
@@ -18,7 +36,15 @@ fn policy(text: &str) -> Result<RestartPolicy, String> {
 impl UpkeepArgs {
     /// None: nothing was said of it.
     pub(crate) fn upkeep(self) -> Option<Upkeep> {
-        let upkeep = Upkeep { restart: self.restart.map(Into::into), health: None };
+        let health = Health {
+            command: self.health_cmd,
+            interval_ms: self.health_interval.map(parse::millis),
+            timeout_ms: self.health_timeout.map(parse::millis),
+            retries: self.health_retries,
+            start_period_ms: self.health_start_period.map(parse::millis),
+        };
+        let health = (health != Health::default()).then_some(health);
+        let upkeep = Upkeep { restart: self.restart.map(Into::into), health };
         (upkeep != Upkeep::default()).then_some(upkeep)
     }
 }
