@@ -1,6 +1,6 @@
 //! Real guests: banger beside the same QEMU started by hand, and beside OpenSSH.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use super::table::{Table, median, ms, quantile};
 
 const RUNS: usize = 24;
 const EXECS: usize = 20;
+const DEATHS: usize = 9;
 const LIMIT: Duration = Duration::from_secs(60);
 const PEER: &str = "bench-peer";
 
@@ -42,6 +43,7 @@ pub(crate) async fn measure(table: &mut Table, socket: &str) {
     let bare = Bare::copy(&vm);
     ask(client, unique(), Request::DeleteVm { vm: PEER.to_owned() }).await;
     runs(table, &bare);
+    deaths(table);
     helper(table);
 }
 
@@ -279,6 +281,51 @@ fn runs(table: &mut Table, bare: &Bare) {
     let goal = format!("adds <= 150 ms and <= 10 % (adds {}, {percent:.1} %)", ms(added));
     let met = added <= Duration::from_millis(150) && percent <= 10.0;
     table.row(&format!("vm run --rm -- true, n={RUNS}"), measured, goal, met);
+}
+
+/// From the death of a VMM until a script that follows the events has read of it.
+fn deaths(table: &mut Table) {
+    const NAME: &str = "bench-dies";
+    banger(&["vm", "create", "--name", NAME]);
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_banger"))
+        .args(["events", "-f", "--json", "--vm", NAME])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut events = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let follow = Ended(follow);
+    let mut heard = |what: &str| while !events.next().unwrap().unwrap().contains(what) {};
+    let mut times = vec![];
+    for n in 0..DEATHS {
+        if n > 0 {
+            banger(&["vm", "start", NAME]);
+        }
+        heard("\"running\"");
+        let pid = pid_of(NAME);
+        let began = Instant::now();
+        kill(pid);
+        heard("vm-exited");
+        times.push(began.elapsed());
+    }
+    drop(follow);
+    banger(&["vm", "delete", NAME]);
+    let (middle, spread) = (median(&times), quantile(&times, 95));
+    let measured = format!("{} (p95 {})", ms(middle), ms(spread));
+    let what = format!("VMM killed until its event is read, n={DEATHS}");
+    table.row(&what, measured, "< 20 ms", middle < Duration::from_millis(20));
+}
+
+fn pid_of(name: &str) -> i32 {
+    let shown = Command::new(env!("CARGO_BIN_EXE_banger")).args(["vm", "show", name]).output();
+    let shown: serde_json::Value = serde_json::from_slice(&shown.unwrap().stdout).unwrap();
+    shown["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("it runs")
+}
+
+/// Behind the daemon's back, and without a process of its own, which would count.
+fn kill(pid: i32) {
+    let pid = nix::unistd::Pid::from_raw(pid);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 /// The helper that serves this daemon, if its pid is told.
