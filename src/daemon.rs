@@ -267,6 +267,7 @@ fn keep_watch(
         events: events.clone(),
         mint: mint.clone(),
         health,
+        bridge: house.config.network.bridge.to_string(),
         every: LOOK_EVERY,
     });
     let (ports, events) = (house.ports.clone(), events.clone());

@@ -57,6 +57,8 @@ pub struct NetWatchDeps {
     pub events: EventSink,
     pub mint: Mint,
     pub health: watch::Sender<NetHealth>,
+    /// Its name, for users.
+    pub bridge: String,
     /// The pause between two looks.
     pub every: Duration,
 }
@@ -181,7 +183,7 @@ impl NetWatchDeps {
         }
         let nat = running.iter().any(|view| view.record.spec.nat);
         if nat && !seen.drops.is_empty() && seen.drops != memory.drops {
-            self.note(op, drops_said(&seen.drops));
+            self.note(op, drops_said(&self.bridge, &seen.drops));
         }
         memory.drops.clone_from(&seen.drops);
         self.health.send_modify(|health| {
@@ -294,10 +296,10 @@ fn away(error: &HostError) -> Finding {
 
 /// Shared with the doctor.
 #[must_use]
-pub fn drops_said(drops: &[String]) -> String {
+pub fn drops_said(bridge: &str, drops: &[String]) -> String {
     format!(
         "{} drops what no rule of it accepts, and so perhaps what guests with NAT send; with Docker, \
-         `iptables -I DOCKER-USER -i BRIDGE -j ACCEPT` and the same with -o let it pass",
+         `iptables -I DOCKER-USER -i {bridge} -j ACCEPT` and the same with -o let it pass",
         drops.join(", ")
     )
 }

@@ -20,6 +20,7 @@ impl House {
             events: house.deps.events.clone(),
             mint: house.deps.mint.clone(),
             health,
+            bridge: "br".to_owned(),
             every: Duration::from_millis(20),
         });
         (house, vm, seen)
@@ -91,7 +92,7 @@ async fn a_tap_taken_from_a_vm_is_told_until_a_restart_gives_it_another() {
     assert!(seen.reason.contains(&tap.0), "{seen:?}");
     assert!(seen.exit.contains("banger vm restart web"), "{seen:?}");
     assert!(seen.since_unix_ms > 0);
-    house.heard("web is network").await;
+    house.heard("web: network: its tap").await;
     assert!(!house.sim.world().taps.contains(&tap), "another in its place helps nobody");
     assert_eq!(house.state("web").await, VmState::Running);
     let done = house.bring_up(2, "web", OpRequest::Restart { grace: LIMIT }).await.unwrap();
@@ -122,7 +123,7 @@ async fn a_bridge_that_cannot_be_made_again_is_shown_at_every_vm_and_tried_again
     assert!(health.borrow().problem.as_ref().is_some_and(|why| why.contains("refused")));
     house.sim.forget_faults();
     house.condition("web", None).await;
-    house.heard("web is network no more").await;
+    house.heard("web: network no more").await;
     until("no problem", || health.borrow().problem.is_none()).await;
     assert_eq!(house.sim.world(), before);
 }
@@ -168,7 +169,7 @@ async fn a_guest_that_does_not_answer_is_told_until_it_does() {
     assert!(seen.exit.contains("banger vm restart web"), "{seen:?}");
     house.sim.forget_faults();
     house.condition("web", None).await;
-    house.heard("web is unresponsive no more").await;
+    house.heard("web: unresponsive no more").await;
 }
 
 #[actix::test]
@@ -195,4 +196,22 @@ async fn a_host_that_slept_or_whose_clock_was_set_sets_the_clocks_of_its_guests(
     until("both guests told again", || told() == 5).await;
     house.heard("set 7200").await;
     assert!(house.deps.ports.clock.marks().unix_ms < asked.unix_ms, "the clock was set back");
+}
+
+#[actix::test]
+async fn a_watch_that_cannot_be_kept_is_no_death() {
+    let house = House::open(vec![], Duration::ZERO).await;
+    house.create(1, "web", true).await.unwrap().end().await.unwrap();
+    let vm = house.settles("web", VmState::Running).await.record.id;
+    house.sim.plan(at("process.exited"), Fault::Refuse);
+    let watched = || house.sim.calls_of("process.exited");
+    let before = watched();
+    let changes = Changes { disk: Some(Size::from_mib(128)), ..Changes::default() };
+    house.done(2, "web", OpRequest::Set(changes)).await; // watched anew after it
+    until("the watch is tried again", || watched() > before + 1).await;
+    assert_eq!(house.state("web").await, VmState::Running);
+    assert!(house.sim.world().processes.contains_key(&vm));
+    house.sim.forget_faults();
+    house.sim.crash(vm);
+    house.settles("web", VmState::Crashed).await;
 }

@@ -44,7 +44,7 @@ pub(super) fn checks(
             ]);
             let network = network.borrow().clone();
             report.push(helper(op, &config, &raw, &network).await);
-            report.extend(firewall(&network));
+            report.extend(firewall(&config, &network));
             report.push(defaults(&config, &store));
             report
         })
@@ -212,9 +212,12 @@ async fn helper(op: OpId, config: &Config, raw: &Raw, network: &NetHealth) -> Ch
     check(NAME, "pass", format!("{socket}; {taps} taps on {bridge}"), None)
 }
 
-fn firewall(network: &NetHealth) -> Option<CheckInfo> {
-    let drops = (!network.drops.is_empty()).then(|| drops_said(&network.drops))?;
-    Some(check("firewall", "warn", drops, None))
+fn firewall(config: &Config, network: &NetHealth) -> Option<CheckInfo> {
+    if network.drops.is_empty() {
+        return None;
+    }
+    let said = drops_said(config.network.bridge.as_str(), &network.drops);
+    Some(check("firewall", "warn", said, None))
 }
 
 fn defaults(config: &Config, store: &Store) -> CheckInfo {

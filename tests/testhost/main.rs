@@ -136,6 +136,18 @@ fn banger_is_restarted_killed_upgraded_and_removed_under_a_guest_of_firecracker(
     installed(SYSTEM).on("firecracker").run();
 }
 
+const FAULTS: &str = include_str!("scenarios/faults.sh");
+
+#[test]
+fn what_is_done_to_the_host_is_noticed_told_and_repaired() {
+    Scenario::new(Start::Installed, FAULTS, 2 * LONG).on("qemu").run();
+}
+
+#[test]
+fn what_is_done_to_the_host_of_firecracker_is_noticed_told_and_repaired() {
+    Scenario::new(Start::Installed, FAULTS, 2 * LONG).on("firecracker").run();
+}
+
 /// Whatever `scripts/testhost.sh` was told to run.
 #[test]
 fn a_scenario_given_by_the_environment() {

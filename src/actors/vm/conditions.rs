@@ -45,17 +45,17 @@ impl VmActor {
                     return;
                 }
                 self.conditions[at].reason.clone_from(&found.reason);
-                format!("{name} is still {kind}: {}; {}", found.reason, found.exit)
+                format!("{name}: still {kind}: {}; {}", found.reason, found.exit)
             }
             (None, Some(Finding { reason, exit })) => {
-                let text = format!("{name} is {kind}: {reason}; {exit}");
+                let text = format!("{name}: {kind}: {reason}; {exit}");
                 let since_unix_ms = self.scope.deps.ports.clock.unix_ms();
                 self.conditions.push(Condition { kind, reason, since_unix_ms, exit });
                 text
             }
             (Some(at), None) => {
                 self.conditions.remove(at);
-                format!("{name} is {kind} no more")
+                format!("{name}: {kind} no more")
             }
         };
         tracing::warn!(vm_id = %self.scope.vm, text, "condition");

@@ -14,8 +14,8 @@ use super::gauge::Gauge;
 use super::messages::{DiskSeen, ProcessExited};
 use super::pulse;
 use crate::actors::mint::Mint;
-use crate::model::{Incarnation, ProcessIdentity, VmId, VmView};
-use crate::ports::Ports;
+use crate::model::{ExitReport, Incarnation, ProcessIdentity, VmId, VmView};
+use crate::ports::{HostError, Ports};
 
 const CAP_LOGS_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -45,7 +45,7 @@ pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
     let Ears { exited, disk, .. } = ears;
     tokio::spawn(async move {
         let Watched { vm, incarnation, process, view, mint } = watched;
-        let ended = ports.process.exited(vm, &process);
+        let ended = ended(&ports, vm, &process);
         tokio::pin!(ended);
         let mut tick = tokio::time::interval(CAP_LOGS_EVERY);
         let mut look = tokio::time::interval(LOOK_EVERY);
@@ -79,7 +79,7 @@ pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
                 // an unknown exit: the clean-up that follows makes the claim true.
                 tracing::error!(vm_id = %vm, error = %crate::model::chain(&error), "process watch lost");
                 let unix_ms = ports.clock.unix_ms();
-                crate::model::ExitReport { unix_ms, how: "unknown (watch lost)".to_owned() }
+                ExitReport { unix_ms, how: "unknown (watch lost)".to_owned() }
             }
         };
         let console = ports.disk.console_tail(vm, CONSOLE_LINES).await.unwrap_or_default();
@@ -88,4 +88,22 @@ pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
         }
     });
     guard
+}
+
+/// A watch that cannot be kept (no descriptors left, say) says nothing of the process: while that
+/// lives it is watched again.
+async fn ended(
+    ports: &Ports,
+    vm: VmId,
+    process: &ProcessIdentity,
+) -> Result<ExitReport, HostError> {
+    loop {
+        match ports.process.exited(vm, process).await {
+            Err(error) if ports.process.is_alive(process) => {
+                tracing::warn!(vm_id = %vm, error = %crate::model::chain(&error), "process not watched");
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            ended => return ended,
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -18,13 +19,21 @@ pub fn boot_id() -> io::Result<String> {
     Ok(std::fs::read_to_string(BOOT_ID)?.trim().to_owned())
 }
 
-/// Whether this very process runs. A zombie does not.
+/// Whether this very process runs. A zombie does not. What cannot be looked at, for want of a
+/// descriptor, is not taken for dead.
 #[must_use]
 pub fn is_alive(process: &ProcessIdentity) -> bool {
-    if !boot_id().is_ok_and(|id| id == process.host_boot_id) {
+    if boot_id().is_ok_and(|id| id != process.host_boot_id) {
         return false;
     }
-    stat_of(process).is_some_and(ProcStat::runs)
+    match std::fs::read_to_string(stat_path(process)) {
+        Ok(text) => ProcStat::parse(&text).is_some_and(|stat| stat.runs() && is_it(stat, process)),
+        // The second: it ended between being opened and being read.
+        Err(error) => {
+            let gone = [Errno::NOENT, Errno::SRCH].map(Errno::raw_os_error);
+            !error.raw_os_error().is_some_and(|errno| gone.contains(&errno))
+        }
+    }
 }
 
 /// Whether this very process stands still until somebody lets it go on.
@@ -34,8 +43,16 @@ pub fn is_stopped(process: &ProcessIdentity) -> bool {
 }
 
 fn stat_of(process: &ProcessIdentity) -> Option<ProcStat> {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid)).ok()?;
-    ProcStat::parse(&stat).filter(|stat| stat.start_ticks == process.start_ticks)
+    let stat = std::fs::read_to_string(stat_path(process)).ok()?;
+    ProcStat::parse(&stat).filter(|stat| is_it(*stat, process))
+}
+
+fn stat_path(process: &ProcessIdentity) -> String {
+    format!("/proc/{}/stat", process.pid)
+}
+
+fn is_it(stat: ProcStat, process: &ProcessIdentity) -> bool {
+    stat.start_ticks == process.start_ticks
 }
 
 /// Ends when this very process has ended; at once if it has already.
@@ -43,7 +60,7 @@ pub async fn ended(process: &ProcessIdentity) -> io::Result<()> {
     let Some(pid) = i32::try_from(process.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
     let fd = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
         Ok(fd) => fd,
-        Err(rustix::io::Errno::SRCH) => return Ok(()),
+        Err(Errno::SRCH) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     // The descriptor first: if the identity is right now, the descriptor is this process's.
