@@ -313,6 +313,8 @@ impl Host {
             let line = String::from_utf8_lossy(&line);
             let program = line.split('\0').next().unwrap_or_default();
             let vmm = program.contains("qemu-system") || program.ends_with("/firecracker");
+            // The daemon asks a VMM which one it is before it starts a guest with it.
+            let vmm = vmm && !line.split('\0').any(|arg| arg == "--version");
             if vmm && mine.is_some() && inode(&entry.path().join("ns/net")) == mine {
                 pids.push(pid);
             }
