@@ -7,7 +7,7 @@ use super::house::House;
 use super::images::CancelMaking;
 use super::session::{Refusal, Response, Session};
 use super::supervisor::ListVms;
-use super::vm::CancelOp;
+use super::vm::{Cancel, CancelOp};
 use crate::model::{
     Code, DiskBackend, Entry, Failure, HealthChange, Name, OpId, OpRecord, RootDisk, Size,
     StepEvent, StepStatus, StepTiming, VmSpec, VmState, VmView, VmmChoice, VmmKind,
@@ -212,9 +212,15 @@ fn matches(asked: &str, name: &str, digest: &crate::model::Digest) -> bool {
 }
 
 pub(super) fn list_ops(house: &House, limit: u32) -> Result<Response, Refusal> {
-    let limit = usize::try_from(limit).unwrap_or(usize::MAX).clamp(1, 1000);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX).max(1);
     let ops = house.store.ops(limit).map_err(|error| Failure::from(&error))?;
     let rows: Vec<OpInfo> = ops.iter().map(|op| (op, [].as_slice()).into()).collect();
+    Ok(parts(rows, Answer::Ops))
+}
+
+pub(super) fn list_open_ops(house: &House) -> Result<Response, Refusal> {
+    let ops = house.store.open_ops().map_err(|error| Failure::from(&error))?;
+    let rows: Vec<OpInfo> = ops.iter().rev().map(|op| (op, [].as_slice()).into()).collect();
     Ok(parts(rows, Answer::Ops))
 }
 
@@ -292,18 +298,31 @@ fn ladder(history: &[Entry]) -> Vec<StepTiming> {
 
 pub(super) async fn cancel_op(house: &House, op_id: OpId, text: &str) -> Result<Response, Refusal> {
     let op = resolve_op(house, text)?;
-    let cancelled = match op.vm {
+    let refused = |message: String| -> Result<Response, Refusal> {
+        let failure = Failure::new(Code::Refused, message);
+        Err(failure.hint(format!("`banger ops show {}` shows how it went", op.id)).into())
+    };
+    if op.outcome.is_some() {
+        return refused(format!("{} has ended", op.id));
+    }
+    let cancel = match op.vm {
         Some(vm) => {
             let found = house.find(op_id, &vm.to_string()).await?;
             found.handle?.call(house.ctx(op_id), CancelOp(op.id)).await?
         }
-        None => house.images.call(house.ctx(op_id), CancelMaking(op.id)).await?,
+        None => match house.images.call(house.ctx(op_id), CancelMaking(op.id)).await? {
+            true => Cancel::Begun,
+            false => Cancel::OnlyForward,
+        },
     };
-    if !cancelled {
-        let message = format!("{} is not running", op.id);
-        return Err(Failure::new(Code::Refused, message).into());
+    let (kind, subject) = (op.kind.as_str(), &op.subject);
+    match cancel {
+        Cancel::Begun => Ok(Response::Now(Answer::Nothing)),
+        Cancel::NotRunning => refused(format!("{} is not running", op.id)),
+        Cancel::OnlyForward => {
+            refused(format!("{kind} {subject} only goes forward: it cannot be cancelled"))
+        }
     }
-    Ok(Response::Now(Answer::Nothing))
 }
 
 pub(super) async fn logs(session: &mut Session<'_>, logs: Logs) -> Result<Response, Refusal> {

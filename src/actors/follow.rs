@@ -171,7 +171,8 @@ fn failure_of(house: &House, op: &OpRecord) -> Option<Failure> {
     record.last_failure.filter(|failure| failure.op_id == Some(op.id))
 }
 
-async fn beginning_of(house: &House, op: OpId) -> Result<Option<u64>, Failure> {
+/// The number of the event that tells of it, if it is kept.
+pub(super) async fn beginning_of(house: &House, op: OpId) -> Result<Option<u64>, Failure> {
     let store = house.store.clone();
     let looked = tokio::task::spawn_blocking(move || store.beginning_of(op)).await;
     let looked = looked

@@ -78,7 +78,10 @@ impl Session<'_> {
     async fn answer(&mut self, envelope: Envelope) -> Result<(), FrameError> {
         let hash = request_hash(&envelope.request);
         // Before the operation begins, so that no event of it is missed.
-        let tail = is_operation(&envelope.request).then(|| Tail::from_now(&self.house.store));
+        let tail = match is_operation(&envelope.request) {
+            true => Some(self.tail().await),
+            false => None,
+        };
         match self.respond(envelope.request, hash).await {
             Ok(Response::Now(answer)) => self.frames.send(&Reply::Done(answer)).await,
             Ok(Response::Parts(parts)) => self.send_parts(parts).await,
@@ -87,6 +90,17 @@ impl Session<'_> {
             Err(Refusal::Gone(error)) => Err(error),
             Err(Refusal::Said(failure)) => self.fail(*failure).await,
         }
+    }
+
+    /// From the operation's beginning, if it is asked for again.
+    async fn tail(&self) -> Tail {
+        let store = &self.house.store;
+        let known = matches!(store.op(self.op_id), Ok(Some(_)));
+        let beginning = match known {
+            true => follow::beginning_of(self.house, self.op_id).await.ok().flatten(),
+            false => None,
+        };
+        beginning.map_or_else(|| Tail::from_now(store), |seq| Tail::from(store, seq))
     }
 
     async fn respond(&mut self, request: Request, hash: u64) -> Result<Response, Refusal> {
@@ -183,6 +197,7 @@ impl Session<'_> {
             Request::ShowKernel { name } => answers::kernels(house, Some(&name)),
             Request::DeleteKernel { name } => self.delete(&name, Kind::Kernel, hash).await,
             Request::ListOps { limit } => answers::list_ops(house, limit),
+            Request::ListOpenOps => answers::list_open_ops(house),
             Request::ShowOp { op } => answers::show_op(house, &op),
             Request::WatchOp { op } => follow::watch_op(self, &op).await,
             Request::CancelOp { op } => answers::cancel_op(house, self.op_id, &op).await,

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::actors::events::EventSink;
 use crate::actors::mint::Mint;
-use crate::actors::vm::{Asker, CancelOp, Changes, PanicNow, recover};
+use crate::actors::vm::{Asker, Cancel, CancelOp, Changes, PanicNow, recover};
 use crate::actors::{TapPoolActor, TapPoolConfig, TapPoolHandle};
 use crate::model::{
     DiskBackend, ImageRecord, KernelRecord, Outcome, RestartPolicy, RootDisk, Size, VmmChoice,
@@ -19,6 +19,8 @@ use crate::ports::{ImageHost, ImageRecipe, KernelRecipe};
 use crate::sim::{At, Fault, SimOptions, SimWorld, World};
 use crate::store::Store;
 
+#[path = "supervisor_cancel_tests.rs"]
+mod cancels;
 #[path = "supervisor_disk_tests.rs"]
 mod disks;
 #[path = "supervisor_fault_tests.rs"]
@@ -299,7 +301,8 @@ async fn cancelling_a_creation_keeps_the_vm_stopped() {
     let sim = Arc::clone(&house.sim);
     until("the guest is awaited", || sim.calls_of("guest.await_ready") > 0).await;
     let found = house.supervisor.call(ctx(2), FindVm("web".to_owned())).await.unwrap();
-    assert!(found.handle.unwrap().call(ctx(2), CancelOp(op(1))).await.unwrap());
+    let cancel = found.handle.unwrap().call(ctx(2), CancelOp(op(1))).await;
+    assert_eq!(cancel.unwrap(), Cancel::Begun);
     let undone = creation.end().await.unwrap();
     assert_eq!(undone.failure.map(|failure| failure.code), Some(Code::Cancelled));
     house.settles("web", VmState::Stopped).await;

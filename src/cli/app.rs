@@ -1,7 +1,7 @@
 //! From the process's arguments to its exit status: completion, arguments, one command, its error,
 //! its log lines.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,6 +23,8 @@ use crate::model::OpId;
 pub(crate) struct App {
     pub(crate) out: Output,
     pub(crate) socket: PathBuf,
+    /// What the first operation is to be called.
+    given: Cell<Option<OpId>>,
     stories: RefCell<Vec<Story>>,
 }
 
@@ -47,6 +49,7 @@ pub fn main() -> ExitCode {
     let app = App {
         out: Output::new(cli.global.color, cli.global.quiet, cli.global.verbose),
         socket: cli.global.socket.clone().unwrap_or_else(socket::default_path),
+        given: Cell::new(cli.global.op_id),
         stories: RefCell::default(),
     };
     app.out.verbose(format!("socket {}", app.socket.display()));
@@ -91,7 +94,7 @@ fn enters_guest(args: &[OsString]) -> bool {
         args.iter().skip(1).filter_map(|arg| arg.to_str()).take_while(|arg| *arg != "--");
     let mut next = || loop {
         match words.next()? {
-            "--socket" | "--color" => drop(words.next()),
+            "--socket" | "--color" | "--op-id" => drop(words.next()),
             option if option.starts_with('-') => {}
             word => return Some(word),
         }
@@ -106,7 +109,7 @@ fn enters_guest(args: &[OsString]) -> bool {
 impl App {
     /// A new operation of this command. Whatever is asked of the daemon has one.
     pub(crate) fn op(&self, subject: Option<&str>) -> Result<OpId, CliError> {
-        let op = clock::new_op_id()?;
+        let op = self.given.take().map_or_else(clock::new_op_id, Ok)?;
         let subject = subject.map(str::to_owned);
         self.stories.borrow_mut().push(Story { op, subject, code: None, error: None });
         self.out.verbose(format!("operation {op}"));

@@ -8,6 +8,7 @@ use super::commands::{
     completion, daemon, doctor, events, image, kernel, ops, system, version, vm,
 };
 use super::output::ColorChoice;
+use crate::model::OpId;
 
 const AFTER: &str = "\
 Examples:
@@ -55,6 +56,10 @@ pub(crate) struct Global {
     /// No progress and no notices; lists print ids or names only
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+    /// The id of the operation that this command begins; the same command with the same id again
+    /// finds that operation, running or ended, and begins nothing
+    #[arg(long, global = true, value_name = "OP", hide_short_help = true)]
+    pub(crate) op_id: Option<OpId>,
     /// Tell more on stderr: the socket, operation ids
     #[arg(long, global = true)]
     pub(crate) verbose: bool,

@@ -19,8 +19,8 @@ use crate::wire::reply::{Answer, OpInfo, Reply, VmInfo};
 use crate::wire::request::Request;
 
 /// How long a daemon that went away may take to come back.
-const RETURN_LIMIT: Duration = Duration::from_secs(20);
-const RETURN_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const RETURN_LIMIT: Duration = Duration::from_secs(20);
+pub(super) const RETURN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What Ctrl-C means to an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,7 +97,7 @@ pub(crate) async fn run(
     track: &mut Track<'_>,
     on_interrupt: OnInterrupt,
 ) -> Result<Ended, Broken> {
-    let mut follow = Follow { op, vm_id: None, signal: None, lost: None };
+    let mut follow = Follow { op, vm_id: None, signal: None, lost: None, seen: 0 };
     match follow.follow(client, request, track, on_interrupt).await {
         Ok(ended) => Ok(ended),
         Err(mut error) => {
@@ -118,6 +118,8 @@ struct Follow {
     /// Since when no reply has come, once the daemon was lost. One that takes a connection and says
     /// nothing on it is still lost.
     lost: Option<Instant>,
+    /// The number of the last event; one that finds the operation again is told all of them.
+    seen: u64,
 }
 
 impl Follow {
@@ -147,6 +149,11 @@ impl Follow {
                 Ok(Reply::Accepted { .. }) => {}
                 Ok(Reply::Event(event)) => {
                     // Of one connection's events some may be of other operations.
+                    let again = event.seq > 0 && event.seq <= self.seen;
+                    self.seen = self.seen.max(event.seq);
+                    if again {
+                        continue;
+                    }
                     if event.op_id.as_ref().is_none_or(|op| *op == self.op.to_string()) {
                         if event.vm_id.is_some() {
                             self.vm_id = event.vm_id;
@@ -223,6 +230,7 @@ async fn cancel(client: &mut Client, op: OpId) -> Result<(), CliError> {
     match asked {
         // It ended in the meantime: the follower will see how.
         Err(error) if matches!(error.exit, Exit::NotFound) => Ok(()),
+        Err(error) if error.code.as_deref() == Some("refused") => Ok(()),
         other => other.map(drop),
     }
 }

@@ -157,6 +157,8 @@ pub enum Request {
     ShowUpkeep {
         vms: Vec<String>,
     },
+    /// Those that have not ended, newest first.
+    ListOpenOps,
 }
 
 /// What is not given comes from the daemon's configuration, or stays as it is.

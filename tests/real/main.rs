@@ -14,6 +14,7 @@ mod guest;
 mod lane;
 mod lifecycle;
 mod network;
+mod ops;
 mod refusals;
 mod support;
 mod suspend;

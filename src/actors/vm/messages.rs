@@ -240,12 +240,22 @@ pub struct Ended {
     pub view: Option<VmView>,
 }
 
-/// Cancels the operation in flight if it is this one; replies whether it was.
+/// Cancels the operation in flight if it is this one and can go back.
 #[derive(Clone, Copy, Debug)]
 pub struct CancelOp(pub OpId);
 
+/// What came of the wish to cancel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cancel {
+    /// What it has made is taken back; its end tells when.
+    Begun,
+    NotRunning,
+    /// It tears down, which only goes forward.
+    OnlyForward,
+}
+
 impl Command for CancelOp {
-    type Reply = bool;
+    type Reply = Cancel;
     const NAME: &'static str = "vm.cancel-op";
 
     fn lane(&self) -> Lane {

@@ -34,12 +34,12 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 pub(super) use conditions::Observe;
-pub(super) use messages::CancelOp;
 pub(super) use messages::Changes;
 pub(super) use messages::HeldBack;
 #[cfg(test)]
 pub(crate) use messages::PanicNow;
 pub use messages::{Asker, Ended, OpRequest, RunOp, Ticket};
+pub(super) use messages::{Cancel, CancelOp};
 pub use recovery::recover;
 
 use super::envelope::{CallError, OpCtx, Req};
@@ -380,11 +380,18 @@ impl Handler<Req<RunOp>> for VmActor {
 }
 
 impl Handler<Req<CancelOp>> for VmActor {
-    type Result = Result<bool, CallError>;
+    type Result = Result<Cancel, CallError>;
 
     fn handle(&mut self, req: Req<CancelOp>, _: &mut Self::Context) -> Self::Result {
-        let running = self.running.as_ref().filter(|running| running.op_id == req.cmd.0);
-        Ok(running.map(|running| running.cancel.cancel()).is_some())
+        Ok(match &self.running {
+            Some(running) if running.op_id != req.cmd.0 => Cancel::NotRunning,
+            Some(running) if !running.request.interruptible() => Cancel::OnlyForward,
+            Some(running) => {
+                running.cancel.cancel();
+                Cancel::Begun
+            }
+            None => Cancel::NotRunning,
+        })
     }
 }
 

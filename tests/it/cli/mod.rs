@@ -6,6 +6,7 @@ mod errors;
 mod events;
 mod guests;
 mod operations;
+mod ops;
 mod output;
 mod refusals;
 mod samples;

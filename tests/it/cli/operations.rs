@@ -281,6 +281,9 @@ fn operations_can_be_watched_and_cancelled() {
         Request::WatchOp { .. } => {
             say([step_done([1; 16], "lease-tap"), ended(op("vm-start", "web", "stuck"), None)])
         }
+        Request::ShowOp { .. } => {
+            say([Reply::Done(Answer::Ops(vec![op("vm-start", "web", "rolled-back")]))])
+        }
         _ => say([Reply::Done(Answer::Nothing)]),
     });
     let here = Surroundings::new();
@@ -289,6 +292,9 @@ fn operations_can_be_watched_and_cancelled() {
     assert_eq!(said.err, "lease-tap  12 ms\n");
     assert!(said.out.contains("outcome    stuck\n"), "{}", said.out);
     let said = here.banger(&daemon.socket(), "ops cancel op-abab").said();
-    assert_eq!((said.code, said.out.as_str()), (0, "op-abab\n"));
+    let id = op("vm-start", "web", "rolled-back").id;
+    assert_eq!((said.code, said.out), (0, format!("{id}\n")));
+    assert!(said.err.contains("vm-start web was cancelled at "), "{}", said.err);
+    assert!(said.err.ends_with(" and is undone\n"), "{}", said.err);
     assert_eq!(daemon.requests()[1], Request::CancelOp { op: s("op-abab") });
 }

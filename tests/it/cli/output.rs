@@ -145,10 +145,10 @@ outcome    rolled-back
 at step    make-disks
 cause      no room
 
-STEP        STATUS       AT       TOOK    ERROR
-lease-tap   undone       +0.0 ms  2 ms    -
-make-disks  failed       +2 ms    1.40 s  no room
-spawn       not-started  -        -       -
+STEP        STATUS       UNDO    AT       TOOK    ERROR
+lease-tap   done         undone  +0.0 ms  2 ms    -
+make-disks  failed       -       +2 ms    1.40 s  no room
+spawn       not-started  -       -        -       -
 ";
     assert_eq!(said.out, expected);
     let said = here.banger(&daemon.socket(), "ops list").said();

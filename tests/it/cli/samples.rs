@@ -83,7 +83,7 @@ pub(super) fn failure(code: &str, message: &str) -> FailureInfo {
 
 pub(super) fn event(op_id: [u8; 16], kind: EventKindInfo) -> Reply {
     let op_id = Some(OpId(op_id).to_string());
-    Reply::Event(EventInfo { seq: 1, unix_ms: 1_700_000_000_123, op_id, vm_id: None, kind })
+    Reply::Event(EventInfo { seq: 0, unix_ms: 1_700_000_000_123, op_id, vm_id: None, kind })
 }
 
 pub(super) fn step_done(op_id: [u8; 16], step: &str) -> Reply {

@@ -216,7 +216,7 @@ fn many_at_once() {
 }
 
 /// Runs `line` in the background until the daemon has begun the operation, then `then`.
-fn meanwhile(
+pub(super) fn meanwhile(
     daemon: &mut Simulated,
     here: &Surroundings,
     line: &str,

@@ -8,12 +8,18 @@ use crate::cli::ui::table::{Cell, Table};
 use crate::cli::ui::text;
 use crate::wire::request::Request;
 
-/// List the last operations, the newest first
+/// List operations, the newest first
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How many at most
     #[arg(long, short = 'n', value_name = "N", default_value_t = 20)]
     limit: u32,
+    /// All that the daemon remembers
+    #[arg(long, short, conflicts_with = "limit")]
+    all: bool,
+    /// Those that have not ended
+    #[arg(long, conflicts_with_all = ["limit", "all"])]
+    open: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -22,7 +28,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(None)?;
     let mut client = app.client().await?;
-    let ops = client.ops(op, Request::ListOps { limit: args.limit }).await?;
+    let request = match args.open {
+        true => Request::ListOpenOps,
+        false => Request::ListOps { limit: if args.all { u32::MAX } else { args.limit } },
+    };
+    let ops = client.ops(op, request).await?;
     if args.json {
         app.out.json(&ops)?;
     } else if app.out.quiet {

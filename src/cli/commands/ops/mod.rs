@@ -8,7 +8,7 @@ pub(crate) mod watch;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// List the last operations, the newest first
+    /// List operations, the newest first
     #[command(visible_alias = "ls")]
     List(list::Args),
     /// Show the steps of one operation with their times
