@@ -74,6 +74,9 @@ fn boot(stage: &mut Stage, control: &mut Control) -> Result<std::convert::Infall
     }
     stage.enter("server");
     let init = handover::find_init();
+    if init.is_none() {
+        mounts::control_groups();
+    }
     let kind = if init.is_some() { InitKind::Image } else { InitKind::Agent };
     let (server, said) = start_server(&config, kind, storage)?;
     let config = match config.is_blank() {

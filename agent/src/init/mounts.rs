@@ -45,6 +45,17 @@ pub(super) fn early() -> Result<()> {
     Ok(())
 }
 
+/// Where containers get their limits. An init of the image mounts it as it likes to have it; where
+/// there is none, this one does. A kernel without it is one without containers, and boots.
+pub(super) fn control_groups() {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    if let Err(errno) =
+        mount(Some("cgroup2"), "/sys/fs/cgroup", Some("cgroup2"), flags, None::<&str>)
+    {
+        log::line(format_args!("no control groups: {}", errno.desc()));
+    }
+}
+
 fn kernel_fs(kind: &str, at: &str, flags: MsFlags, data: &str) -> Result<()> {
     fs::create_dir_all(at).context(|| format!("make {at}"))?;
     mount(Some(kind), at, Some(kind), flags, Some(data)).context(|| format!("mount {kind} on {at}"))
