@@ -153,6 +153,9 @@ impl Session<'_> {
             Request::SuspendVm { vm } => self.vm_op(&vm, OpRequest::Suspend, hash).await,
             Request::ResumeVm { vm } => self.vm_op(&vm, OpRequest::Resume, hash).await,
             Request::StartVmCold { vm } => self.vm_op(&vm, OpRequest::StartCold, hash).await,
+            Request::StartVmRepaired { vm } => {
+                self.vm_op(&vm, OpRequest::StartRepaired, hash).await
+            }
             Request::DeleteVm { vm } => self.vm_op(&vm, OpRequest::Delete, hash).await,
             Request::ListVms => answers::list_vms(house, self.op_id).await,
             Request::ShowVm { vm } => {
@@ -400,6 +403,7 @@ fn is_operation(request: &Request) -> bool {
             | Request::SuspendVm { .. }
             | Request::ResumeVm { .. }
             | Request::StartVmCold { .. }
+            | Request::StartVmRepaired { .. }
             | Request::BuildDebian { .. }
             | Request::ImportImage { .. }
             | Request::DeleteImage { .. }

@@ -22,12 +22,12 @@ use super::config::{Config, Vmm, trusted_program};
 use super::error::Trouble;
 use super::link::{Links, ensure_forwarding, is_forwarding};
 use super::nft::Table;
-use super::policy::{JailPlan, Plan, SpawnPlan};
+use super::policy::{CheckPlan, JailPlan, Plan, SpawnPlan};
 use super::process::{Held, all_pids, boot_id, hold, is_vmm_of, pick};
 use super::server::Executor;
 use super::snapshot::{self, SnapshotPlan};
 use super::spawn::{self, Rights, Start};
-use super::{audit, beneath, jail, loopdev, tap};
+use super::{audit, beneath, fsck, jail, loopdev, tap};
 use crate::model::{Code, ProcessIdentity, VmId};
 use crate::wire::helper::{
     HelperOk, NatEntry, NetworkReport, PermitReport, StatusReport, VmmProgram, WireExit,
@@ -141,6 +141,14 @@ impl Kernel {
                 done
             }
             Plan::ListSnapshots => self.snapshot(plan).await,
+            Plan::Check(plan) => {
+                let lock = self.lock_of(plan.vm);
+                let alone = lock.lock().await;
+                let status = self.check(&plan).await;
+                drop(alone);
+                self.forget_lock(plan.vm, lock);
+                status.map(|status| HelperOk::Checked { status })
+            }
         }
     }
 
@@ -256,6 +264,15 @@ impl Kernel {
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| {
             Err(Trouble::new(Code::Internal, "change", "root disks").because(died))
         })
+    }
+
+    async fn check(&self, plan: &CheckPlan) -> Result<i32, Trouble> {
+        if let Some(vmm) = self.find(plan.vm) {
+            let why = format!("its VMM runs, pid {}", vmm.pid);
+            let object = plan.path.display().to_string();
+            return Err(Trouble::new(Code::Conflict, "check", object).because(why));
+        }
+        fsck::check(&self.config, plan).await
     }
 
     fn loop_devices(&self, plan: Plan) -> Result<HelperOk, Trouble> {

@@ -4,6 +4,7 @@
 //! server ──admit(peer)──decode──> policy ──Plan──> kernel ──> link tap nft   (network)
 //!    │                              │ Denied         ├─────> spawn cgroup process children
 //!    └──────── audit line <─────────┴────────────────┴─────> loopdev    └> jail ──exec──> porch
+//!                                                      fsck ──> e2fsck, as nobody
 //! ```
 //!
 //! It owns no durable state: what it made is found again by names, aliases, the table's comment,
@@ -17,6 +18,7 @@ mod children;
 pub mod config;
 mod dm;
 mod error;
+mod fsck;
 mod jail;
 mod kernel;
 mod link;
@@ -36,7 +38,7 @@ pub use audit::Audit;
 pub use config::{Config, ConfigError};
 pub use error::Trouble;
 pub use kernel::Kernel;
-pub use policy::{Denied, JailFile, JailPlan, Plan, SpawnPlan, admit, policy};
+pub use policy::{CheckPlan, Denied, JailFile, JailPlan, Plan, SpawnPlan, admit, policy};
 pub use porch::{PORCH, porch};
 pub use server::{Executor, Listening, ServeError, serve};
 pub use teardown::teardown;

@@ -57,6 +57,17 @@ pub enum Plan {
     ListSnapshots,
     Permits,
     Survey,
+    Check(CheckPlan),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckPlan {
+    pub vm: VmId,
+    /// In the VM's directory below the state directory, or the device of its snapshot.
+    pub path: PathBuf,
+    pub repair: bool,
+    /// Below the state directory; opened as the owner.
+    pub log: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,6 +130,7 @@ impl Plan {
             Self::EnsureSnapshot(SnapshotPlan { vm, .. }) | Self::RemoveSnapshot { vm } => {
                 vm.to_string()
             }
+            Self::Check(CheckPlan { path, .. }) => path.display().to_string(),
             Self::AttachLoop { path, .. } | Self::DetachLoop { path } => path.display().to_string(),
         }
     }
@@ -202,10 +214,7 @@ pub fn policy(config: &Config, peer_uid: u32, request: &HelperRequest) -> Result
             }
             let (base, changes) = (below_state(config, base)?, below_state(config, changes)?);
             // Two guests that write to one file would destroy it.
-            if !changes.components().any(|part| part.as_os_str() == VmId(*vm).to_string().as_str())
-            {
-                return denied(format!("{} is not in the VM's directory", changes.display()));
-            }
+            check_own(&changes, *vm)?;
             Plan::EnsureSnapshot(SnapshotPlan { vm: VmId(*vm), base, changes, bytes: *bytes })
         }
         B::RemoveSnapshot { vm } => Plan::RemoveSnapshot { vm: VmId(*vm) },
@@ -215,6 +224,18 @@ pub fn policy(config: &Config, peer_uid: u32, request: &HelperRequest) -> Result
         B::SurveyNetwork { bridge } => {
             check_bridge(config, bridge)?;
             Plan::Survey
+        }
+        B::CheckDisk { vm, path, repair, log } => {
+            let (vm, device) = (VmId(*vm), snapshot::path(VmId(*vm)));
+            let log = below_state(config, log)?;
+            let path = match Path::new(path) == device {
+                true => device,
+                false => below_state(config, path)?,
+            };
+            if !path.starts_with(snapshot::DEVICES) {
+                check_own(&path, vm.0)?;
+            }
+            Plan::Check(CheckPlan { vm, path, repair: *repair, log })
         }
     };
     Ok(plan)
@@ -325,7 +346,9 @@ fn check_jail(
     };
     let tap = check_tap(config, &jail.tap)?;
     let slot = tap.slot(&config.tap_prefix).map(u32::from);
-    let uid = slot.and_then(|slot| uids.start().checked_add(slot)).filter(|uid| uids.contains(uid));
+    // The last is for checks of disks.
+    let has = |uid: &u32| uids.contains(uid) && uid != uids.end();
+    let uid = slot.and_then(|slot| uids.start().checked_add(slot)).filter(has);
     let Some(uid) = uid else {
         return denied(format!("tap {tap} has no user in {}-{}", uids.start(), uids.end()));
     };
@@ -356,6 +379,14 @@ fn check_jail(
     }
     let sockets = below(vm_run_dir, &jail.sockets)?;
     Ok(JailPlan { uid, tap, sockets, files })
+}
+
+fn check_own(path: &Path, vm: [u8; 16]) -> Result<(), Denied> {
+    let name = VmId(vm).to_string();
+    if path.components().any(|part| part.as_os_str() == name.as_str()) {
+        return Ok(());
+    }
+    denied(format!("{} is not in the VM's directory", path.display()))
 }
 
 fn below_state(config: &Config, path: &str) -> Result<PathBuf, Denied> {

@@ -41,6 +41,31 @@ fn snapshots_are_of_files_that_are_the_vms() {
     }
 }
 
+#[test]
+fn only_disks_of_the_vm_itself_are_checked() {
+    let check = |path: &str, log: &str| {
+        let (path, log) = (path.to_owned(), log.to_owned());
+        ask(HelperBody::CheckDisk { vm: VM, path, repair: false, log })
+    };
+    let log = "/var/lib/banger/check.log";
+    let own = format!("/var/lib/banger/vms/{}/work.ext4", VmId(VM));
+    let device = format!("/dev/banger/{}", VmId(VM));
+    for path in [&own, &device] {
+        let Ok(Plan::Check(plan)) = check(path, log) else { panic!("{path} is not checked") };
+        assert_eq!(plan.path, Path::new(path));
+    }
+    for path in [
+        format!("/var/lib/banger/vms/{}/work.ext4", VmId([1; 16])),
+        format!("/dev/banger/{}", VmId([1; 16])),
+        format!("/dev/banger/../{}/x", VmId(VM)),
+        format!("/srv/{}/work.ext4", VmId(VM)),
+        "/dev/vda".to_owned(),
+    ] {
+        assert!(check(&path, log).is_err(), "{path}");
+    }
+    assert!(check(&own, "/etc/passwd").is_err());
+}
+
 fn jail() -> WireJail {
     let file = |path: &str, name: &str, access| WireJailFile {
         path: path.into(),
@@ -110,7 +135,7 @@ fn what_the_daemon_asks_passes() {
         snapshot("/var/lib/banger/i.ext4", &format!("/var/lib/banger/vms/{}/c", VmId(VM)), 4096),
         HelperBody::StartVmm(start()),
         HelperBody::StartVmm(StartVmm { args: spawn().args, jail: None, ..start() }),
-        jailed(|jail| jail.tap = "bgtap4095".into()),
+        jailed(|jail| jail.tap = "bgtap4094".into()),
         HelperBody::Permits,
         HelperBody::SurveyNetwork { bridge: bridge() },
     ] {
@@ -193,7 +218,8 @@ fn a_jail_holds_only_what_is_the_vms() {
         limited(|limits| limits.cpus = 0),
         limited(|limits| limits.tasks = 0),
         limited(|limits| limits.tasks = u32::MAX),
-        // Beyond the range of users.
+        // Beyond the range of users, and its last.
+        tap("bgtap4095"),
         tap("bgtap4096"),
         tap("eth0"),
         name(""),
@@ -233,7 +259,7 @@ fn a_jail_holds_only_what_is_the_vms() {
 
 #[test]
 fn each_tap_has_a_user_of_its_own() {
-    for (tap, uid) in [("bgtap0", 1_900_000_000), ("bgtap4095", 1_900_004_095)] {
+    for (tap, uid) in [("bgtap0", 1_900_000_000), ("bgtap4094", 1_900_004_094)] {
         let Ok(Plan::Spawn(plan)) = ask(jailed(|jail| jail.tap = tap.into())) else {
             panic!("{tap} refused")
         };

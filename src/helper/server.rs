@@ -30,8 +30,8 @@ use crate::wire::helper::{
 const READ_LIMIT: Duration = Duration::from_secs(5);
 const SURVEY: &str = "survey-network";
 const MAX_CONNECTIONS: usize = 32;
-/// Longer than any request takes: ending a VMM is the longest.
-const STOP_LIMIT: Duration = Duration::from_secs(30);
+/// Longer than any request takes: checking a disk is the longest.
+const STOP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Carries out what the policy has allowed.
 pub trait Executor: Send + Sync + 'static {

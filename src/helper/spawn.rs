@@ -3,7 +3,8 @@
 //!
 //! Order in the child: join the cgroup while still root; new session; groups, gid, uid; only then
 //! open the log, so that the owner's rights decide what it may be; then exec. The porch of a jail
-//! stays root and has the owner's rights for the log alone. Between fork and exec nothing allocates.
+//! stays root and has the owner's rights for the log alone; what becomes another user has them for
+//! the log before it does. Between fork and exec nothing allocates.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -47,6 +48,8 @@ pub(super) struct Start<'a> {
 pub(super) enum Rights {
     Owner,
     Root,
+    /// A user with no group but its own.
+    User(u32),
 }
 
 /// Everything the child needs, made before the fork.
@@ -56,6 +59,8 @@ struct Prepared {
     groups: Vec<libc::gid_t>,
     uid: libc::uid_t,
     gid: libc::gid_t,
+    /// Whose eyes look at the log.
+    owner: (libc::uid_t, libc::gid_t),
     log: CString,
     stage: OwnedFd,
 }
@@ -68,12 +73,17 @@ pub(super) fn spawn(config: &Config, start: Start<'_>) -> Result<Child, Trouble>
     let (stage_read, stage_write) = pipe().map_err(failed)?;
     let log_name = CString::new(log.as_os_str().as_bytes())
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let (groups, uid, gid) = match rights {
+        Rights::User(id) => (vec![], id, id),
+        Rights::Owner | Rights::Root => (config.groups.clone(), config.owner_uid, config.owner_gid),
+    };
     let prepared = Prepared {
         rights,
         cgroup,
-        groups: config.groups.clone(),
-        uid: config.owner_uid,
-        gid: config.owner_gid,
+        groups,
+        uid,
+        gid,
+        owner: (config.owner_uid, config.owner_gid),
         log: log_name,
         stage: stage_write,
     };
@@ -107,14 +117,22 @@ pub(super) fn spawn(config: &Config, start: Start<'_>) -> Result<Child, Trouble>
 
 impl Prepared {
     fn become_vmm(&self) -> io::Result<()> {
-        let steps: [fn(&Self) -> io::Result<()>; 5] = [
-            Self::join_cgroup,
-            Self::leave_session,
-            Self::take_rights,
-            Self::forbid_privileges,
-            Self::open_log,
+        type Stage = (u8, fn(&Prepared) -> io::Result<()>);
+        let rights: Stage = (2, Self::take_rights);
+        let log: Stage = (4, Self::open_log);
+        // The owner's log is not for another user to open.
+        let (fourth, last) = match self.rights {
+            Rights::User(_) => (log, rights),
+            Rights::Owner | Rights::Root => (rights, log),
+        };
+        let steps: [Stage; 5] = [
+            (0, Self::join_cgroup),
+            (1, Self::leave_session),
+            (3, Self::forbid_privileges),
+            fourth,
+            last,
         ];
-        for (stage, step) in (0_u8..).zip(steps) {
+        for (stage, step) in steps {
             if let Err(error) = step(self) {
                 let _ = nix::unistd::write(&self.stage, &[stage]);
                 return Err(error);
@@ -188,8 +206,8 @@ impl Prepared {
         unsafe {
             libc::umask(0o077);
             // Root looks at files with the owner's eyes; without effect for who has them anyway.
-            libc::setfsgid(self.gid);
-            libc::setfsuid(self.uid);
+            libc::setfsgid(self.owner.1);
+            libc::setfsuid(self.owner.0);
             let log = libc::open(self.log.as_ptr(), flags, 0o600);
             let opened = check(log);
             libc::setfsuid(libc::geteuid());

@@ -69,6 +69,8 @@ pub enum Verb {
     Enter,
     Suspend,
     Resume,
+    /// A start after a repair of its disks.
+    Repair,
 }
 
 /// The answer to a verb that is not simply carried out.
@@ -97,9 +99,9 @@ fn already(state: VmState) -> String {
 pub fn admits(state: VmState, verb: Verb) -> Result<(), Refused> {
     use VmState as S;
     match (verb, state) {
-        (Verb::Start, S::Running) => Err(Refused::Already(state)),
+        (Verb::Start | Verb::Repair, S::Running) => Err(Refused::Already(state)),
         (Verb::Stop | Verb::Kill, S::Created | S::Stopped) => Err(Refused::Already(state)),
-        (Verb::Stop | Verb::Restart, S::Suspended) => Err(Refused::HoldsMemory),
+        (Verb::Stop | Verb::Restart | Verb::Repair, S::Suspended) => Err(Refused::HoldsMemory),
         (Verb::Suspend, S::Suspended) | (Verb::Resume, S::Running) => Err(Refused::Already(state)),
         (Verb::Resume, S::Suspended) | (Verb::Enter | Verb::Suspend, S::Running) => Ok(()),
         (Verb::Enter | Verb::Suspend, _) => Err(Refused::NotRunning { state }),
@@ -175,7 +177,7 @@ mod tests {
     #[test]
     fn broken_vms_can_always_be_started_stopped_and_deleted() {
         for state in [S::Error, S::Crashed] {
-            for verb in [Verb::Start, Verb::Stop, Verb::Kill, Verb::Delete] {
+            for verb in [Verb::Start, Verb::Repair, Verb::Stop, Verb::Kill, Verb::Delete] {
                 assert_eq!(admits(state, verb), Ok(()), "{state} {verb:?}");
             }
         }
@@ -194,7 +196,7 @@ mod tests {
         for verb in [Verb::Start, Verb::Resume, Verb::Kill, Verb::Delete] {
             assert_eq!(admits(S::Suspended, verb), Ok(()), "{verb:?}");
         }
-        for verb in [Verb::Stop, Verb::Restart] {
+        for verb in [Verb::Stop, Verb::Restart, Verb::Repair] {
             assert_eq!(admits(S::Suspended, verb), Err(Refused::HoldsMemory), "{verb:?}");
         }
         assert_eq!(admits(S::Suspended, Verb::Suspend), Err(Refused::Already(S::Suspended)));

@@ -4,7 +4,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::start_vm::first_start;
-use super::{Direction, Phase, Plan, Step, StepCx, StepError, start_vm, warm};
+use super::{Direction, Phase, Plan, Step, StepCx, StepError, warm};
 use crate::model::{Outcome, VmRecord};
 use crate::ports::DiskPlan;
 
@@ -19,7 +19,7 @@ pub fn create_vm(_vm: &VmRecord) -> Plan {
 pub fn create_and_start(vm: &VmRecord) -> Plan {
     let disks = Box::new(EnsureDisks { warm: vm.spec.warm });
     let mut plan = vec![Phase { direction: Direction::Back, steps: vec![disks] }];
-    plan.extend(if vm.spec.warm { first_start(vm) } else { start_vm(vm) });
+    plan.extend(first_start(vm, vm.spec.warm));
     plan
 }
 

@@ -5,6 +5,7 @@
 //! never decides whether it may run, never reads or writes a VM's record: the VM's actor does.
 
 mod await_guest;
+mod check_disks;
 mod create_vm;
 mod delete_vm;
 mod journal;
@@ -39,7 +40,7 @@ pub use restart_vm::restart_vm;
 pub use resume_vm::resume_vm;
 pub use runner::{Finished, RunError, run};
 pub use set_vm::set_vm;
-pub use start_vm::{start_after_clean_up, start_vm};
+pub use start_vm::{start_after_clean_up, start_vm, start_with_repair};
 pub use step::{Settings, Step, StepCx, StepError, Watcher};
 pub use stop_vm::stop_vm;
 pub use suspend_vm::suspend_vm;

@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::await_guest::{LoadMemory, MARGIN, or_boot, while_alive};
-use super::start_vm::{PublishName, spawn_steps};
+use super::start_vm::{PublishName, open_steps, spawn_steps};
 use super::step::no_undo;
 use super::teardown::RemoveSaved;
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
@@ -25,6 +25,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[must_use]
 pub fn resume_vm(vm: &VmRecord) -> Plan {
     let mut load: Vec<Box<dyn Step>> = vec![Box::new(ResolveMemory)];
+    load.extend(open_steps(vm));
     load.extend(spawn_steps(vm, false));
     load.push(Box::new(LoadMemory));
     let go_on: Vec<Box<dyn Step>> =

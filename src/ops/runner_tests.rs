@@ -187,10 +187,10 @@ async fn watchers_hear_of_every_step() {
     run(&start_vm(&record()), &cx, &mut MemJournal::default()).await.unwrap();
     let heard = heard.lock().unwrap();
     let count = |wanted: fn(&EventKind) -> bool| heard.iter().filter(|e| wanted(e)).count();
-    assert_eq!(count(|e| matches!(e, EventKind::StepStarted { .. })), 10);
-    assert_eq!(count(|e| matches!(e, EventKind::StepDone { .. })), 9);
+    assert_eq!(count(|e| matches!(e, EventKind::StepStarted { .. })), 11);
+    assert_eq!(count(|e| matches!(e, EventKind::StepDone { .. })), 10);
     assert_eq!(count(|e| matches!(e, EventKind::StepFailed { .. })), 1);
-    assert_eq!(count(|e| matches!(e, EventKind::StepUndone { .. })), 10);
+    assert_eq!(count(|e| matches!(e, EventKind::StepUndone { .. })), 11);
 }
 
 #[tokio::test]

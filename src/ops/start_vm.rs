@@ -8,6 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use super::await_guest::{AwaitReady, AwaitRunning};
+use super::check_disks::CheckDisks;
 use super::create_vm::disk_plan;
 use super::kill_vm::kill_steps;
 use super::step::no_undo;
@@ -20,16 +21,18 @@ use crate::ports::{
 
 #[must_use]
 pub fn start_vm(vm: &VmRecord) -> Plan {
-    start(vm, false)
+    start(vm, false, Some(CheckDisks { repair: false }))
 }
 
-/// Of a VM that may go on from a snapshot, or leave one.
-pub(super) fn first_start(vm: &VmRecord) -> Plan {
-    start(vm, true)
+/// Of a VM whose disks have just been made. `warm`: it may go on from a snapshot, or leave one.
+pub(super) fn first_start(vm: &VmRecord, warm: bool) -> Plan {
+    start(vm, warm, None)
 }
 
-fn start(vm: &VmRecord, first: bool) -> Plan {
+fn start(vm: &VmRecord, first: bool, check: Option<CheckDisks>) -> Plan {
     let mut steps: Vec<Box<dyn Step>> = vec![Box::new(ResolveBoot)];
+    steps.extend(open_steps(vm));
+    steps.extend(check.map(|check| Box::new(check) as Box<dyn Step>));
     steps.extend(spawn_steps(vm, first));
     steps.extend([Box::new(AwaitRunning) as Box<dyn Step>, Box::new(AwaitReady)]);
     if first {
@@ -39,14 +42,18 @@ fn start(vm: &VmRecord, first: bool) -> Plan {
     vec![Phase { direction: Direction::Back, steps }]
 }
 
-/// Everything up to a VMM that waits to be told what to run, once it is known what that will be.
-/// `first`: see [`first_start`].
-pub(super) fn spawn_steps(vm: &VmRecord, first: bool) -> Vec<Box<dyn Step>> {
-    let mut steps: Vec<Box<dyn Step>> = vec![];
-    if vm.spec.root.backend == DiskBackend::DmSnapshot {
-        steps.push(Box::new(OpenRoot));
+/// What makes its disks ready to be used.
+pub(super) fn open_steps(vm: &VmRecord) -> Vec<Box<dyn Step>> {
+    match vm.spec.root.backend {
+        DiskBackend::DmSnapshot => vec![Box::new(OpenRoot)],
+        DiskBackend::Reflink | DiskBackend::Overlay => vec![],
     }
-    steps.extend([Box::new(LeaseTap) as Box<dyn Step>, Box::new(EnsureTap)]);
+}
+
+/// Everything up to a VMM that waits to be told what to run, once it is known what that will be and
+/// its disks are ready. `first`: see [`first_start`].
+pub(super) fn spawn_steps(vm: &VmRecord, first: bool) -> Vec<Box<dyn Step>> {
+    let mut steps: Vec<Box<dyn Step>> = vec![Box::new(LeaseTap), Box::new(EnsureTap)];
     if vm.spec.nat {
         steps.push(Box::new(AllowNat));
     }
@@ -63,6 +70,14 @@ pub(super) fn spawn_steps(vm: &VmRecord, first: bool) -> Vec<Box<dyn Step>> {
 pub fn start_after_clean_up(vm: &VmRecord) -> Plan {
     let mut plan = vec![Phase { direction: Direction::Forward, steps: kill_steps(None) }];
     plan.extend(start_vm(vm));
+    plan
+}
+
+/// The same for a VM whose disks are damaged.
+#[must_use]
+pub fn start_with_repair(vm: &VmRecord) -> Plan {
+    let mut plan = vec![Phase { direction: Direction::Forward, steps: kill_steps(None) }];
+    plan.extend(start(vm, false, Some(CheckDisks { repair: true })));
     plan
 }
 

@@ -57,6 +57,12 @@ impl VmPaths {
         self.dir.join("serial.log")
     }
 
+    /// What was said of the disk that was checked last and found damaged.
+    #[must_use]
+    pub fn check_log(&self) -> PathBuf {
+        self.dir.join("check.log")
+    }
+
     /// What the VMM itself printed.
     #[must_use]
     pub fn vmm_log(&self) -> PathBuf {
@@ -187,6 +193,16 @@ impl DiskPlan {
     }
 }
 
+/// A disk that was not left clean, and is sound now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedDisk {
+    pub path: PathBuf,
+    /// Why it was checked.
+    pub why: &'static str,
+    /// What had to be put right besides replaying the journal, in the words of who did it.
+    pub corrected: Option<Vec<String>>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogKind {
     Serial,
@@ -223,6 +239,20 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
         plan: &'a DiskPlan,
         base: &'a BaseImage,
     ) -> PortFuture<'a, PathBuf>;
+
+    /// Checks those of the VM's disks that its last guest did not leave clean; of the others no more
+    /// is read than says so. `root`: where [`Self::open_root`] has the root disk, if it is a device.
+    /// With `repair` everything is put right that can be, at the price of what cannot be kept;
+    /// otherwise only what costs nothing. What is still damaged is an error of the code `corrupt`.
+    /// Nobody may have a disk open, and no memory may know what is on it.
+    fn check_disks<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        root: Option<&'a Path>,
+        repair: bool,
+    ) -> PortFuture<'a, Vec<CheckedDisk>>;
 
     /// Takes that device away; what was written to it stays. Without one nothing happens.
     fn close_root(&self, op: OpId, vm: VmId) -> PortFuture<'_, ()>;

@@ -18,7 +18,7 @@ mod set;
 mod warm;
 
 pub use clock::Clock;
-pub use disk::{DiskHost, DiskPlan, LogKind, RootPlan, SavedPaths, VmPaths};
+pub use disk::{CheckedDisk, DiskHost, DiskPlan, LogKind, RootPlan, SavedPaths, VmPaths};
 pub use error::HostError;
 pub use guest::{GuestCheck, GuestLink, GuestReady, GuestSetup};
 pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescription};

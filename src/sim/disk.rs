@@ -12,7 +12,7 @@ use crate::model::{
     Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId, VmmKind,
 };
 use crate::ports::{
-    BaseImage, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
+    BaseImage, CheckedDisk, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
 };
 
 const CONSOLE: [&str; 2] = ["[sim] booting", "[sim] agent started"];
@@ -78,6 +78,44 @@ impl DiskHost for SimWorld {
             Ok(format!("/sim/dev/{vm}").into())
         };
         self.call("disk.open_root", open).boxed()
+    }
+
+    /// Refuses what would ruin a file system: checking it while somebody has it.
+    fn check_disks<'a>(
+        &'a self,
+        _op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        root: Option<&'a Path>,
+        repair: bool,
+    ) -> PortFuture<'a, Vec<CheckedDisk>> {
+        let check = move |state: &mut State| {
+            let refuse = |code, why: &str| {
+                Err(HostError::new(code, "check disks of VM", vm.short()).because(why.to_owned()))
+            };
+            let kept = state.world.memory.get(&vm).is_some_and(|memory| memory.kept);
+            if !state.world.disks.contains_key(&vm) {
+                return refuse(Code::NotFound, "it has none");
+            } else if state.world.processes.contains_key(&vm) {
+                return refuse(Code::Conflict, "its VMM has them open");
+            } else if kept {
+                return refuse(Code::Conflict, "its memory knows what is on them");
+            } else if matches!(plan.root, RootPlan::DmSnapshot { .. })
+                && (root.is_none() || !state.world.open_roots.contains(&vm))
+            {
+                return refuse(Code::NotFound, "its root disk is not open");
+            } else if state.world.damaged.contains(&vm) && !repair {
+                return refuse(Code::Corrupt, "e2fsck does not put right what it found");
+            }
+            let path = self.paths(vm).work();
+            let corrected = state.world.damaged.remove(&vm).then(|| vec!["put right".to_owned()]);
+            let why = "it is damaged";
+            Ok(corrected
+                .map(|said| CheckedDisk { path, why, corrected: Some(said) })
+                .into_iter()
+                .collect())
+        };
+        self.call("disk.check_disks", check).boxed()
     }
 
     fn close_root(&self, _op: OpId, vm: VmId) -> PortFuture<'_, ()> {
@@ -303,6 +341,7 @@ impl DiskHost for SimWorld {
                     .because("its root disk is open"));
             }
             state.world.disks.remove(&vm);
+            state.world.damaged.remove(&vm);
             state.world.configs.remove(&vm); // it lies in the same directory
             state.world.memory.remove(&vm);
             state.blank_memory.remove(&vm);

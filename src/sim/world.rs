@@ -26,6 +26,8 @@ pub struct World {
     pub open_roots: BTreeSet<VmId>,
     /// What guests changed of their root disks.
     pub fills: BTreeMap<VmId, Size>,
+    /// VMs with a disk that a check finds damaged.
+    pub damaged: BTreeSet<VmId>,
     pub configs: BTreeSet<VmId>,
     pub run_dirs: BTreeSet<VmId>,
     pub processes: BTreeMap<VmId, SimProcess>,

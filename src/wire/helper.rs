@@ -100,6 +100,15 @@ pub enum HelperBody {
     SurveyNetwork {
         bridge: String,
     },
+    /// Runs `e2fsck` on a disk of the VM's: a file in its own directory, or its block device.
+    CheckDisk {
+        vm: [u8; 16],
+        path: String,
+        /// Whether everything that it would ask about is answered with yes.
+        repair: bool,
+        /// Takes what it says.
+        log: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -210,6 +219,10 @@ pub enum HelperOk {
     Snapshots(Vec<[u8; 16]>),
     Permits(PermitReport),
     Network(NetworkReport),
+    /// The exit status of `e2fsck`.
+    Checked {
+        status: i32,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -327,6 +340,7 @@ impl HelperBody {
             Self::StartVmm(_) => "start-vmm",
             Self::Permits => "permits",
             Self::SurveyNetwork { .. } => "survey-network",
+            Self::CheckDisk { .. } => "check-disk",
         }
     }
 }

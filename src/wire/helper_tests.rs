@@ -53,6 +53,12 @@ fn bodies() -> Vec<HelperBody> {
         B::StartVmm(start()),
         B::Permits,
         B::SurveyNetwork { bridge: bridge() },
+        B::CheckDisk {
+            vm: VM,
+            path: "/var/lib/banger/vms/b/work.ext4".into(),
+            repair: true,
+            log: "/var/lib/banger/vms/b/check.log".into(),
+        },
     ]
 }
 
@@ -146,6 +152,7 @@ fn replies() -> Vec<(&'static str, HelperReply)> {
                 drops: vec!["ip filter FORWARD".into()],
             }),
         ),
+        ok("checked", O::Checked { status: 1 }),
         ("denied", HelperReply::Denied { reason: "no".into() }),
         ("failed", HelperReply::Failed { code: "host".into(), message: "m".into() }),
     ]

@@ -159,6 +159,10 @@ pub enum Request {
     },
     /// Those that have not ended, newest first.
     ListOpenOps,
+    /// Starts a VM after a repair of its disks, at the price of what cannot be kept of them.
+    StartVmRepaired {
+        vm: String,
+    },
 }
 
 /// What is not given comes from the daemon's configuration, or stays as it is.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helper functions are the test")]
 
+mod fsck;
 mod hostile;
 mod jail;
 mod loops;

@@ -36,6 +36,8 @@ pub enum OpRequest {
     Resume,
     /// From its disks, whatever was saved of its memory.
     StartCold,
+    /// After a repair of its disks.
+    StartRepaired,
 }
 
 impl OpRequest {
@@ -43,7 +45,7 @@ impl OpRequest {
     pub fn kind(&self) -> OpKind {
         match self {
             Self::Create { .. } => OpKind::CreateVm,
-            Self::Start | Self::StartCold => OpKind::StartVm,
+            Self::Start | Self::StartCold | Self::StartRepaired => OpKind::StartVm,
             Self::Stop { .. } => OpKind::StopVm,
             Self::Kill { .. } => OpKind::KillVm,
             Self::Restart { .. } => OpKind::RestartVm,
@@ -60,6 +62,7 @@ impl OpRequest {
         match self {
             Self::Create { .. } | Self::CleanUp | Self::Set(_) => None,
             Self::Start | Self::StartCold => Some(Verb::Start),
+            Self::StartRepaired => Some(Verb::Repair),
             Self::Stop { .. } => Some(Verb::Stop),
             Self::Kill { .. } => Some(Verb::Kill),
             Self::Restart { .. } => Some(Verb::Restart),
@@ -79,7 +82,14 @@ impl OpRequest {
 
     /// Whether the VM runs when it is done, which takes memory.
     pub(in crate::actors) fn brings_up(&self) -> bool {
-        matches!(self, Self::Start | Self::StartCold | Self::Restart { .. } | Self::Resume)
+        matches!(
+            self,
+            Self::Start
+                | Self::StartCold
+                | Self::StartRepaired
+                | Self::Restart { .. }
+                | Self::Resume
+        )
     }
 
     /// What whoever asks for it wants from then on; nothing if it says nothing of that.
@@ -96,9 +106,11 @@ impl OpRequest {
     /// The state that the beginning of this operation puts a VM in.
     pub(super) fn state_when_begun(&self, state: VmState) -> VmState {
         match self {
-            Self::Create { .. } | Self::Start | Self::StartCold | Self::Resume => {
-                step(state, &VmEvent::StartBegan)
-            }
+            Self::Create { .. }
+            | Self::Start
+            | Self::StartCold
+            | Self::StartRepaired
+            | Self::Resume => step(state, &VmEvent::StartBegan),
             Self::Suspend => step(state, &VmEvent::SuspendBegan),
             // Crashed is what users must see.
             Self::CleanUp | Self::Set(_) => state,

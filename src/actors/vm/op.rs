@@ -197,9 +197,10 @@ impl Op {
         let record = &mut self.record;
         record.state = match &self.request {
             OpRequest::Create { start: false } if *outcome == Outcome::Done => VmState::Created,
-            OpRequest::Create { .. } | OpRequest::Start | OpRequest::StartCold => {
-                step(record.state, &VmEvent::StartEnded(outcome.clone()))
-            }
+            OpRequest::Create { .. }
+            | OpRequest::Start
+            | OpRequest::StartCold
+            | OpRequest::StartRepaired => step(record.state, &VmEvent::StartEnded(outcome.clone())),
             OpRequest::Suspend => step(record.state, &VmEvent::SuspendEnded(outcome.clone())),
             OpRequest::Resume => step(record.state, &VmEvent::ResumeEnded(outcome.clone())),
             // Stopped half way and not started again, or started: the plan's last word decides.
@@ -241,6 +242,7 @@ fn plan_for(request: &OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
         OpRequest::Create { start: false } => ops::create_vm(vm),
         OpRequest::Create { start: true } => ops::create_and_start(vm),
         OpRequest::StartCold => ops::start_after_clean_up(vm),
+        OpRequest::StartRepaired => ops::start_with_repair(vm),
         OpRequest::Start if leftovers => ops::start_after_clean_up(vm),
         OpRequest::Suspend => ops::suspend_vm(),
         OpRequest::Resume => ops::resume_vm(vm),

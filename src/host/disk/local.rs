@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use super::superblock::Superblock;
 use super::template::{self, Templates};
-use super::{logs, mapped, reflink, saved, sparse};
+use super::{check, choose, logs, mapped, reflink, saved, sparse};
 use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
 use crate::host::helper_client::HelperClient;
 use crate::host::vmm::firecracker::metrics;
-use crate::model::{Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId};
+use crate::model::{Code, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId};
 use crate::ports::{
-    BaseImage, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
+    BaseImage, CheckedDisk, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
 };
 
 #[derive(Clone, Debug)]
@@ -52,58 +52,6 @@ impl LocalDisks {
 
     fn paths_of(&self, vm: VmId) -> VmPaths {
         VmPaths::new(&self.vms, &self.run, vm)
-    }
-
-    /// Tries what can be tried: the first that this host has and the image bears.
-    async fn choose_root(
-        &self,
-        op: OpId,
-        choice: DiskChoice,
-        base: &BaseImage,
-    ) -> Result<RootDisk, HostError> {
-        let clones = |has: Result<(), String>| match (has, base.growable) {
-            (Ok(()), false) => {
-                Err("the image is of a format without a journal; import it again".into())
-            }
-            (has, _) => has,
-        };
-        let vms = self.vms.clone();
-        let reflink = blocking("try to clone a file", move || {
-            reflink::probe(&vms)
-                .map_err(|error| HostError::io("clone a file in", vms.display().to_string(), error))
-        });
-        let helper = self.helper.as_ref();
-        let settled = |backend, why: String| Ok(RootDisk { backend, why });
-        let asked = |backend, has: Result<(), String>| match clones(has) {
-            Ok(()) => settled(backend, "asked for".to_owned()),
-            Err(why) => Err(HostError::new(Code::Refused, "make a root disk by", backend.as_str())
-                .because(why)
-                .hint("`--disk auto` takes what this host has")),
-        };
-        match choice {
-            DiskChoice::Only(DiskBackend::Overlay) => {
-                settled(DiskBackend::Overlay, "asked for".to_owned())
-            }
-            DiskChoice::Only(backend @ DiskBackend::DmSnapshot) => {
-                asked(backend, mapped::available(helper, op).await?)
-            }
-            DiskChoice::Only(backend @ DiskBackend::Reflink) => {
-                asked(backend, reflink.await?.map_err(str::to_owned))
-            }
-            DiskChoice::Auto => {
-                let Err(first) = clones(reflink.await?.map_err(str::to_owned)) else {
-                    return settled(
-                        DiskBackend::Reflink,
-                        "blocks are shared with the image".into(),
-                    );
-                };
-                match clones(mapped::available(helper, op).await?) {
-                    Ok(()) => settled(DiskBackend::DmSnapshot, first),
-                    Err(second) if second == first => settled(DiskBackend::Overlay, first),
-                    Err(second) => settled(DiskBackend::Overlay, format!("{first}; {second}")),
-                }
-            }
-        }
     }
 
     fn make_disks(&self, vm: VmId, plan: &DiskPlan, base: &BaseImage) -> Result<(), HostError> {
@@ -315,7 +263,7 @@ impl DiskHost for LocalDisks {
         base: &'a BaseImage,
     ) -> PortFuture<'a, RootDisk> {
         tracing::debug!(op_id = %op, ?choice, "choosing a disk back end");
-        Box::pin(self.choose_root(op, choice, base))
+        Box::pin(choose::root(&self.vms, self.helper.as_ref(), op, choice, base))
     }
 
     fn ensure_vm_disks<'a>(
@@ -351,6 +299,19 @@ impl DiskHost for LocalDisks {
             blocking("grow disk", move || mapped::fit(&changes, bytes)).await?;
             mapped::open(helper, op, &paths, vm, &base.path, bytes).await
         })
+    }
+
+    fn check_disks<'a>(
+        &'a self,
+        op: OpId,
+        vm: VmId,
+        plan: &'a DiskPlan,
+        root: Option<&'a Path>,
+        repair: bool,
+    ) -> PortFuture<'a, Vec<CheckedDisk>> {
+        let (paths, [file, work]) = (self.paths_of(vm), self.disks_of(vm, plan));
+        let disks = [root.map_or(file, Path::to_owned), work];
+        Box::pin(check::all(self.helper.as_ref(), op, vm, paths, disks, repair))
     }
 
     fn close_root(&self, op: OpId, vm: VmId) -> PortFuture<'_, ()> {

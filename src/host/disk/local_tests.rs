@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use super::*;
+use crate::model::DiskBackend;
 
 const OP: OpId = OpId([0; 16]);
 

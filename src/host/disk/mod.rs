@@ -1,5 +1,7 @@
 //! A VM's private files: sparse ext4 disks from a template, configuration drive, logs.
 
+mod check;
+mod choose;
 mod local;
 mod logs;
 mod mapped;

@@ -12,6 +12,10 @@ const LEN: usize = 1024;
 const MAGIC: u16 = 0xef53;
 const CHECKSUM: usize = 0x3fc;
 const UUID: usize = 0x68;
+const STATE: usize = 0x3a;
+const STATE_CLEAN: u16 = 1;
+const STATE_ERRORS: u16 = 2;
+const INCOMPAT_RECOVER: u32 = 0x4;
 const INCOMPAT_CSUM_SEED: u32 = 0x2000;
 const RO_METADATA_CSUM: u32 = 0x400;
 
@@ -62,6 +66,20 @@ impl Superblock {
     pub(in crate::host) fn bytes(&self) -> u64 {
         let blocks = u64::from(self.u32(0x4)) | (u64::from(self.u32(0x150)) << 32);
         blocks.saturating_mul(1024_u64.checked_shl(self.u32(0x18)).unwrap_or(0))
+    }
+
+    /// Why nobody should write to this file system before it was checked; none: it was left clean.
+    pub(in crate::host) fn unclean(&self) -> Option<&'static str> {
+        let state = self.u16(STATE);
+        if state & STATE_ERRORS != 0 {
+            Some("errors were found in it")
+        } else if self.u32(0x60) & INCOMPAT_RECOVER != 0 {
+            Some("its journal was not replayed")
+        } else if state & STATE_CLEAN == 0 {
+            Some("it was not unmounted")
+        } else {
+            None
+        }
     }
 
     pub(in crate::host) fn change_uuid(

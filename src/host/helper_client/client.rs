@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 /// Longer than the helper bears with peers that say nothing and keep others waiting.
 const GREETING_LIMIT: Duration = Duration::from_secs(15);
-/// Longer than any request takes: ending a VMM is the longest.
+/// Longer than any request takes: checking a disk is the longest.
 const REPLY_LIMIT: Duration = Duration::from_secs(60);
 
 const BUSY: &str = "what keeps banger-helper busy? see its log";

@@ -87,6 +87,7 @@ fn verbs_and_their_other_names_send_the_same() {
         ("vm suspend web", Request::SuspendVm { vm: vm() }),
         ("vm resume web", Request::ResumeVm { vm: vm() }),
         ("vm start --discard-memory web", Request::StartVmCold { vm: vm() }),
+        ("vm start --repair web", Request::StartVmRepaired { vm: vm() }),
         ("vm kill web", Request::KillVm { vm: vm(), signal: 9 }),
         ("vm kill -s term web", Request::KillVm { vm: vm(), signal: 15 }),
         ("vm delete web", Request::DeleteVm { vm: vm() }),

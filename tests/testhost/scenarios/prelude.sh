@@ -34,6 +34,26 @@ until_true() {
     done
 }
 
+# As Docker keeps images and containers, in the VM web: layers on its root, a whiteout and a rename among
+# them, and a group of its own with limits.
+carries_containers() {
+    banger vm exec web -- sh -ec '
+        mkdir -p /o/l/dir /o/u /o/w /o/m; echo low > /o/l/f; echo old > /o/l/g; echo in > /o/l/dir/h
+        mount -t overlay overlay -o lowerdir=/o/l,upperdir=/o/u,workdir=/o/w /o/m
+        echo up > /o/m/new; rm /o/m/f; mv /o/m/g /o/m/moved; rm -r /o/m/dir; mkdir /o/m/dir
+        [ -c /o/u/f ]; [ "$(cat /o/u/moved)" = old ]; [ -z "$(ls /o/m/dir)" ]; [ -e /o/l/dir/h ]
+        umount /o/m; mknod /o/u/white c 0 0; [ -c /o/u/white ]
+        grep -q " /sys/fs/cgroup cgroup2 " /proc/mounts
+        cd /sys/fs/cgroup
+        for one in cpu memory pids; do grep -qw $one cgroup.controllers; echo +$one > cgroup.subtree_control; done
+        mkdir -p box; echo 64 > box/pids.max; echo 67108864 > box/memory.max; echo "50000 100000" > box/cpu.max
+        sh -c "echo 0 > box/cgroup.procs; grep -q box /proc/self/cgroup"; rmdir box
+        echo carries'
+}
+
+# How often disks were checked; the line comes after the answer.
+checks() { grep -c '"request":"check-disk"' /var/log/banger/helper.jsonl || true; }
+
 vmms() { pgrep -f '^([^ ]*/)?(qemu-system-[^ /]*|firecracker|jailer)( |$)' || true; }
 
 # Moves banger's state to XFS, where files are copied by reference; it was on ext4, where they are not.

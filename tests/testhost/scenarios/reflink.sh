@@ -36,17 +36,16 @@ say "/ has $size KiB"
 [ "$size" -gt 950000 ] || die "/ has $size KiB"
 [ $(($(used) - full)) -lt 16384 ] || die "booting it wrote $(($(used) - full)) KiB"
 inside 'dd if=/dev/urandom of=/data bs=1M count=200 2>/dev/null; sha256sum /data > /sum; sync'
-# As Docker lays its layers.
-inside 'mkdir -p /o/l /o/u /o/w /o/m; echo low > /o/l/f
-    mount -t overlay overlay -o lowerdir=/o/l,upperdir=/o/u,workdir=/o/w /o/m
-    echo up > /o/m/g; cat /o/m/f /o/u/g; umount /o/m'
+equal "its root carries containers" carries "$(carries_containers)"
 
 say "what was written is there after a stop, and after a kill"
 banger vm stop web
 banger vm start web
 inside 'sha256sum -c /sum; echo more > /more; sync'
+equal "checks of disks that were left clean" 0 "$(checks)"
 banger vm kill web
 banger vm start web
+[ "$(checks)" = 2 ] || die "of a killed guest's disks $(checks) were checked"
 equal "what was synced" more "$(inside 'sha256sum -c /sum >/dev/null; cat /more')"
 
 say "an overlay can still be had by name"

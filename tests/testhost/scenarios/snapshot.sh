@@ -31,21 +31,20 @@ size=$(inside "df -k / | tail -n 1 | awk '{print \$2}'")
 say "/ has $size KiB"
 [ "$size" -gt 950000 ] || die "/ has $size KiB"
 inside 'dd if=/dev/urandom of=/data bs=1M count=100 2>/dev/null; sha256sum /data > /sum; sync'
-# As Docker lays its layers.
-inside 'mkdir -p /o/l /o/u /o/w /o/m; echo low > /o/l/f
-    mount -t overlay overlay -o lowerdir=/o/l,upperdir=/o/u,workdir=/o/w /o/m
-    echo up > /o/m/g; cat /o/m/f /o/u/g; umount /o/m'
+equal "its root carries containers" carries "$(carries_containers)"
 
 say "stopped, nothing of it is left but files; started again, all of them are there"
 banger vm stop web
 equal "devices after a stop" "" "$(devices)"
 banger vm start web
 inside 'sha256sum -c /sum; echo more > /more; sync'
+equal "checks of disks that were new or left clean" 0 "$(checks)"
 
 say "a VMM that is killed leaves no device"
 kill -9 "$(vmms)"
 until_true 30 disks_gone
 banger vm start web
+[ "$(checks)" = 2 ] || die "of a killed guest's disks $(checks) were checked"
 equal "what was synced" more "$(inside 'sha256sum -c /sum >/dev/null; cat /more')"
 
 say "daemon and helper are killed under it, and then in the middle of a start"
@@ -63,6 +62,19 @@ for pause in 0.2 0.5 0.8; do
     until_true 30 disks_gone
 done
 banger vm start web
+inside 'sha256sum -c /sum'
+
+say "a damaged disk is not started from, until it is repaired"
+banger vm stop web
+work=$(echo $state/vms/*/work.ext4)
+debugfs -w -R 'clri <2>' "$work"
+debugfs -w -R 'ssv state 2' "$work"
+! banger vm start web 2> damaged.txt || die "it starts from a damaged disk"
+cat damaged.txt
+grep -q 'UNEXPECTED INCONSISTENCY' damaged.txt
+grep -q 'banger vm start --repair web' damaged.txt
+until_true 30 disks_gone
+banger vm start --repair web
 inside 'sha256sum -c /sum'
 
 say "what nobody knows is swept when the daemon starts"

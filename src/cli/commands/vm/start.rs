@@ -28,12 +28,16 @@ pub(crate) struct Args {
     /// Boot suspended VMs from their disks; what they had in memory is lost
     #[arg(long)]
     discard_memory: bool,
+    /// Repair their disks first, whatever it takes; what lost its name is then in lost+found
+    #[arg(long, conflicts_with = "discard_memory")]
+    repair: bool,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    let request = |vm| match args.discard_memory {
-        true => Request::StartVmCold { vm },
-        false => Request::StartVm { vm },
+    let request = |vm| match (args.discard_memory, args.repair) {
+        (true, _) => Request::StartVmCold { vm },
+        (_, true) => Request::StartVmRepaired { vm },
+        _ => Request::StartVm { vm },
     };
     many::each(app, &args.vms, Noun::Vm, OnInterrupt::Cancel, request).await
 }
