@@ -105,7 +105,7 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_disk_is_not_started_from_until_a_repair_is_asked_for() {
         let (cx, host) = rig(created().await, Duration::ZERO);
-        host.edit(|world| drop(world.damaged.insert(record().id)));
+        host.edit(|world| world.damaged = [record().id].into());
         let left = host.world();
         let end = run(&start_vm(&cx.vm), &cx, &mut MemJournal::default()).await.unwrap();
         let failure = end.failure.unwrap();
@@ -124,7 +124,7 @@ mod tests {
     #[tokio::test]
     async fn disks_that_a_memory_knows_are_never_checked() {
         let (cx, host) = rig(suspended().await, Duration::ZERO);
-        host.edit(|world| drop(world.damaged.insert(record().id)));
+        host.edit(|world| world.damaged = [record().id].into());
         let end = run(&resume_vm(&cx.vm), &cx, &mut MemJournal::default()).await.unwrap();
         assert_eq!(end.outcome, Outcome::Done);
         assert_eq!(host.calls_of("disk.check_disks"), 0);

@@ -36,7 +36,8 @@ pub(super) fn disk_plan(vm: &VmRecord) -> DiskPlan {
 pub(super) async fn fresh_disks(cx: &StepCx) -> Result<String, StepError> {
     let plan = disk_plan(&cx.vm);
     let base = cx.ports.images.base(cx.op, cx.vm.image).await?;
-    cx.ports.disk.ensure_vm_disks(cx.op, cx.vm.id, &plan, &base).await?;
+    let seed = cx.ports.images.work_seed(cx.op, cx.vm.image, plan.work).await?;
+    cx.ports.disk.ensure_vm_disks(cx.op, cx.vm.id, &plan, &base, seed.as_deref()).await?;
     let spec = &cx.vm.spec;
     Ok(format!("{} {}, work {}", spec.root.backend, spec.disk, plan.work))
 }

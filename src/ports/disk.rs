@@ -222,13 +222,15 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
     ) -> PortFuture<'a, RootDisk>;
 
     /// Makes the VM's directory and its two sparse disks of the planned sizes. Disks that are there
-    /// already are left alone.
+    /// already are left alone. `seed`: what the work disk is a copy of, see
+    /// [`super::ImageHost::work_seed`]; without one it is empty.
     fn ensure_vm_disks<'a>(
         &'a self,
         op: OpId,
         vm: VmId,
         plan: &'a DiskPlan,
         base: &'a BaseImage,
+        seed: Option<&'a Path>,
     ) -> PortFuture<'a, ()>;
 
     /// Opens the root disk for a run, where it is a device, and answers with its path.

@@ -98,6 +98,10 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
     /// The image's file, which is there and is what its name says.
     fn base(&self, op: OpId, image: Digest) -> PortFuture<'_, BaseImage>;
 
+    /// A file system of this size with what the image has in `/root`, which new work disks are copies
+    /// of; none where there is nothing. Refused if it takes more.
+    fn work_seed(&self, op: OpId, image: Digest, size: Size) -> PortFuture<'_, Option<PathBuf>>;
+
     /// The files to boot from; puts the initramfs together if it is not there yet. A missing or
     /// damaged file is named.
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles>;

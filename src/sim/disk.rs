@@ -45,6 +45,7 @@ impl DiskHost for SimWorld {
         vm: VmId,
         plan: &'a DiskPlan,
         _base: &'a BaseImage,
+        _seed: Option<&'a Path>,
     ) -> PortFuture<'a, ()> {
         let make = move |state: &mut State| {
             let (RootPlan::Overlay { size: root, .. }

@@ -1,6 +1,8 @@
 //! Images and kernels whose digests come from their recipes, so that the same recipe gives the
 //! same file.
 
+use std::path::PathBuf;
+
 use futures::FutureExt;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
@@ -71,6 +73,13 @@ impl ImageHost for SimWorld {
 
     fn base(&self, _op: OpId, image: Digest) -> PortFuture<'_, BaseImage> {
         self.call("images.base", move |state: &mut State| base(state, image)).boxed()
+    }
+
+    fn work_seed(&self, _op: OpId, image: Digest, _size: Size) -> PortFuture<'_, Option<PathBuf>> {
+        let look = move |state: &mut State| {
+            base(state, image).map(|_| Some(format!("/sim/images/{image}.work").into()))
+        };
+        self.call("images.work_seed", look).boxed()
     }
 
     fn boot_files(&self, _op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {

@@ -49,7 +49,7 @@ async fn with_files(host: &SimWorld) -> TapName {
     let disks = DiskPlan { root, work: Size::from_mib(64), work_uuid: [2; 16] };
     let base =
         BaseImage { path: "/b".into(), uuid: [3; 16], size: Size::from_mib(64), growable: true };
-    host.ensure_vm_disks(OP, VM, &disks, &base).await.unwrap();
+    host.ensure_vm_disks(OP, VM, &disks, &base, None).await.unwrap();
     host.write_config(OP, VM, vec![1]).await.unwrap();
     host.ensure_run_dir(OP, VM).await.unwrap();
     host.lease(OP, VM).await.unwrap()

@@ -31,7 +31,7 @@ impl Disks {
         let disks = LocalDisks::new(&host.path("state"), &host.path("vmrun")).unwrap();
         let disks = disks.with_helper(host.client());
         let base = BaseImage { path: host.path("none"), uuid: [3; 16], size, growable: false };
-        disks.ensure_vm_disks(OP, vm, &plan, &base).await.unwrap();
+        disks.ensure_vm_disks(OP, vm, &plan, &base, None).await.unwrap();
         let this = Self { host, disks, plan, vm };
         for path in [this.dir(), this.root(), this.work(), this.host.path("state/vms")] {
             chown(path, Some(OWNER), Some(OWNER)).unwrap();

@@ -1,5 +1,5 @@
-//! What the image has in `/root` (`.bashrc`, `.profile`) would vanish under the work disk: a new
-//! work disk gets a copy, once. A seed that the host wrote onto the disk is left as it is.
+//! What the image has in `/root` (`.bashrc`, `.profile`) would vanish under the work disk: an empty
+//! one gets a copy, once. Where the host has a seed of the image's, the disk has it already.
 
 use std::fs;
 use std::io;

@@ -54,7 +54,13 @@ impl LocalDisks {
         VmPaths::new(&self.vms, &self.run, vm)
     }
 
-    fn make_disks(&self, vm: VmId, plan: &DiskPlan, base: &BaseImage) -> Result<(), HostError> {
+    fn make_disks(
+        &self,
+        vm: VmId,
+        plan: &DiskPlan,
+        base: &BaseImage,
+        seed: Option<&Path>,
+    ) -> Result<(), HostError> {
         let paths = self.paths_of(vm);
         ensure_private_dir(&paths.dir)?;
         remove_stale(&paths.dir)
@@ -83,7 +89,10 @@ impl LocalDisks {
         }
         let work = paths.work();
         if sound(&work)?.is_none() {
-            drafts.push(self.templates.draft(&work, plan.work, plan.work_uuid)?);
+            drafts.push(match seed {
+                Some(seed) => template::copy(seed, &work)?,
+                None => self.templates.draft(&work, plan.work, plan.work_uuid)?,
+            });
         }
         template::publish(&drafts)
     }
@@ -272,10 +281,12 @@ impl DiskHost for LocalDisks {
         vm: VmId,
         plan: &'a DiskPlan,
         base: &'a BaseImage,
+        seed: Option<&'a Path>,
     ) -> PortFuture<'a, ()> {
         let (this, plan, base) = (self.clone(), plan.clone(), base.clone());
+        let seed = seed.map(Path::to_owned);
         tracing::debug!(op_id = %op, vm_id = %vm, "ensuring disks");
-        Box::pin(blocking("make disks", move || this.make_disks(vm, &plan, &base)))
+        Box::pin(blocking("make disks", move || this.make_disks(vm, &plan, &base, seed.as_deref())))
     }
 
     fn open_root<'a>(

@@ -46,9 +46,9 @@ fn e2fsck_is_clean(path: &Path) {
 async fn disks_are_sound_sparse_and_made_once() {
     let rig = rig();
     let (one, two) = (VmId([1; 16]), VmId([2; 16]));
-    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base()).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base(), None).await.unwrap();
     let start = Instant::now();
-    rig.disks.ensure_vm_disks(OP, two, &plan(two), &base()).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, two, &plan(two), &base(), None).await.unwrap();
     // Milliseconds; the bound only catches a copy that is not sparse.
     assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
     for vm in [one, two] {
@@ -71,7 +71,7 @@ async fn disks_are_sound_sparse_and_made_once() {
     // A disk that is there is left alone.
     let overlay = rig.disks.paths(one).overlay();
     let before = fs::metadata(&overlay).unwrap();
-    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base()).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base(), None).await.unwrap();
     let after = fs::metadata(&overlay).unwrap();
     assert_eq!((before.ino(), before.mtime_nsec()), (after.ino(), after.mtime_nsec()));
     assert_eq!(rig.disks.list().await.unwrap(), [one, two]);
@@ -87,7 +87,7 @@ async fn many_at_once_share_templates() {
         let disks = rig.disks.clone();
         async move {
             let vm = VmId([n / 2; 16]);
-            disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await
+            disks.ensure_vm_disks(OP, vm, &plan(vm), &base(), None).await
         }
     });
     futures::future::try_join_all(all).await.unwrap();
@@ -102,7 +102,7 @@ async fn many_at_once_share_templates() {
 async fn copies_are_whole_and_keep_their_uuids() {
     let rig = rig();
     let (one, two) = (VmId([1; 16]), VmId([2; 16]));
-    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base()).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, one, &plan(one), &base(), None).await.unwrap();
     let dir = rig.dir.path().join("kept");
     fs::create_dir(&dir).unwrap();
     rig.disks.copy_disks(OP, one, &plan(one), &dir).await.unwrap();
@@ -113,7 +113,7 @@ async fn copies_are_whole_and_keep_their_uuids() {
     assert_eq!(rig.disks.as_made(two, &plan(two)).await.unwrap(), plan(one));
     e2fsck_is_clean(&rig.disks.paths(two).overlay());
     // They are there, and stay as they are.
-    rig.disks.ensure_vm_disks(OP, two, &plan(two), &base()).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, two, &plan(two), &base(), None).await.unwrap();
     assert_eq!(rig.disks.as_made(two, &plan(two)).await.unwrap(), plan(one));
     let entries = |dir: &Path| fs::read_dir(dir).unwrap().count();
     assert_eq!((entries(&dir), entries(&rig.disks.paths(two).dir)), (2, 2));
@@ -123,15 +123,15 @@ async fn copies_are_whole_and_keep_their_uuids() {
 async fn a_damaged_disk_is_named_and_kept() {
     let rig = rig();
     let vm = VmId([1; 16]);
-    rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base(), None).await.unwrap();
     let overlay = rig.disks.paths(vm).overlay();
     File::options().write(true).open(&overlay).unwrap().set_len(1 << 20).unwrap();
-    let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap_err();
+    let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base(), None).await.unwrap_err();
     assert_eq!(error.code, Code::Corrupt);
     assert!(error.object.contains("overlay.ext4"));
     assert_eq!(rig.disks.as_made(vm, &plan(vm)).await.unwrap_err().code, Code::Corrupt);
     fs::write(&overlay, "").unwrap();
-    let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap_err();
+    let error = rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base(), None).await.unwrap_err();
     assert_eq!(error.code, Code::Corrupt);
     assert!(overlay.exists());
     fs::remove_file(&overlay).unwrap();
@@ -147,7 +147,7 @@ async fn a_link_in_place_of_a_vm_is_refused_and_not_followed() {
     fs::write(elsewhere.join("precious"), "").unwrap();
     std::os::unix::fs::symlink(&elsewhere, rig.disks.paths(vm).dir).unwrap();
     for result in [
-        rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await,
+        rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base(), None).await,
         rig.disks.write_config(OP, vm, vec![1]).await,
         rig.disks.remove_vm(OP, vm).await,
     ] {
@@ -163,7 +163,7 @@ async fn leftovers_of_a_crash_go() {
     let dir = rig.disks.paths(vm).dir;
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join(".tmp-1-0-overlay.ext4"), "half").unwrap();
-    rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base()).await.unwrap();
+    rig.disks.ensure_vm_disks(OP, vm, &plan(vm), &base(), None).await.unwrap();
     assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
 }
 
@@ -203,7 +203,7 @@ async fn a_disk_that_is_too_small_is_refused_and_free_space_is_known() {
     let vm = VmId([1; 16]);
     let root = RootPlan::Overlay { size: Size::from_mib(1), uuid: tagged(vm, 1) };
     let tiny = DiskPlan { root, ..plan(vm) };
-    let error = rig.disks.ensure_vm_disks(OP, vm, &tiny, &base()).await.unwrap_err();
+    let error = rig.disks.ensure_vm_disks(OP, vm, &tiny, &base(), None).await.unwrap_err();
     assert_eq!(error.code, Code::Invalid);
     assert!(rig.disks.free().await.unwrap() > Size::from_mib(1));
 }
@@ -272,17 +272,17 @@ async fn a_clone_of_a_large_image_costs_nothing() {
         work_uuid: tagged(vm, 2),
     };
     // The first one has the template of its work disk to make.
-    disks.ensure_vm_disks(OP, VmId([1; 16]), &plan(VmId([1; 16])), &base).await.unwrap();
+    disks.ensure_vm_disks(OP, VmId([1; 16]), &plan(VmId([1; 16])), &base, None).await.unwrap();
     let before = xfs.used();
     let vm = VmId([2; 16]);
-    disks.ensure_vm_disks(OP, vm, &plan(vm), &base).await.unwrap();
+    disks.ensure_vm_disks(OP, vm, &plan(vm), &base, None).await.unwrap();
     disks.write_config(OP, vm, vec![1; 64 << 10]).await.unwrap();
     let took = xfs.used() - before;
     assert!(took < 1 << 20, "{took} bytes");
     let root = disks.paths(vm).root();
     assert_eq!(fs::metadata(&root).unwrap().len(), 10 << 30);
     let inode = fs::metadata(&root).unwrap().ino();
-    disks.ensure_vm_disks(OP, vm, &plan(vm), &base).await.unwrap();
+    disks.ensure_vm_disks(OP, vm, &plan(vm), &base, None).await.unwrap();
     assert_eq!(fs::metadata(&root).unwrap().ino(), inode, "what is there is left alone");
     e2fsck_is_clean(&root);
     // One that was made before images had journals is not written to.

@@ -12,5 +12,5 @@ mod superblock;
 mod template;
 
 pub use local::LocalDisks;
-pub(in crate::host) use sparse::{punch_zeros, write_sparse};
+pub(in crate::host) use sparse::{copy as copy_sparse, punch_zeros, write_sparse};
 pub(in crate::host) use superblock::Superblock;

@@ -12,7 +12,7 @@ const CHUNK: usize = 64 << 10;
 
 /// Copies `from` to the new file `to`: by reflink where the file system has it, else the written
 /// parts only, and of those only what is not zero.
-pub(super) fn copy(from: &File, to: &Path) -> io::Result<File> {
+pub(in crate::host) fn copy(from: &File, to: &Path) -> io::Result<File> {
     let copy = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(to)?;
     if rustix::fs::ioctl_ficlone(&copy, from).is_ok() {
         return Ok(copy);

@@ -162,13 +162,21 @@ impl Draft {
 
     /// Finishes the file system and puts it on the shelf.
     pub(super) fn publish(self, source: String) -> Result<ImageFile, HostError> {
-        let Self { work, builder, watch, shelf, operation, object } = self;
+        let Self { work, mut builder, watch, shelf, operation, object } = self;
         let failed = |error: ImportError| error.on(operation, &object);
         import::check_root(&builder).map_err(failed)?;
         let entries = builder.entries();
+        let seeded = builder.has_in(HOME);
+        if seeded {
+            let seed = builder.seed(HOME, create(&work.file(SEED))?);
+            seed.and_then(Builder::finish).map_err(|error| failed(error.into()))?;
+        }
         let built = builder.finish().map_err(|error| failed(error.into()))?;
         if watch.cancel.is_cancelled() {
             return Err(failed(ImportError::Cancelled));
+        }
+        if seeded {
+            shelf.put_seed(&work.file(SEED), built.digest)?;
         }
         shelf.put_image(&work.file(DRAFT), built)?;
         let size = Size::from_bytes(built.bytes);
@@ -178,6 +186,9 @@ impl Draft {
 }
 
 const DRAFT: &str = "rootfs.ext4";
+/// What a guest has its work disk for.
+const HOME: &str = "root";
+const SEED: &str = "work.ext4";
 
 fn create(path: &Path) -> Result<File, HostError> {
     File::options()
@@ -237,6 +248,12 @@ impl ImageHost for LocalImages {
         let shelf = self.shelf.clone();
         tracing::debug!(op_id = %op, %image, "checking image");
         Box::pin(blocking("check image", move || shelf.base(image)))
+    }
+
+    fn work_seed(&self, op: OpId, image: Digest, size: Size) -> PortFuture<'_, Option<PathBuf>> {
+        let shelf = self.shelf.clone();
+        tracing::debug!(op_id = %op, %image, %size, "looking for a work seed");
+        Box::pin(blocking("make work seed", move || shelf.work_seed(image, size)))
     }
 
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {

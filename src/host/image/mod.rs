@@ -15,6 +15,7 @@ mod ext4;
 mod import;
 mod kernel;
 mod local;
+mod seed;
 mod shelf;
 mod tarball;
 mod unpack;

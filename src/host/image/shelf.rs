@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::cpio::Cpio;
 use super::ext4::{Built, digest_of, is_growable, uuid_of};
 use super::kernel::Prepared;
+use super::seed;
 use super::workdir::{self, WorkDir};
 use crate::host::disk::Superblock;
 use crate::host::files::{TempFile, ensure_private_dir, gone, is_stale_temp, sync_parent};
@@ -77,6 +78,10 @@ impl Shelf {
         self.images.join(format!("{digest}.ext4"))
     }
 
+    fn seed(&self, image: Digest) -> PathBuf {
+        self.images.join(format!("{image}.work"))
+    }
+
     fn kernel(&self, digest: Digest) -> PathBuf {
         self.kernels.join(digest.to_string())
     }
@@ -92,6 +97,45 @@ impl Shelf {
         file.set_permissions(Permissions::from_mode(0o444)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         fs::rename(made, &target).and_then(|()| sync_parent(&target)).map_err(failed)
+    }
+
+    /// Takes in what new work disks of an image begin with. That image comes afterwards, so that
+    /// none is without its seed.
+    pub(super) fn put_seed(&self, made: &Path, image: Digest) -> Result<(), HostError> {
+        let target = self.seed(image);
+        let publish = || {
+            let file = File::open(made)?;
+            file.set_permissions(Permissions::from_mode(0o444))?;
+            file.sync_all()?;
+            fs::rename(made, &target).and_then(|()| sync_parent(&target))
+        };
+        publish().map_err(|error| {
+            HostError::io("publish work seed", target.display().to_string(), error)
+        })
+    }
+
+    /// The image's seed as large as a work disk is to be; made when first asked for.
+    pub(super) fn work_seed(
+        &self,
+        image: Digest,
+        size: Size,
+    ) -> Result<Option<PathBuf>, HostError> {
+        let seed = self.seed(image);
+        let bytes = size.bytes().next_multiple_of(seed::BLOCK);
+        let target = self.images.join(format!("{image}.work-{bytes}"));
+        if target.exists() {
+            return Ok(Some(target));
+        }
+        let failed = |error| HostError::io("make work seed", target.display().to_string(), error);
+        let from = match File::open(&seed) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(failed)?,
+        };
+        let work = WorkDir::new(&self.tmp)?;
+        let grown = work.file("seed");
+        seed::grow(&from, &grown, bytes)?;
+        fs::rename(&grown, &target).and_then(|()| sync_parent(&target)).map_err(failed)?;
+        Ok(Some(target))
     }
 
     /// Takes a kernel in; made twice, it is there once.
@@ -327,7 +371,7 @@ impl Shelf {
         let mut removed =
             workdir::sweep(&self.tmp, "", |path| fs::remove_dir_all(path)).map_err(failed)?;
         for name in names(&self.images).map_err(failed)? {
-            if is_unknown(name.strip_suffix(".ext4").unwrap_or(&name), known) {
+            if is_unknown(name.split('.').next().unwrap_or(&name), known) {
                 gone(fs::remove_file(self.images.join(name))).map_err(failed)?;
                 removed += 1;
             }

@@ -99,6 +99,12 @@ impl Blocks {
         Ok(())
     }
 
+    /// The file, with all blocks so far in it.
+    pub(super) fn written(&mut self) -> io::Result<&File> {
+        self.flush()?;
+        Ok(&self.file)
+    }
+
     /// Writes what is left; gives back the file and the hash of all blocks.
     pub(super) fn finish(mut self) -> io::Result<(File, Sha256)> {
         self.flush()?;

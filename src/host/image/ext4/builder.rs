@@ -50,8 +50,8 @@ pub(in crate::host::image) struct Built {
 
 #[derive(Debug)]
 pub(in crate::host::image) struct Builder {
-    tree: Tree,
-    blocks: Blocks,
+    pub(super) tree: Tree,
+    pub(super) blocks: Blocks,
 }
 
 impl Builder {

@@ -25,6 +25,7 @@ mod header;
 mod inode;
 mod journal;
 mod layout;
+mod seed;
 mod tree;
 mod verify;
 mod xattr;
