@@ -19,8 +19,8 @@ use super::starts::Starts;
 use super::vm::{Asker, Ended, OpRequest, RunOp, Ticket, VmActor, VmDeps, VmScope};
 use super::watch::{ChildDown, RestartBudget, Verdict};
 use crate::model::{
-    Code, DiskBackend, DiskChoice, EventKind, Failure, HostBudget, Incarnation, Name, OpId, OpKind,
-    OpRecord, RootDisk, Size, VmHandles, VmId, VmRecord, VmSpec, VmState, VmView, Wanted, admit,
+    Code, DiskChoice, EventKind, Failure, HostBudget, Incarnation, Name, OpId, OpKind, OpRecord,
+    Size, VmHandles, VmId, VmRecord, VmSpec, VmState, VmView, Wanted, admit,
 };
 use crate::store::{Reserved, Store, VmDraft};
 
@@ -387,12 +387,8 @@ async fn settle_root(deps: &VmDeps, op_id: OpId, create: &mut CreateVm) -> Resul
         let base = deps.ports.images.base(op_id, image.digest).await;
         let base = base.map_err(|error| Failure::from(&error))?;
         let root = deps.ports.disk.choose(op_id, create.disk, &base).await;
-        create.spec.root = root.map_err(|error| Failure::from(&error))?;
-        let left_to_us = create.disk == DiskChoice::Auto;
-        if create.spec.warm && left_to_us && create.spec.root.backend == DiskBackend::DmSnapshot {
-            let why = "a warm start copies disks, and a device is not copied".to_owned();
-            create.spec.root = RootDisk { backend: DiskBackend::Overlay, why };
-        }
+        let root = root.map_err(|error| Failure::from(&error))?;
+        create.spec.root = crate::model::settle_root(create.disk, root, create.spec.warm);
     }
     Ok(())
 }

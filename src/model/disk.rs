@@ -54,3 +54,41 @@ impl Default for RootDisk {
         Self { backend: DiskBackend::Overlay, why: "there was no other then".to_owned() }
     }
 }
+
+/// What becomes of the host's choice for a VM that may start from another's memory: that starts
+/// with copies of its disks, and a device is not copied. What was asked for by name stays.
+#[must_use]
+pub fn settle_root(choice: DiskChoice, found: RootDisk, warm: bool) -> RootDisk {
+    match (choice, found.backend, warm) {
+        (DiskChoice::Auto, DiskBackend::DmSnapshot, true) => RootDisk {
+            backend: DiskBackend::Overlay,
+            why: "a warm start copies disks, and a device is not copied".to_owned(),
+        },
+        _ => found,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_device_that_nobody_asked_for_gives_way_to_a_warm_start() {
+        for found in DiskBackend::ALL {
+            for choice in [DiskChoice::Auto, DiskChoice::Only(found)] {
+                for warm in [false, true] {
+                    let root = RootDisk { backend: found, why: "found".to_owned() };
+                    let settled = settle_root(choice, root.clone(), warm);
+                    let gives_way =
+                        warm && choice == DiskChoice::Auto && found == DiskBackend::DmSnapshot;
+                    match gives_way {
+                        true => assert!(
+                            settled.backend == DiskBackend::Overlay && settled.why != root.why
+                        ),
+                        false => assert_eq!(settled, root, "{choice:?} {warm}"),
+                    }
+                }
+            }
+        }
+    }
+}

@@ -28,7 +28,7 @@ mod vm;
 pub use admission::{HostBudget, Refusal, admit};
 pub use clock_marks::{ClockJump, ClockMarks};
 pub use condition::{Condition, ConditionKind, Finding};
-pub use disk::{DiskBackend, DiskChoice, RootDisk};
+pub use disk::{DiskBackend, DiskChoice, RootDisk, settle_root};
 pub use event::{Event, EventKind};
 pub use failure::{Code, Failure, chain};
 pub use health::{Health, HealthChange, HealthCheck, HealthError, HealthRun, HealthStatus};
