@@ -208,7 +208,8 @@ impl Case {
             Outcome::Done => plan.len(),
             Outcome::RolledBack { step, .. } => {
                 let holds = |phase: &super::Phase| phase.steps.iter().any(|s| s.name() == step);
-                plan.iter().position(holds).unwrap()
+                // The plan of a recovery may have a phase before it that found nothing to do.
+                self.plan().iter().position(holds).unwrap()
             }
             other => panic!("{why}: {other:?}"),
         };

@@ -39,7 +39,9 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         }
         OpKind::StartVm => {
             let whole = start_after_clean_up(vm);
-            if mentions(&whole[0]) { whole } else { start_vm(vm) }
+            // Of one that did not get to its first step nobody knows which it was; and taking away
+            // what is not there does no harm.
+            if history.is_empty() || mentions(&whole[0]) { whole } else { start_vm(vm) }
         }
         OpKind::StopVm => stop_vm(None),
         // The signal is not in the journal; what was to end is ended.

@@ -154,7 +154,7 @@ mod tests {
     use crate::ops::harness::{
         Case, MemJournal, bare, crashed, created, record, rig, running, survives, suspended,
     };
-    use crate::ops::{delete_vm, kill_vm, run, start_after_clean_up};
+    use crate::ops::{delete_vm, kill_vm, plan_for_recovery, recover, run, start_after_clean_up};
 
     fn plan(_: &VmRecord) -> Plan {
         suspend_vm()
@@ -207,5 +207,15 @@ mod tests {
         assert_eq!(end.failure.unwrap().code, Code::NoSpace);
         assert_eq!(host.calls_of("hypervisor.save"), 0);
         assert_eq!(host.world(), running().await);
+    }
+
+    /// The record says no more that it was suspended, so what it held must not stay behind.
+    #[tokio::test]
+    async fn a_cold_start_cut_short_before_its_first_step_leaves_no_memory() {
+        let (cx, host) = rig(suspended().await, Duration::ZERO);
+        let plan = plan_for_recovery(OpKind::StartVm, &cx.vm, &[]).unwrap();
+        let end = recover(&plan, &cx, &mut MemJournal::default(), &[]).await.unwrap();
+        assert!(matches!(end.outcome, Outcome::RolledBack { .. }), "{:?}", end.outcome);
+        assert_eq!(host.world(), created().await);
     }
 }
