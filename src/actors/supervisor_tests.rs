@@ -1,7 +1,7 @@
 //! Supervision on the simulated host: the whole life of VMs through the real actors and store.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,14 +21,26 @@ use crate::store::Store;
 
 #[path = "supervisor_cancel_tests.rs"]
 mod cancels;
+#[path = "tests/crashes.rs"]
+mod crashes;
 #[path = "supervisor_disk_tests.rs"]
 mod disks;
+#[path = "tests/expected.rs"]
+mod expected;
 #[path = "supervisor_fault_tests.rs"]
 mod faults;
 #[path = "supervisor_reboot_tests.rs"]
 mod reboot;
+#[path = "tests/sequences.rs"]
+mod sequences;
+#[path = "tests/stage.rs"]
+mod stage;
+#[path = "tests/stock.rs"]
+mod stock;
 #[path = "supervisor_upkeep_tests.rs"]
 mod upkeep;
+
+use stock::stock;
 
 struct House {
     supervisor: Handle<SupervisorActor>,
@@ -47,7 +59,7 @@ fn op(n: u8) -> OpId {
 }
 
 fn ctx(n: u8) -> OpCtx {
-    OpCtx { op_id: op(n), deadline: Instant::now() + LIMIT, span: tracing::Span::none() }
+    OpCtx::within(op(n), LIMIT)
 }
 
 /// Waits for a condition, not for a time.
@@ -74,6 +86,15 @@ impl House {
 
     /// Brings the actors up on a host and a store, as the daemon does.
     async fn on(store: Store, sim: Arc<SimWorld>, dir: Arc<tempfile::TempDir>) -> Self {
+        Self::with_memory(1 << 20, store, sim, dir).await
+    }
+
+    async fn with_memory(
+        memory_mib: u64,
+        store: Store,
+        sim: Arc<SimWorld>,
+        dir: Arc<tempfile::TempDir>,
+    ) -> Self {
         let (mut ports, _) = crate::sim::ports(SimOptions::new("10.9.0.0/24".parse().unwrap()));
         ports.hypervisor = Arc::<SimWorld>::clone(&sim);
         ports.process = Arc::<SimWorld>::clone(&sim);
@@ -99,7 +120,7 @@ impl House {
         let deps = Arc::new(VmDeps { store, ports, settings, events, mint });
         let known = recover(&deps).await.unwrap();
         let host = HostLimits {
-            memory_mib: 1 << 20,
+            memory_mib,
             overhead_mib: 0,
             cpus: 8,
             disk_reserve: Size::from_bytes(0),
@@ -183,36 +204,6 @@ fn create(name: &str, start: bool) -> CreateVm {
         health: None,
     };
     CreateVm { spec, disk: DiskChoice::Auto, start, request_hash: 1 }
-}
-
-async fn stock(store: &Store, sim: &SimWorld) {
-    let nothing: crate::ports::ProgressSink = Arc::new(|_| {});
-    let cancel = CancellationToken::new();
-    let recipe = ImageRecipe::Debian { suite: "sid".to_owned(), include: vec![], mirror: None };
-    let file = sim.make_image(op(0), &recipe, Arc::clone(&nothing), &cancel).await.unwrap();
-    let image = ImageRecord {
-        name: "debian".parse().unwrap(),
-        digest: file.digest,
-        uuid: file.uuid,
-        size: file.size,
-        source: file.source,
-        created_unix_ms: 0,
-    };
-    store.put_image(image).await.unwrap();
-    let recipe = KernelRecipe::Deb { path: "/dev/null".into() };
-    let file = sim.make_kernel(op(0), &recipe, nothing, &cancel).await.unwrap();
-    let kernel = KernelRecord {
-        name: "debian".parse().unwrap(),
-        digest: file.digest,
-        version: file.version,
-        distro: file.distro,
-        arch: file.arch,
-        modules: 0,
-        size: file.size,
-        source: file.source,
-        created_unix_ms: 0,
-    };
-    store.put_kernel(kernel).await.unwrap();
 }
 
 #[actix::test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::model::VmId;
+
 /// Which calls a fault hits. Calls are named `port.method` and counted from 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum At {
@@ -34,6 +36,10 @@ pub enum Fault {
     Delay(Duration),
     /// Changes the host and then never answers.
     Hang,
+    /// The daemon dies: no call after this one is done or answered. Whether this one is done.
+    Die(bool),
+    /// The VMM of this VM ends by itself just before.
+    Ends(VmId),
 }
 
 impl At {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{At, Fault, SimOptions, World};
 use crate::model::{Code, ExitReport, ProcessIdentity, VmId};
@@ -47,6 +48,8 @@ pub(super) struct State {
     hanging: usize,
     by_name: HashMap<&'static str, usize>,
     faults: Vec<(At, Fault)>,
+    /// Cancelled when the daemon dies.
+    power: CancellationToken,
     /// Told when the VM's process begins or ends.
     watched: HashMap<VmId, Arc<Notify>>,
 }
@@ -114,6 +117,11 @@ impl SimWorld {
         self.lock().end_process(vm, "killed by SIGKILL").is_some()
     }
 
+    /// A new daemon is the one that calls: while this is not cancelled, it lives.
+    pub fn serve(&self, power: CancellationToken) {
+        self.lock().power = power;
+    }
+
     /// The host is restarted: what is not on its disk is gone. Nobody is told, for whoever watched was
     /// a part of it.
     pub fn reboot(&self) {
@@ -133,15 +141,19 @@ impl SimWorld {
         name: &'static str,
         change: impl FnOnce(&mut State) -> Result<T, HostError>,
     ) -> Result<T, HostError> {
+        self.alive().await;
         let fault = self.lock().count(name);
         let mut wait = self.options.latency;
         match &fault {
             Some(Fault::Cancel(token)) => token.cancel(),
             Some(Fault::Delay(delay)) => wait += *delay,
+            Some(Fault::Die(false)) => self.die().await,
+            Some(Fault::Ends(vm)) => drop(self.crash(*vm)),
             _ => {}
         }
         if wait > Duration::ZERO {
             tokio::time::sleep(wait).await;
+            self.alive().await;
         }
         refuse(name, fault.as_ref())?;
         let answer = change(&mut self.lock())?;
@@ -151,8 +163,25 @@ impl SimWorld {
                 self.lock().hanging += 1;
                 std::future::pending().await
             }
+            Some(Fault::Die(_)) => {
+                self.die().await;
+                Ok(answer)
+            }
             _ => Ok(answer),
         }
+    }
+
+    /// Nothing is done for a daemon that is dead.
+    pub(super) async fn alive(&self) {
+        let dead = self.lock().power.is_cancelled();
+        if dead {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    async fn die(&self) {
+        self.lock().power.cancel();
+        self.alive().await;
     }
 
     /// As [`Self::call`] for the few methods that are not asynchronous; they cannot hang.
@@ -162,8 +191,11 @@ impl SimWorld {
         answer: impl FnOnce() -> T,
     ) -> Result<T, HostError> {
         let fault = self.lock().count(name);
-        if let Some(Fault::Cancel(token)) = &fault {
-            token.cancel();
+        match &fault {
+            Some(Fault::Cancel(token)) => token.cancel(),
+            Some(Fault::Die(_)) => self.lock().power.cancel(),
+            Some(Fault::Ends(vm)) => drop(self.crash(*vm)),
+            _ => {}
         }
         refuse(name, fault.as_ref())?;
         match fault {
@@ -178,7 +210,9 @@ impl SimWorld {
             let notify = Arc::clone(self.lock().watched.entry(vm).or_default());
             // Made before the look, so that no change falls between the two.
             let changed = notify.notified();
-            if let Some(found) = look(&self.lock()) {
+            let found = look(&self.lock());
+            if let Some(found) = found {
+                self.alive().await;
                 return found;
             }
             changed.await;

@@ -23,6 +23,8 @@ mod events;
 mod images;
 mod meta;
 mod migrate;
+#[cfg(test)]
+pub(crate) mod mortal;
 mod op_row;
 mod ops;
 mod reserve;

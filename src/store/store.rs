@@ -8,7 +8,7 @@ use heed::{Env, EnvOpenOptions, RoTxn, RwTxn, WithoutTls};
 use tokio::sync::oneshot;
 
 use super::schema::{Dbs, NB_DBS};
-use super::writer::{self, Job, TypedJob};
+use super::writer::{Job, TypedJob, Writer};
 use super::{StoreError, events, migrate, room};
 use crate::model::OpRecord;
 
@@ -23,6 +23,9 @@ pub struct Store {
     pub(super) events: events::Publishing,
     pub(super) env: Env<WithoutTls>,
     dbs: Dbs,
+    /// In place of the writer's thread.
+    #[cfg(test)]
+    mortal: Option<super::mortal::Mortal>,
 }
 
 impl Store {
@@ -33,26 +36,38 @@ impl Store {
         Self::open_sized(dir, room::map_bytes(file, MAP_BYTES))
     }
 
-    #[allow(unsafe_code, reason = "LMDB maps a file that others could truncate")]
     pub(super) fn open_sized(dir: &Path, map_bytes: usize) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(dir)
-            .map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
-        refuse_network_file_systems(dir)?;
-        let mut options = EnvOpenOptions::new().read_txn_without_tls();
-        options.map_size(map_bytes).max_dbs(NB_DBS);
-        // SAFETY: the daemon holds its lock file, is the only opener, and never forks with the
-        // environment open.
-        let env = unsafe { options.open(dir) }
-            .map_err(|source| StoreError::Open { path: dir.to_owned(), source })?;
-        // A daemon that was killed may have left reader slots behind; each would pin old pages.
-        env.clear_stale_readers()?;
-        let dbs = Dbs::create(&env)?;
-        migrate::run(&env, &dbs)?;
+        let (env, dbs) = open_env(dir, map_bytes)?;
         let (queue, jobs) = channel::bounded(QUEUE);
-        let last = events::last(&*env.read_txn()?, &dbs)?;
-        let (events, published) = events::channel(last);
-        writer::spawn(env.clone(), dbs, jobs, published).map_err(StoreError::Spawn)?;
-        Ok(Self { queue, events, env, dbs })
+        let (writer, events) = writer(env.clone(), dbs, jobs)?;
+        writer.spawn().map_err(StoreError::Spawn)?;
+        Ok(Self {
+            queue,
+            events,
+            env,
+            dbs,
+            #[cfg(test)]
+            mortal: None,
+        })
+    }
+
+    /// One whose daemon dies when it is told to. It has no thread: who writes waits for the disk, and
+    /// so the same calls take the same turns each time.
+    #[cfg(test)]
+    pub(crate) fn open_mortal(
+        dir: &Path,
+        power: tokio_util::sync::CancellationToken,
+    ) -> Result<Self, StoreError> {
+        let (env, dbs) = open_env(dir, MAP_BYTES)?;
+        let (queue, jobs) = channel::bounded(QUEUE);
+        let (writer, events) = writer(env.clone(), dbs, jobs)?;
+        let mortal = Some(super::mortal::Mortal::new(writer, power));
+        Ok(Self { queue, events, env, dbs, mortal })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn mortal(&self) -> &super::mortal::Mortal {
+        self.mortal.as_ref().expect("opened as one that can die")
     }
 
     /// Runs `job` on the writer thread and returns once it is durable. A caller that stops
@@ -62,12 +77,16 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut RwTxn<'_>, &Dbs) -> Result<T, StoreError> + Send + 'static,
     {
+        #[cfg(test)]
+        let turn = super::mortal::begin(self.mortal.as_ref()).await;
         let (reply, answer) = oneshot::channel();
         let job: Box<dyn Job> = Box::new(TypedJob::new(job, reply));
         self.queue.try_send(job).map_err(|refused| match refused {
             channel::TrySendError::Full(_) => StoreError::Busy,
             channel::TrySendError::Disconnected(_) => StoreError::Gone,
         })?;
+        #[cfg(test)]
+        turn.end().await;
         answer.await.unwrap_or(Err(StoreError::Gone))
     }
 
@@ -100,6 +119,34 @@ impl Store {
         drop(queue); // the writer drains what is queued and lets go of its clone
         env.prepare_for_closing().wait_timeout(limit)
     }
+}
+
+fn writer(
+    env: Env<WithoutTls>,
+    dbs: Dbs,
+    jobs: channel::Receiver<Box<dyn Job>>,
+) -> Result<(Writer, events::Publishing), StoreError> {
+    let last = events::last(&*env.read_txn()?, &dbs)?;
+    let (events, published) = events::channel(last);
+    Ok((Writer { env, dbs, jobs, published }, events))
+}
+
+#[allow(unsafe_code, reason = "LMDB maps a file that others could truncate")]
+fn open_env(dir: &Path, map_bytes: usize) -> Result<(Env<WithoutTls>, Dbs), StoreError> {
+    std::fs::create_dir_all(dir)
+        .map_err(|source| StoreError::Directory { path: dir.to_owned(), source })?;
+    refuse_network_file_systems(dir)?;
+    let mut options = EnvOpenOptions::new().read_txn_without_tls();
+    options.map_size(map_bytes).max_dbs(NB_DBS);
+    // SAFETY: the daemon holds its lock file, is the only opener, and never forks with the
+    // environment open.
+    let env = unsafe { options.open(dir) }
+        .map_err(|source| StoreError::Open { path: dir.to_owned(), source })?;
+    // A daemon that was killed may have left reader slots behind; each would pin old pages.
+    env.clear_stale_readers()?;
+    let dbs = Dbs::create(&env)?;
+    migrate::run(&env, &dbs)?;
+    Ok((env, dbs))
 }
 
 /// LMDB's locks and memory map do not work over a network.

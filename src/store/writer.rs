@@ -61,28 +61,38 @@ where
     }
 }
 
-pub(super) fn spawn(
-    env: Env<WithoutTls>,
-    dbs: Dbs,
-    jobs: Receiver<Box<dyn Job>>,
-    published: Published,
-) -> std::io::Result<()> {
-    let writer = std::thread::Builder::new().name("store-writer".into());
-    let thread = writer.spawn(move || {
-        let mut room = Room::default();
-        room.keep(&env);
-        while let Some(mut batch) = next_batch(&jobs, &published.queue) {
-            let committed = commit(&env, &dbs, &mut batch, &published).map_err(Arc::new);
-            for job in batch {
-                job.settle(&committed);
+pub(super) struct Writer {
+    pub(super) env: Env<WithoutTls>,
+    pub(super) dbs: Dbs,
+    pub(super) jobs: Receiver<Box<dyn Job>>,
+    pub(super) published: Published,
+}
+
+impl Writer {
+    pub(super) fn spawn(self) -> std::io::Result<()> {
+        let writer = std::thread::Builder::new().name("store-writer".into());
+        let thread = writer.spawn(move || {
+            let mut room = Room::default();
+            room.keep(&self.env);
+            while let Some(batch) = next_batch(&self.jobs, &self.published.queue) {
+                self.turn(batch);
+                room.keep(&self.env);
             }
-            room.keep(&env);
+            // Nobody is left to tell that what was published last could not be written.
+            self.turn(vec![]);
+        })?;
+        drop(thread); // detached: it ends when the last Store is dropped
+        Ok(())
+    }
+
+    /// Commits a batch and answers those who wait for it.
+    pub(super) fn turn(&self, mut batch: Vec<Box<dyn Job>>) {
+        let Self { env, dbs, published, .. } = self;
+        let committed = commit(env, dbs, &mut batch, published).map_err(Arc::new);
+        for job in batch {
+            job.settle(&committed);
         }
-        // Nobody is left to tell that what was published last could not be written.
-        drop(commit(&env, &dbs, &mut [], &published));
-    })?;
-    drop(thread); // detached: it ends when the last Store is dropped
-    Ok(())
+    }
 }
 
 /// Waits for jobs, or for events that no job came for in time: their batch is empty. None: the last
