@@ -34,6 +34,7 @@ use crate::config::{Config, HostFacts};
 use crate::model::{VmState, chain};
 use crate::ops::Settings;
 use crate::ports::{HostError, NetHost, Ports};
+use crate::sim::SimWorld;
 use crate::store::{Store, StoreError};
 use ports::Raw;
 
@@ -88,6 +89,18 @@ pub fn host_facts() -> HostFacts {
 
 /// Serves until a signal ends it. VMs are not touched by the end of the daemon.
 pub async fn run(config: Config) -> Result<(), DaemonError> {
+    run_on(config, ports::raw).await
+}
+
+/// The same on a simulated host that another daemon may have run on.
+pub async fn run_simulated(config: Config, world: Arc<SimWorld>) -> Result<(), DaemonError> {
+    run_on(config, |config| Ok(ports::simulated_on(config, &world))).await
+}
+
+async fn run_on(
+    config: Config,
+    raw: impl FnOnce(&Config) -> Result<Raw, DaemonError>,
+) -> Result<(), DaemonError> {
     let started = Instant::now();
     let owner_uid = nix::unistd::getuid().as_raw();
     if owner_uid == 0 && config.sim.is_none() {
@@ -99,7 +112,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     let _lock = lock::acquire(&config.state_dir)?;
     let store = Store::open(&config.state_dir.join("store"))?;
     store.keep_events(config.limits.events_kept);
-    let raw = ports::raw(&config)?;
+    let raw = raw(&config)?;
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();

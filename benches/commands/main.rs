@@ -24,6 +24,7 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut table = Table::default();
     runtime.block_on(simulated::measure(&mut table));
+    simulated::adoption(&mut table);
     match std::env::var("BANGER_SOCKET") {
         Ok(socket) => runtime.block_on(real::measure(&mut table, &socket)),
         Err(_) => {

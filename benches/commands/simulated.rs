@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use banger::config::{Config, Overrides, Sim};
+use banger::sim::{SimOptions, SimWorld};
 use banger::wire::frame::Frames;
 use banger::wire::hello::DAEMON;
-use banger::wire::reply::Reply;
+use banger::wire::reply::{Answer, Reply, VmInfo};
 use banger::wire::request::{CreateVm, Envelope, KernelSource, Request};
 use tokio::net::UnixStream;
 
@@ -51,6 +53,55 @@ pub(crate) async fn measure(table: &mut Table) {
     per_vm(table, &socket, daemon.0.id()).await;
 }
 
+/// From the start of a daemon, in this process, until it has told of a thousand VMs that they run: the
+/// simulated host is that of the daemon before it, which was dropped.
+pub(crate) fn adoption(table: &mut Table) {
+    const VMS: u64 = 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let (socket, file) = (dir.path().join("run/bangerd.sock"), dir.path().join("config.toml"));
+    std::fs::write(&file, "[network]\ncidr = \"10.64.0.0/16\"\n[limits]\nmax_vms = 2000\n")
+        .unwrap();
+    let overrides = || Overrides {
+        state_dir: Some(dir.path().join("state")),
+        run_dir: Some(dir.path().join("run")),
+        socket: Some(socket.clone()),
+        sim: Some(Sim { faults: vec![], boot: Duration::ZERO }),
+        ..Overrides::default()
+    };
+    let subnet = "10.64.0.0/16".parse().unwrap();
+    let world = std::sync::Arc::new(SimWorld::new(SimOptions::new(subnet)));
+    let mut times = vec![];
+    for life in 0..6 {
+        let began = Instant::now();
+        let system = actix::System::new();
+        let facts = banger::daemon::host_facts();
+        let config = Config::load(Some(file.as_path()), overrides(), facts).unwrap();
+        let daemon = banger::daemon::run_simulated(config, std::sync::Arc::clone(&world));
+        system.block_on(async {
+            tokio::select! {
+                ended = daemon => panic!("the daemon ended: {ended:?}"),
+                () = async {
+                    let mut client = connect(&socket).await;
+                    if life == 0 {
+                        stock(&mut client).await;
+                        for block in 0..VMS / 100 {
+                            create_many(&socket, block * 100..(block + 1) * 100).await;
+                        }
+                        return;
+                    }
+                    let vms = list(&mut client).await;
+                    times.push(began.elapsed());
+                    let running = vms.iter().filter(|vm| vm.state == "running").count();
+                    assert_eq!(running as u64, VMS);
+                } => {}
+            }
+        });
+    }
+    let middle = median(&times);
+    let what = "daemon start to 1,000 simulated VMs adopted and told";
+    table.row(what, ms(middle), "< 1000 ms", middle < Duration::from_secs(1));
+}
+
 fn idle(table: &mut Table, who: &str, pid: u32, goal_kib: u64) {
     let kib = resident_kib(pid);
     let (measured, goal) =
@@ -82,6 +133,22 @@ pub(crate) async fn ask(client: &mut Frames, op: u64, request: Request) -> Reply
         match client.receive::<Reply>().await.unwrap().expect("an answer") {
             Reply::Accepted { .. } | Reply::Event(_) | Reply::Part(_) => {}
             last => return last,
+        }
+    }
+}
+
+async fn list(client: &mut Frames) -> Vec<VmInfo> {
+    let envelope = Envelope { op_id: [0; 16], deadline_ms: 0, request: Request::ListVms };
+    client.send(&envelope).await.unwrap();
+    let mut all = vec![];
+    loop {
+        match client.receive::<Reply>().await.unwrap().expect("an answer") {
+            Reply::Part(Answer::Vms(vms)) => all.extend(vms),
+            Reply::Done(Answer::Vms(vms)) => {
+                all.extend(vms);
+                return all;
+            }
+            other => panic!("{other:?}"),
         }
     }
 }

@@ -51,18 +51,21 @@ fn simulated(config: &Config, sim: &Sim) -> Result<Raw, DaemonError> {
             text.parse().map_err(|error| DaemonError::SimFault { source: error })?;
         options.faults.push((at, fault));
     }
-    let world = Arc::new(SimWorld::new(options));
-    Ok(Raw {
-        hypervisor: Arc::<SimWorld>::clone(&world),
-        process: Arc::<SimWorld>::clone(&world),
-        net: Arc::<SimWorld>::clone(&world),
-        disk: Arc::<SimWorld>::clone(&world),
-        guest: Arc::<SimWorld>::clone(&world),
-        images: Arc::<SimWorld>::clone(&world),
-        names: config.network.dns_listen.map(|_| Arc::<SimWorld>::clone(&world) as _),
-        warm: Arc::<SimWorld>::clone(&world),
+    Ok(simulated_on(config, &Arc::new(SimWorld::new(options))))
+}
+
+pub(super) fn simulated_on(config: &Config, world: &Arc<SimWorld>) -> Raw {
+    Raw {
+        hypervisor: Arc::<SimWorld>::clone(world),
+        process: Arc::<SimWorld>::clone(world),
+        net: Arc::<SimWorld>::clone(world),
+        disk: Arc::<SimWorld>::clone(world),
+        guest: Arc::<SimWorld>::clone(world),
+        images: Arc::<SimWorld>::clone(world),
+        names: config.network.dns_listen.map(|_| Arc::<SimWorld>::clone(world) as _),
+        warm: Arc::<SimWorld>::clone(world),
         clock: Arc::new(SystemClock),
-    })
+    }
 }
 
 fn real(config: &Config) -> Result<Raw, DaemonError> {

@@ -7,6 +7,7 @@
 //!
 //! Nothing is guessed and nobody is answered before all is done.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -15,10 +16,13 @@ use super::host_boot::{self, HostBoot};
 use super::op::Op;
 use super::{Changes, OpRequest, VmDeps, upkeep};
 use crate::model::{
-    Code, EventKind, Exit, ExitReport, Failure, OpKind, OpRecord, Outcome, VmHandles, VmId,
-    VmRecord, VmState,
+    Code, EventKind, Exit, ExitReport, Failure, OpKind, OpRecord, Outcome, TapName, VmHandles,
+    VmId, VmRecord, VmState,
 };
 use crate::store::StoreError;
+
+/// Which tap is whose, read once for all.
+type Leases = HashMap<VmId, TapName>;
 
 /// Settles everything and answers with the VMs that there are.
 pub async fn recover(deps: &Arc<VmDeps>) -> Result<Vec<(VmRecord, VmHandles)>, StoreError> {
@@ -27,10 +31,12 @@ pub async fn recover(deps: &Arc<VmDeps>) -> Result<Vec<(VmRecord, VmHandles)>, S
     for op in deps.store.open_ops()? {
         settle_open(deps, op).await?;
     }
+    let leases = deps.store.taps()?.into_iter();
+    let leases: Leases = leases.filter_map(|lease| Some((lease.vm?, lease.tap))).collect();
     let mut known = vec![];
     for record in deps.store.vms()? {
         let handles = deps.store.handles(record.id)?.unwrap_or_default();
-        known.push(identify(deps, record, handles, boot.is_new).await?);
+        known.push(identify(deps, record, handles, &leases, boot.is_new).await?);
     }
     close_roots(deps, &known).await;
     boot.keep(deps).await?;
@@ -122,6 +128,7 @@ async fn identify(
     deps: &Arc<VmDeps>,
     mut record: VmRecord,
     mut handles: VmHandles,
+    leases: &Leases,
     host_restarted: bool,
 ) -> Result<(VmRecord, VmHandles), StoreError> {
     let (vm, op) = (record.id, deps.mint.op());
@@ -137,9 +144,13 @@ async fn identify(
     match (record.state, alive) {
         (VmState::Running, Some(process)) => {
             tracing::info!(vm_id = %vm, name, pid = process.pid, "vm adopted");
+            let known = handles.clone();
             handles.process = Some(process);
-            handles.tap = deps.store.tap_of(vm)?;
-            deps.store.put_handles(vm, handles.clone()).await?;
+            handles.tap = leases.get(&vm).cloned();
+            // Of a thousand VMs that all run on, none costs a commit.
+            if handles != known {
+                deps.store.put_handles(vm, handles.clone()).await?;
+            }
         }
         (VmState::Running | VmState::Starting | VmState::Stopping | VmState::Suspending, None) => {
             let unix_ms = deps.ports.clock.unix_ms();
@@ -162,7 +173,7 @@ async fn identify(
             };
             let how = how.to_owned();
             record.last_exit = Some(ExitReport { unix_ms, how: how.clone() });
-            handles = leftovers(deps, &record, handles)?;
+            handles = leftovers(&record, handles, leases);
             let written = record.clone();
             deps.store.update_vm(vm, unix_ms, move |kept| *kept = written).await?;
             deps.store.put_handles(vm, handles.clone()).await?;
@@ -193,12 +204,8 @@ async fn identify(
 }
 
 /// Something must be in the handles for the actor to know that there is cleaning up to do.
-fn leftovers(
-    deps: &Arc<VmDeps>,
-    record: &VmRecord,
-    mut handles: VmHandles,
-) -> Result<VmHandles, StoreError> {
-    handles.tap = deps.store.tap_of(record.id)?;
+fn leftovers(record: &VmRecord, mut handles: VmHandles, leases: &Leases) -> VmHandles {
+    handles.tap = leases.get(&record.id).cloned();
     handles.vmm.get_or_insert_with(|| "gone".to_owned());
-    Ok(handles)
+    handles
 }
