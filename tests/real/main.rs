@@ -19,5 +19,6 @@ mod refusals;
 mod support;
 mod suspend;
 mod terminal;
+mod torture;
 mod upkeep;
 mod warm;

@@ -64,6 +64,11 @@ fn a_daemon_killed_under_a_guest_of_firecracker_comes_back_and_adopts_it() {
 }
 
 #[test]
+fn daemon_and_helper_are_killed_again_and_again_under_guests_of_firecracker() {
+    installed(include_str!("scenarios/torture.sh")).where_firecracker_is().run();
+}
+
+#[test]
 fn firecracker_is_chosen_keeps_the_last_write_and_is_seen_dying() {
     installed(include_str!("scenarios/firecracker.sh")).where_firecracker_is().run();
 }

@@ -226,12 +226,12 @@ impl Host {
 
     /// A command inside the host's network namespace.
     pub(crate) fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.netns, program]).args(args);
-        command.env("BANGER_SOCKET", self.dir.join("r/bangerd.sock"));
-        command.env("BANGER_LOG_DIR", self.dir.join("log"));
-        command.env_remove("BANGER_CONFIG");
-        command
+        self.cli().command(program, args)
+    }
+
+    /// For whoever uses the host while another has it in hand.
+    pub(crate) fn cli(&self) -> Cli {
+        Cli { dir: self.dir.clone(), netns: self.netns.clone() }
     }
 
     pub(crate) fn inside(&self, program: &str, args: &[&str]) -> Outcome {
@@ -321,6 +321,34 @@ impl Host {
         }
         pids.sort_unstable();
         pids
+    }
+}
+
+/// The command line of a host, which may be used by many.
+#[derive(Clone, Debug)]
+pub(crate) struct Cli {
+    dir: PathBuf,
+    netns: String,
+}
+
+impl Cli {
+    fn command(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.netns, program]).args(args);
+        command.env("BANGER_SOCKET", self.dir.join("r/bangerd.sock"));
+        command.env("BANGER_LOG_DIR", self.dir.join("log"));
+        command.env_remove("BANGER_CONFIG");
+        command
+    }
+
+    /// Ends after so many seconds at the latest, then with exit code 124.
+    pub(crate) fn banger(&self, seconds: u32, args: &[&str]) -> Outcome {
+        let (limit, program) = (seconds.to_string(), self.dir.join("bin/banger"));
+        let program = program.display().to_string();
+        let all = [&["-k", "5", &limit, &program], args].concat();
+        let mut command = self.command("timeout", &all);
+        let output = command.stdin(Stdio::null()).output();
+        Outcome::of(output.unwrap_or_else(|error| panic!("{command:?}: {error}")))
     }
 }
 
