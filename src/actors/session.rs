@@ -16,6 +16,7 @@ use super::images::{Delete, Kind, Make, Recipe};
 use super::stats;
 use super::supervisor::{BringUp, CreateVm};
 use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
+use crate::config::OnShutdown;
 use crate::model::{
     Code, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size, Verb, VmView, admits,
 };
@@ -150,6 +151,7 @@ impl Session<'_> {
                 let request = OpRequest::Restart { grace: self.grace(grace_ms) };
                 self.vm_op(&vm, request, hash).await
             }
+            Request::PutAwayVm { vm, stop } => self.put_away(&vm, stop, hash).await,
             Request::SuspendVm { vm } => self.vm_op(&vm, OpRequest::Suspend, hash).await,
             Request::ResumeVm { vm } => self.vm_op(&vm, OpRequest::Resume, hash).await,
             Request::StartVmCold { vm } => self.vm_op(&vm, OpRequest::StartCold, hash).await,
@@ -235,14 +237,29 @@ impl Session<'_> {
         asked_ms.map_or(self.house.config.stop_grace, Duration::from_millis)
     }
 
-    async fn vm_op(
+    async fn put_away(&self, vm: &str, stop: bool, hash: u64) -> Result<Response, Refusal> {
+        let config = &self.house.config;
+        let request = match (stop, config.on_shutdown) {
+            (false, OnShutdown::Suspend) => OpRequest::Suspend,
+            // Half of the time is for those that have to be ended in another way after that.
+            _ => OpRequest::Stop { grace: config.stop_grace.min(config.shutdown_limit / 2) },
+        };
+        self.vm_op_by(Asker::Host, vm, request, hash).await
+    }
+
+    async fn vm_op(&self, vm: &str, request: OpRequest, hash: u64) -> Result<Response, Refusal> {
+        self.vm_op_by(Asker::Owner, vm, request, hash).await
+    }
+
+    async fn vm_op_by(
         &self,
+        by: Asker,
         vm: &str,
         request: OpRequest,
         request_hash: u64,
     ) -> Result<Response, Refusal> {
         let (ctx, brings_up) = (self.house.ctx(self.op_id), request.brings_up());
-        let cmd = RunOp { request, request_hash, by: Asker::Owner };
+        let cmd = RunOp { request, request_hash, by };
         let ticket = if brings_up {
             let bring_up = BringUp { vm: vm.to_owned(), cmd };
             self.house.supervisor.call(ctx, bring_up).await?
@@ -404,6 +421,7 @@ fn is_operation(request: &Request) -> bool {
             | Request::ResumeVm { .. }
             | Request::StartVmCold { .. }
             | Request::StartVmRepaired { .. }
+            | Request::PutAwayVm { .. }
             | Request::BuildDebian { .. }
             | Request::ImportImage { .. }
             | Request::DeleteImage { .. }

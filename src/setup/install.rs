@@ -206,8 +206,9 @@ fn start(
     for unit in UNITS {
         let shown = super::look::unit(unit, systemd)?;
         let active = shown.state == "active";
-        // That one does something only when it is stopped.
-        let did = match (active, changed && unit != "banger-guests.service") {
+        // Whoever called may have replaced the programs; the guests' unit runs one only at its stop.
+        let stale = (changed || shown.outdated) && unit != "banger-guests.service";
+        let did = match (active, stale) {
             (true, true) => Did::Restarted,
             (true, false) => Did::Kept,
             (false, _) => Did::Started,

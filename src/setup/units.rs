@@ -37,7 +37,7 @@ pub(super) fn render(facts: &Facts<'_>) -> Result<Vec<(&'static str, String)>, S
         [] => String::new(),
         groups => format!("SupplementaryGroups={}", groups.join(" ")),
     };
-    let limit = format!("{}s", config.shutdown_limit.as_secs() + STOP_SLACK_S);
+    let limit = config.shutdown_limit.as_secs();
     let values = [
         ("@BIN@", plain(&places.bin())?),
         ("@LIB@", plain(&places.lib())?),
@@ -49,7 +49,8 @@ pub(super) fn render(facts: &Facts<'_>) -> Result<Vec<(&'static str, String)>, S
         ("@HELPER_ARGS@", helper_args(facts, helper_dir)?),
         ("@OWNER@", owner.name.clone()),
         ("@GROUPS@", groups),
-        ("@STOP_LIMIT@", limit),
+        ("@LIMIT@", format!("{limit}s")),
+        ("@STOP_LIMIT@", format!("{}s", limit + STOP_SLACK_S)),
     ];
     let fill = |template: &str| {
         values.iter().fold(template.to_owned(), |text, (mark, value)| text.replace(mark, value))
@@ -135,6 +136,7 @@ mod tests {
         assert!(helper.contains("--jailer /usr/bin/jailer\n"), "{helper}");
         assert!(daemon.contains("\nUser=alice\nSupplementaryGroups=kvm\n"), "{daemon}");
         assert!(daemon.contains("ReadWritePaths=/var/lib/banger "), "{daemon}");
+        assert!(guests.contains("stop-guests --limit 60s\n"), "{guests}");
         assert!(guests.contains("TimeoutStopSec=90s"), "{guests}");
         let is_mark = |part: &str| {
             !part.is_empty() && part.chars().all(|c| c.is_ascii_uppercase() || c == '_')

@@ -163,6 +163,12 @@ pub enum Request {
     StartVmRepaired {
         vm: String,
     },
+    /// An operation: the host goes down, and the VM is stopped or suspended as the daemon's
+    /// configuration says; with `stop` it is stopped anyway. What its owner wants of it stays.
+    PutAwayVm {
+        vm: String,
+        stop: bool,
+    },
 }
 
 /// What is not given comes from the daemon's configuration, or stays as it is.

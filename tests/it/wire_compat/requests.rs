@@ -12,7 +12,7 @@ every!(request: Request {
     Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
     ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
     SuspendVm ResumeVm StartVmCold SetVm EventsOf CreateVmKept SetVmKept ShowUpkeep ListOpenOps
-    StartVmRepaired
+    StartVmRepaired PutAwayVm
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -135,6 +135,7 @@ fn requests() {
         Request::ShowUpkeep { vms: vec![s("web")] },
         Request::ListOpenOps,
         Request::StartVmRepaired { vm: s("web") },
+        Request::PutAwayVm { vm: s("web"), stop: true },
     ];
     check("request", request::ALL, request::name, &samples);
 }

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::host;
 use crate::cli::app::App;
 use crate::cli::client::Client;
+use crate::cli::commands::parse;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::operation::{self, OnInterrupt};
@@ -34,20 +35,24 @@ const AT_ONCE: usize = 256;
 /// Stop or suspend all VMs, as when the host goes down
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// How long all of them may take; one that is not suspended after half of it is stopped
+    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = parse::duration)]
+    limit: Duration,
+}
 
-pub(crate) async fn run(app: &App, _args: Args) -> Result<Exit, CliError> {
-    put_away(app, &app.socket).await
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
+    put_away(app, &app.socket, args.limit).await
 }
 
 /// All at once, a line for each as it ends. One that fails does not keep the others.
-pub(crate) async fn put_away(app: &App, socket: &Path) -> Result<Exit, CliError> {
+pub(crate) async fn put_away(app: &App, socket: &Path, limit: Duration) -> Result<Exit, CliError> {
     let op = app.op(None)?;
     let mut client = reach(socket).await.map_err(|error| error.of(op))?;
     let vms = host::vms_on(&mut client, op).await?;
     let began = Instant::now();
     app.out.line(format!("{} VMs to put away", vms.len()))?;
-    let work = vms.iter().map(|vm| one(app, socket, vm));
+    let work = vms.iter().map(|vm| one(app, socket, vm, limit));
     let mut work = futures::stream::iter(work).buffer_unordered(AT_ONCE);
     let mut exits = vec![];
     while let Some((name, ended)) = work.next().await {
@@ -69,20 +74,36 @@ pub(crate) async fn put_away(app: &App, socket: &Path) -> Result<Exit, CliError>
     Ok(Exit::of_many(&exits))
 }
 
-/// What became of it.
-async fn one<'a>(app: &App, socket: &Path, vm: &'a VmInfo) -> (&'a str, Result<String, CliError>) {
+/// What became of it. One that cannot be suspended, or not in time, is stopped.
+async fn one<'a>(
+    app: &App,
+    socket: &Path,
+    vm: &'a VmInfo,
+    limit: Duration,
+) -> (&'a str, Result<String, CliError>) {
     let put = async {
-        let op = app.op(Some(&vm.name))?;
-        let mut client = reach(socket).await.map_err(|error| error.of(op))?;
-        let request = Request::StopVm { vm: vm.id.clone(), grace_ms: None };
-        let board = Progress::silent(&app.out);
-        let mut track = board.track(None);
-        let ended =
-            operation::run(&mut client, op, &request, &mut track, OnInterrupt::Leave).await?;
-        Ok(ended.vm.map_or_else(|| "stopped".to_owned(), |vm| vm.state))
+        let half = limit / 2;
+        let first = match timeout(half, ask(app, socket, vm, false)).await {
+            Ok(Ok(state)) => return Ok(state),
+            Ok(Err(error)) => error,
+            Err(_) => CliError::failed(format!("not put away within {half:?}")),
+        };
+        app.failed(&first.about(&vm.name));
+        let late = |_| Err(CliError::failed(format!("not stopped within {limit:?}")));
+        timeout(half, ask(app, socket, vm, true)).await.unwrap_or_else(late)
     };
     let ended = put.await.map_err(|error: CliError| error.about(&vm.name));
     (&vm.name, ended)
+}
+
+async fn ask(app: &App, socket: &Path, vm: &VmInfo, stop: bool) -> Result<String, CliError> {
+    let op = app.op(Some(&vm.name))?;
+    let mut client = reach(socket).await.map_err(|error| error.of(op))?;
+    let request = Request::PutAwayVm { vm: vm.id.clone(), stop };
+    let board = Progress::silent(&app.out);
+    let mut track = board.track(None);
+    let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Leave).await?;
+    Ok(ended.vm.map_or_else(|| "stopped".to_owned(), |vm| vm.state))
 }
 
 async fn reach(socket: &Path) -> Result<Client, CliError> {

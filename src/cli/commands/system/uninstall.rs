@@ -1,6 +1,7 @@
 //! `banger system uninstall`.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::host::{self, ROOT};
 use crate::cli::app::App;
@@ -15,6 +16,9 @@ Examples:
   sudo banger system uninstall --purge    nothing stays
 
 It refuses while VMs run; with --force it stops them first, as when the host goes down.";
+
+/// For all VMs.
+const STOP_LIMIT: Duration = Duration::from_secs(90);
 
 /// Remove units and programs; data stays
 #[derive(Debug, clap::Args)]
@@ -72,7 +76,7 @@ async fn no_vm_runs(
         let what = format!("{} VMs run ({}, …)", on.len(), first.name);
         return Err(CliError::failed(what).hint("stop them, or banger system uninstall --force"));
     }
-    super::stop_guests::put_away(app, &socket).await?;
+    super::stop_guests::put_away(app, &socket, STOP_LIMIT).await?;
     match host::vms_on(&mut client, op).await?.first() {
         None => Ok(()),
         Some(vm) => Err(CliError::failed(format!("{} does not stop", vm.name))
