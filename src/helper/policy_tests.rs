@@ -274,6 +274,7 @@ fn word() -> impl Strategy<Value = String> {
         Just("bgtap3".to_owned()),
         Just("/usr/bin/qemu".to_owned()),
         Just("/var/lib/banger/vms/a/vmm.log".to_owned()),
+        Just(format!("/var/lib/banger/vms/{}/changes", VmId(VM))),
         Just("/run/banger/a/s".to_owned()),
         Just(vm_uuid(VM)),
         "(br-fc|bgtap|eth|docker)[0-9+./ ]{0,12}",
@@ -344,7 +345,16 @@ fn body() -> impl Strategy<Value = HelperBody> {
         (vm(), identity()).prop_map(|(vm, process)| B::ExitStatus { vm, process }),
         (word(), any::<bool>()).prop_map(|(path, read_only)| B::AttachLoop { path, read_only }),
         word().prop_map(|path| B::DetachLoop { path }),
+        (vm(), word(), word(), any::<u64>()).prop_map(|(vm, base, changes, bytes)| {
+            B::EnsureSnapshot { vm, base, changes, bytes }
+        }),
     ]
+}
+
+/// How many are made up: some ten thousand, or what `BANGER_POLICY_REQUESTS` says.
+fn requests() -> u32 {
+    let told = std::env::var("BANGER_POLICY_REQUESTS").ok();
+    told.map_or(20_000, |text| text.parse().unwrap())
 }
 
 fn assert_below_state(path: &Path) {
@@ -355,7 +365,7 @@ fn assert_below_state(path: &Path) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(ProptestConfig::with_cases(requests()))]
 
     #[test]
     fn a_plan_names_only_what_is_allowed(body in body()) {
@@ -387,11 +397,37 @@ proptest! {
                     }
                 }
             }
+            Plan::Check(check) => {
+                if check.path != snapshot::path(check.vm) {
+                    assert_below_state(&check.path);
+                }
+                assert_below_state(&check.log);
+            }
             Plan::Signal { process, signal, .. } => {
                 prop_assert!(process.pid > 1 && SIGNALS.contains(&signal));
             }
             Plan::AttachLoop { path, .. } | Plan::DetachLoop { path } => assert_below_state(&path),
-            _ => {}
+            Plan::EnsureSnapshot(SnapshotPlan { vm, base, changes, bytes }) => {
+                assert_below_state(&base);
+                assert_below_state(&changes);
+                let vm = vm.to_string();
+                prop_assert!(changes.components().any(|part| part.as_os_str() == vm.as_str()));
+                prop_assert!(bytes > 0 && bytes <= MAX_DISK_BYTES);
+            }
+            // They name the bridge, the table and the VMs of this helper, or nothing.
+            Plan::Status
+            | Plan::EnsureBridge
+            | Plan::RemoveBridge
+            | Plan::ListTaps
+            | Plan::ListNat
+            | Plan::Find { .. }
+            | Plan::End { .. }
+            | Plan::Exit { .. }
+            | Plan::ListLoops
+            | Plan::RemoveSnapshot { .. }
+            | Plan::ListSnapshots
+            | Plan::Survey
+            | Plan::Permits => {}
         }
     }
 }
