@@ -274,8 +274,13 @@ pub(super) fn seen_as(vm: &Vm, record: &VmRecord, world: &World) -> Option<Vm> {
 
 /// The whole world, if `base` is what there was before the first VM.
 pub(super) fn world_of(model: &Model, base: &World, taps: &[TapLease], seen: &World) -> World {
+    // One that is leased to what is broken may be gone with a boot of the host.
+    let broken = |id: &VmId| model.values().any(|vm| vm.id == *id && vm.is == Is::Error);
+    let there = |lease: &&TapLease| {
+        seen.taps.contains(&lease.tap) || !lease.vm.as_ref().is_some_and(broken)
+    };
     let mut world = World {
-        taps: taps.iter().map(|lease| lease.tap.clone()).collect(),
+        taps: taps.iter().filter(there).map(|lease| lease.tap.clone()).collect(),
         snapshots: seen.snapshots.clone(),
         ..base.clone()
     };
