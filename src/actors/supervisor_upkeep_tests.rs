@@ -405,10 +405,11 @@ async fn an_unhealthy_vm_is_restarted_by_its_policy_and_counted() {
     house.ill(vm, true);
     house.health("web", HealthStatus::Unhealthy).await;
     until("it is durable", || house.kept(vm).restarts.next_unix_ms.is_some()).await;
-    house.ill(vm, false);
     let sim = Arc::clone(&house.sim);
     let other = move || sim.world().processes.get(&vm).map(|process| process.identity.clone());
     until("another process", || other().is_some() && other() != first).await;
+    // Not sooner: who is well again before its restart is due keeps its process.
+    house.ill(vm, false);
     let view = house.settles("web", VmState::Running).await;
     assert_eq!((view.record.restarts.count, view.record.restarts.failures.len()), (1, 1));
     assert!(view.conditions.is_empty());
