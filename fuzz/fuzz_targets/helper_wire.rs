@@ -65,6 +65,11 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(is_below("/var/lib/banger", &plan.base));
             assert!(is_below("/var/lib/banger", &plan.changes));
         }
+        Plan::Check(plan) => {
+            let own = Path::new("/dev/banger").join(plan.vm.to_string());
+            assert!(is_below("/var/lib/banger", &plan.path) || plan.path == own);
+            assert!(is_below("/var/lib/banger", &plan.log));
+        }
         _ => {}
     }
 });

@@ -348,6 +348,8 @@ fn body() -> impl Strategy<Value = HelperBody> {
         (vm(), word(), word(), any::<u64>()).prop_map(|(vm, base, changes, bytes)| {
             B::EnsureSnapshot { vm, base, changes, bytes }
         }),
+        (vm(), word(), any::<bool>(), word())
+            .prop_map(|(vm, path, repair, log)| { B::CheckDisk { vm, path, repair, log } }),
     ]
 }
 
@@ -397,12 +399,6 @@ proptest! {
                     }
                 }
             }
-            Plan::Check(check) => {
-                if check.path != snapshot::path(check.vm) {
-                    assert_below_state(&check.path);
-                }
-                assert_below_state(&check.log);
-            }
             Plan::Signal { process, signal, .. } => {
                 prop_assert!(process.pid > 1 && SIGNALS.contains(&signal));
             }
@@ -413,6 +409,12 @@ proptest! {
                 let vm = vm.to_string();
                 prop_assert!(changes.components().any(|part| part.as_os_str() == vm.as_str()));
                 prop_assert!(bytes > 0 && bytes <= MAX_DISK_BYTES);
+            }
+            Plan::Check(CheckPlan { vm, path, log, .. }) => {
+                assert_below_state(&log);
+                if path != snapshot::path(vm) {
+                    assert_below_state(&path);
+                }
             }
             // They name the bridge, the table and the VMs of this helper, or nothing.
             Plan::Status
