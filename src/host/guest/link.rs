@@ -96,10 +96,7 @@ impl GuestLink for AgentLink {
             let fresh = Fresh { entropy, unix_nanos: nanos(unix_ms) };
             let adoption = Adoption { config: setup::guest_config(op, guest), fresh };
             let question = HostBody::Adopt(Box::new(adoption));
-            match timeout(ADOPT_LIMIT, adopted(op, &line, &question)).await {
-                Ok(answer) => answer.map_err(|why| why.into_host_error(what, &line)),
-                Err(_) => Err(silent(what, &line)),
-            }
+            within(ADOPT_LIMIT, what, &line, adopted(op, &line, &question)).await
         })
     }
 
@@ -140,14 +137,13 @@ impl GuestLink for AgentLink {
         Box::pin(async move {
             let what = "check the health of the guest at";
             let line = Line::of(paths);
-            match timeout(limit + CHECK_MARGIN, checked(op, &line, command, limit)).await {
-                Ok(Ok(Some(check))) => Ok(check),
-                Ok(Ok(None)) => Err(HostError::new(Code::Refused, what, line.to_string())
+            let answer = checked(op, &line, command, limit);
+            let check = within(limit + CHECK_MARGIN, what, &line, answer).await?;
+            check.ok_or_else(|| {
+                HostError::new(Code::Refused, what, line.to_string())
                     .because("its agent is of a time before there were checks")
-                    .hint("a guest has the agent that it was started with: restart it")),
-                Ok(Err(why)) => Err(why.into_host_error(what, &line)),
-                Err(_) => Err(silent(what, &line)),
-            }
+                    .hint("a guest has the agent that it was started with: restart it")
+            })
         })
     }
 
@@ -218,9 +214,19 @@ async fn asked<T>(
     pick: impl Fn(GuestEvent) -> Option<T>,
 ) -> Result<T, HostError> {
     let line = Line::of(paths);
-    match timeout(limit, answered(op, &line, question, pick)).await {
-        Ok(answer) => answer.map_err(|why| why.into_host_error(what, &line)),
-        Err(_) => Err(silent(what, &line)),
+    within(limit, what, &line, answered(op, &line, question, pick)).await
+}
+
+/// What is asked for, if it comes within `limit`.
+async fn within<T>(
+    limit: Duration,
+    what: &'static str,
+    line: &Line,
+    answer: impl Future<Output = Result<T, Unanswered>>,
+) -> Result<T, HostError> {
+    match timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(|why| why.into_host_error(what, line)),
+        Err(_) => Err(silent(what, line)),
     }
 }
 

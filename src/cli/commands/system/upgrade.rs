@@ -25,7 +25,6 @@ new daemon does not serve in time the old programs are put back and started.";
 
 /// Operations are looked for again after this.
 const PAUSE: Duration = Duration::from_millis(500);
-const OPS: u32 = 1000;
 
 /// Put other programs in place under running VMs
 #[derive(Debug, clap::Args)]
@@ -87,8 +86,7 @@ async fn quiet(app: &App, here: &Here, wait: bool) -> Result<(), CliError> {
     let mut told = false;
     loop {
         let Ok(mut client) = Client::connect(&here.socket).await else { return Ok(()) };
-        let mut ops = client.ops(op, Request::ListOps { limit: OPS }).await?;
-        ops.retain(|op| op.ended_unix_ms.is_none());
+        let ops = client.ops(op, Request::ListOpenOps).await?;
         let Some(first) = ops.first() else { return Ok(()) };
         let what = format!("{} operations run ({} {})", ops.len(), first.kind, first.subject);
         if !wait {
