@@ -209,11 +209,13 @@ impl TapPoolActor {
                 };
                 (tap, removed)
             };
-            ctx.spawn(removing.into_actor(self).map(|(tap, removed), act, _| {
+            ctx.spawn(removing.into_actor(self).map(|(tap, removed), act, ctx| {
                 act.moving.remove(&tap);
                 if let Err(failure) = removed {
-                    tracing::warn!(%tap, error = %failure, "tap not removed; kept for use");
-                    act.free.insert(tap);
+                    // Half of it may be gone: it is made sure of before it is used, or removed again.
+                    tracing::warn!(%tap, error = %failure, "tap not removed; trying again later");
+                    act.unsure.insert(tap);
+                    ctx.run_later(REFILL_PAUSE, Self::refill);
                 }
             }));
         }
