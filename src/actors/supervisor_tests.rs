@@ -29,6 +29,8 @@ mod disks;
 mod expected;
 #[path = "supervisor_fault_tests.rs"]
 mod faults;
+#[path = "tests/image_crashes.rs"]
+mod image_crashes;
 #[path = "supervisor_reboot_tests.rs"]
 mod reboot;
 #[path = "tests/sequences.rs"]
@@ -39,6 +41,8 @@ mod stage;
 mod stock;
 #[path = "supervisor_upkeep_tests.rs"]
 mod upkeep;
+#[path = "tests/wishes.rs"]
+mod wishes;
 
 use stock::stock;
 

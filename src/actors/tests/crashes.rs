@@ -9,8 +9,16 @@ fn ask(cmd: Cmd) -> Act {
     Act::Ask { asks: vec![(0, cmd)], faults: vec![], crash: None }
 }
 
+fn create(dm: bool, warm: bool, start: bool, restart: RestartPolicy) -> Cmd {
+    Cmd::Create { memory_mib: 128, dm, warm, start, restart, checked: false }
+}
+
 fn created(dm: bool, start: bool) -> Act {
-    ask(Cmd::Create { memory_mib: 128, dm, warm: false, start })
+    ask(create(dm, false, start, RestartPolicy::No))
+}
+
+fn kept(start: bool) -> Act {
+    ask(create(true, false, start, RestartPolicy::Always))
 }
 
 fn suspended(dm: bool) -> Vec<Act> {
@@ -60,7 +68,13 @@ fn refused(name: &'static str) -> Planned {
     Planned::Nth(name, 0, Fault::Refuse)
 }
 
-const MORE: Cmd = Cmd::Set { more: 64, memory_mib: None };
+const MORE: Cmd = Cmd::Set { more: 64, memory_mib: None, restart: None, checked: None };
+const KEEP: Cmd = Cmd::Set {
+    more: 0,
+    memory_mib: None,
+    restart: Some(RestartPolicy::Always),
+    checked: Some(true),
+};
 
 #[test]
 fn a_vm_that_cannot_be_watched_for_a_while_runs_on_and_is_watched_again() {
@@ -69,18 +83,34 @@ fn a_vm_that_cannot_be_watched_for_a_while_runs_on_and_is_watched_again() {
         created(false, true),
         Act::Ask { asks: vec![(0, MORE)], faults: unwatched, crash: None },
         Act::Wait(5),
-        Act::Ends(0),
+        Act::Ends(0, 1),
     ];
     play(&acts).unwrap();
 }
 
+#[test]
+fn a_spare_tap_that_was_not_or_half_removed_is_made_sure_of_before_it_is_used() {
+    for (cmd, fault) in [(Cmd::Restart, Fault::HalfDone), (Cmd::Stop, Fault::Refuse)] {
+        let faults = vec![Planned::Nth("net.remove_tap", 0, fault)];
+        let asks = vec![(0, cmd)];
+        play(&[created(false, true), Act::Ask { asks, faults, crash: None }]).unwrap();
+    }
+}
+
 crashes_everywhere! {
-    a_creation: vec![], Cmd::Create { memory_mib: 128, dm: false, warm: false, start: false };
-    a_creation_and_start: vec![], Cmd::Create { memory_mib: 128, dm: true, warm: false, start: true };
-    a_first_warm_start: vec![], Cmd::Create { memory_mib: 128, dm: false, warm: true, start: true };
+    a_creation: vec![], create(false, false, false, RestartPolicy::No);
+    a_creation_and_start: vec![], create(true, false, true, RestartPolicy::No);
+    a_creation_and_start_of_what_is_kept: vec![], create(true, false, true, RestartPolicy::Always);
+    a_first_warm_start: vec![], create(false, true, true, RestartPolicy::No);
     a_start: vec![created(true, false)], Cmd::Start;
     a_start_that_fails: vec![created(true, false)], Cmd::Start, refused("guest.await_ready");
-    a_start_after_a_crash: vec![created(true, true), Act::Ends(0)], Cmd::Start;
+    a_start_after_a_crash: vec![created(true, true), Act::Ends(0, 1)], Cmd::Start;
+    a_start_of_what_is_kept: vec![kept(false)], Cmd::Start;
+    a_start_of_what_is_kept_that_fails: vec![kept(false)], Cmd::Start, refused("guest.await_ready");
+    a_start_after_a_crash_loop: vec![kept(true), Act::Ends(0, 6)], Cmd::Start;
+    a_stop_of_what_is_kept: vec![kept(true), Act::Ends(0, 1)], Cmd::Stop;
+    a_delete_after_a_crash_loop: vec![kept(true), Act::Ends(0, 6)], Cmd::Delete;
+    a_policy_set: vec![created(true, true)], KEEP;
     a_stop: vec![created(true, true)], Cmd::Stop;
     a_kill: vec![created(true, true)], Cmd::Kill(15);
     a_restart: vec![created(true, true)], Cmd::Restart;

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::wishes::{after, has_given_up, spread};
 use super::*;
-use crate::model::{OpRecord, ProcessIdentity, Verb, VmRecord, admits};
+use crate::model::{HealthChange, OpRecord, ProcessIdentity, Verb, VmRecord, Wanted, admits};
 use crate::ports::DiskPlan;
 use crate::sim::{SimMemory, SimProcess};
 use crate::store::TapLease;
@@ -17,6 +18,9 @@ pub(super) enum Cmd {
         dm: bool,
         warm: bool,
         start: bool,
+        restart: RestartPolicy,
+        /// Whether its health is checked.
+        checked: bool,
     },
     Start,
     StartCold,
@@ -26,10 +30,12 @@ pub(super) enum Cmd {
     Restart,
     Suspend,
     Delete,
-    /// Disks so many MiB larger, and other memory.
+    /// Disks so many MiB larger, and other memory; another policy, or checks of its health.
     Set {
         more: u32,
         memory_mib: Option<u32>,
+        restart: Option<RestartPolicy>,
+        checked: Option<bool>,
     },
 }
 
@@ -42,6 +48,8 @@ pub(super) enum Is {
     /// The guest's boot.
     Suspended(Option<u32>),
     Error,
+    /// Its policy has given up: an error, and nothing of it is left.
+    GaveUp,
 }
 
 /// What must not change while nobody touches it. None: not seen yet.
@@ -57,7 +65,11 @@ pub(super) struct Vm {
     pub(super) spec: VmSpec,
     pub(super) is: Is,
     /// They were to grow and could not: the record says more.
-    disks_lag: bool,
+    pub(super) disks_lag: bool,
+    /// Its owner's word.
+    pub(super) wanted: Wanted,
+    /// Its policy is about to start it.
+    pub(super) due: bool,
 }
 
 /// What happened to the host and the daemon since the model was last compared.
@@ -67,6 +79,8 @@ pub(super) struct Meanwhile {
     pub(super) ended: BTreeSet<VmId>,
     pub(super) new_daemon: bool,
     pub(super) rebooted: bool,
+    /// Whose health checks failed at times.
+    pub(super) ill: BTreeSet<VmId>,
 }
 
 pub(super) type Model = BTreeMap<String, Vm>;
@@ -81,7 +95,7 @@ pub(super) enum Said {
 }
 
 impl Vm {
-    fn to(&self, is: Is) -> Option<Self> {
+    pub(super) fn to(&self, is: Is) -> Option<Self> {
         Some(Self { is, ..self.clone() })
     }
 
@@ -92,7 +106,7 @@ impl Vm {
             Is::Crashed => VmState::Crashed,
             Is::On(_) => VmState::Running,
             Is::Suspended(_) => VmState::Suspended,
-            Is::Error => VmState::Error,
+            Is::Error | Is::GaveUp => VmState::Error,
         }
     }
 
@@ -102,33 +116,47 @@ impl Vm {
 }
 
 pub(super) fn changes(cmd: &Cmd, spec: &VmSpec) -> Changes {
+    let Cmd::Set { memory_mib, restart, checked, .. } = cmd else { return Changes::default() };
     let now = changed(cmd, spec);
-    let memory_mib = match cmd {
-        Cmd::Set { memory_mib, .. } => *memory_mib,
-        _ => None,
-    };
     let other = |now: Size, before: Size| (now != before).then_some(now);
     Changes {
-        memory_mib,
+        memory_mib: *memory_mib,
         disk: other(now.disk, spec.disk),
         work_disk: other(now.work_disk, spec.work_disk),
+        restart: *restart,
+        health: checked.map(health),
         ..Changes::default()
     }
 }
 
+/// A check each second, or none.
+pub(super) fn health(checked: bool) -> HealthChange {
+    let second = Some(Duration::from_secs(1));
+    let check = if checked { "true" } else { "" };
+    let none = HealthChange { command: Some(check.to_owned()), ..HealthChange::default() };
+    if checked {
+        HealthChange { interval: second, timeout: second, retries: Some(2), ..none }
+    } else {
+        none
+    }
+}
+
 fn changed(cmd: &Cmd, spec: &VmSpec) -> VmSpec {
-    let Cmd::Set { more, memory_mib } = cmd else { return spec.clone() };
+    let Cmd::Set { more, memory_mib, restart, checked } = cmd else { return spec.clone() };
     let larger = |size: Size| Size::from_bytes(size.bytes() + Size::from_mib(*more).bytes());
+    let checks = |checked| health(checked).apply(spec.health.as_ref()).unwrap();
     VmSpec {
         memory_mib: memory_mib.unwrap_or(spec.memory_mib),
         disk: larger(spec.disk),
         work_disk: larger(spec.work_disk),
+        restart: restart.unwrap_or(spec.restart),
+        health: checked.map_or_else(|| spec.health.clone(), checks),
         ..spec.clone()
     }
 }
 
-/// What one operation that is in the books made of a VM. Nothing: it could not have been begun.
-fn after(
+/// What state one operation that is in the books made of a VM. Nothing: it could not have been begun.
+pub(super) fn states_after(
     before: Option<&Vm>,
     asked: Option<&(Cmd, VmSpec)>,
     op: &OpRecord,
@@ -143,7 +171,8 @@ fn after(
     if op.kind == K::CreateVm {
         let Some((Cmd::Create { start, .. }, spec)) = asked else { return vec![] };
         let (None, Some(id)) = (before, op.vm) else { return vec![] };
-        let vm = |is| Some(Vm { id, spec: spec.clone(), is, disks_lag: false });
+        let (wanted, due) = (Wanted::Stopped, false);
+        let vm = |is| Some(Vm { id, spec: spec.clone(), is, disks_lag: false, wanted, due });
         return match &outcome {
             Outcome::Done if !start => vec![vm(Is::Created)],
             Outcome::Done if cut => vec![vm(on()), vm(Is::Created)],
@@ -186,15 +215,19 @@ fn after(
         (K::SetVm, _) if done || stuck => {
             // From what it was when it was asked for, as the request said.
             let Some((cmd, spec)) = asked else { return vec![] };
-            let VmSpec { memory_mib, disk, work_disk, .. } = changed(cmd, spec);
+            let VmSpec { memory_mib, disk, work_disk, restart, health, .. } = changed(cmd, spec);
             let set = changes(cmd, spec);
             let mut vm = Vm { disks_lag: stuck, ..vm.clone() };
             vm.spec.memory_mib = set.memory_mib.map_or(vm.spec.memory_mib, |_| memory_mib);
             vm.spec.disk = set.disk.map_or(vm.spec.disk, |_| disk);
             vm.spec.work_disk = set.work_disk.map_or(vm.spec.work_disk, |_| work_disk);
+            vm.spec.restart = set.restart.map_or(vm.spec.restart, |_| restart);
+            if set.health.is_some() {
+                vm.spec.health = health;
+            }
             vec![Some(vm)]
         }
-        (K::CleanUpVm, Is::Crashed | Is::Stopped) if done => vec![Some(vm.clone())],
+        (K::CleanUpVm, Is::Crashed | Is::Stopped | Is::GaveUp) if done => vec![Some(vm.clone())],
         _ => vec![],
     }
 }
@@ -208,55 +241,31 @@ pub(super) fn candidates(
     ops: &[Told],
     meanwhile: &Meanwhile,
 ) -> Vec<Option<Vm>> {
-    let mut ends = vec![];
-    orders(spread(before.cloned(), meanwhile), ops, meanwhile, &mut ends);
-    ends.retain(|end| !end.as_ref().is_some_and(|vm| meanwhile.rebooted && vm.is_on()));
-    ends.dedup();
-    ends
-}
-
-/// A VM, and the same after what else may have befallen it.
-fn spread(vm: Option<Vm>, meanwhile: &Meanwhile) -> Vec<Option<Vm>> {
-    let mut all = vec![];
-    if let Some(vm) = &vm {
-        if vm.is_on() && meanwhile.ended.contains(&vm.id) {
-            all.push(vm.to(Is::Crashed));
-        }
-        if vm.is_on() && meanwhile.rebooted {
-            all.push(vm.to(Is::Stopped));
-        }
-        if vm.is == Is::Error && meanwhile.new_daemon {
-            // Its process was still there: no state allows that but one that ends it.
-            all.push(vm.to(Is::Crashed));
-        }
-    }
-    all.push(vm);
-    all
-}
-
-fn orders(
-    befores: Vec<Option<Vm>>,
-    ops: &[Told],
-    meanwhile: &Meanwhile,
-    ends: &mut Vec<Option<Vm>>,
-) {
-    if ops.is_empty() {
-        ends.extend(befores);
-        return;
-    }
-    for (at, (asked, op)) in ops.iter().enumerate() {
-        let mut rest = ops.to_vec();
-        rest.remove(at);
-        let mut afters = vec![];
-        for before in &befores {
-            for end in after(before.as_ref(), asked.as_ref(), op, meanwhile.new_daemon) {
-                afters.extend(spread(end, meanwhile));
+    let begun = spread(before.cloned(), meanwhile);
+    // By the set of operations that are over, as bits.
+    let mut ends: Vec<Vec<Option<Vm>>> = vec![vec![]; 1 << ops.len()];
+    ends[0] = begun;
+    for over in 0..ends.len() {
+        for (at, (asked, op)) in ops.iter().enumerate().filter(|(at, _)| over & (1 << at) == 0) {
+            let next = over | (1 << at);
+            for before in ends[over].clone() {
+                for end in after(before.as_ref(), asked.as_ref(), op, meanwhile) {
+                    for end in spread(end, meanwhile) {
+                        if !ends[next].contains(&end) {
+                            ends[next].push(end);
+                        }
+                    }
+                }
             }
         }
-        if !afters.is_empty() {
-            orders(afters, &rest, meanwhile, ends);
-        }
     }
+    let mut ends = ends.pop().unwrap_or_default();
+    // A process of another boot is none, and nobody but its policy has begun a new one.
+    let policy = |vm: &Vm| vm.spec.restart != RestartPolicy::No;
+    ends.retain(|end| {
+        !end.as_ref().is_some_and(|vm| meanwhile.rebooted && vm.is_on() && !policy(vm))
+    });
+    ends
 }
 
 /// Whether a VM that is in the store is this one; if so, as it was seen.
@@ -264,7 +273,16 @@ pub(super) fn seen_as(vm: &Vm, record: &VmRecord, world: &World) -> Option<Vm> {
     if (vm.id, &vm.spec, vm.state()) != (record.id, &record.spec, record.state) {
         return None;
     }
-    let Is::On(run) = &vm.is else { return Some(vm.clone()) };
+    let due = record.restarts.next_unix_ms.is_some();
+    let wished = (vm.wanted, vm.due) == (record.wanted, due);
+    let run = match &vm.is {
+        // What is tried next depends on what could not be taken down.
+        Is::Error => return Some(Vm { wanted: record.wanted, due, ..vm.clone() }),
+        _ if !wished => return None,
+        Is::GaveUp => return has_given_up(record).then(|| vm.clone()),
+        Is::On(run) => run,
+        _ => return Some(vm.clone()),
+    };
     let process = world.processes.get(&vm.id)?;
     let same = run.process.as_ref().is_none_or(|known| *known == process.identity)
         && run.boot.is_none_or(|known| known == process.boot);
@@ -282,6 +300,7 @@ pub(super) fn world_of(model: &Model, base: &World, taps: &[TapLease], seen: &Wo
     let mut world = World {
         taps: taps.iter().filter(there).map(|lease| lease.tap.clone()).collect(),
         snapshots: seen.snapshots.clone(),
+        ill: seen.ill.clone(),
         ..base.clone()
     };
     for vm in model.values() {
@@ -309,7 +328,7 @@ pub(super) fn world_of(model: &Model, base: &World, taps: &[TapLease], seen: &Wo
                 let memory = SimMemory { kept: true, boot, version: "1".to_owned() };
                 world.memory.insert(vm.id, memory);
             }
-            Is::Error | Is::Created | Is::Stopped | Is::Crashed => {}
+            Is::Error | Is::GaveUp | Is::Created | Is::Stopped | Is::Crashed => {}
         }
     }
     world
@@ -362,8 +381,11 @@ pub(super) fn predicted(model: &Model, host: u64, overhead: u64, name: &str, cmd
         Cmd::Suspend => Verb::Suspend,
         Cmd::Delete => Verb::Delete,
     };
+    let ends = matches!(cmd, Cmd::Stop | Cmd::Kill(_));
     match admits(vm.state(), verb) {
         Ok(()) => Said::Done,
+        // It is off and would not have stayed so.
+        Err(crate::model::Refused::Already(_)) if vm.due && ends => Said::Done,
         Err(crate::model::Refused::Already(_)) => Said::Unchanged,
         Err(_) => refused,
     }

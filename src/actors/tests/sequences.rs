@@ -17,17 +17,46 @@ use super::*;
 
 const SEQUENCES: u32 = 300;
 
+fn policy() -> impl Strategy<Value = RestartPolicy> {
+    let on_failure = |max| RestartPolicy::OnFailure { max };
+    select(vec![
+        RestartPolicy::No,
+        RestartPolicy::No,
+        RestartPolicy::Always,
+        on_failure(None),
+        on_failure(Some(2)),
+    ])
+}
+
 fn cmd() -> impl Strategy<Value = Cmd> {
-    let create =
-        (select(vec![128_u32, 480, 600, 2000]), any::<bool>(), any::<bool>(), any::<bool>())
-            .prop_map(|(memory_mib, dm, warm, start)| Cmd::Create {
-                memory_mib,
-                dm,
-                warm: warm && !dm,
-                start,
-            });
-    let set = (select(vec![0_u32, 16, 64]), option::of(select(vec![128_u32, 500])))
-        .prop_map(|(more, memory_mib)| Cmd::Set { more, memory_mib });
+    let upkeep = || (policy(), proptest::bool::weighted(0.3));
+    let create = (
+        select(vec![128_u32, 480, 600, 2000]),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        upkeep(),
+    )
+        .prop_map(|(memory_mib, dm, warm, start, (restart, checked))| Cmd::Create {
+            memory_mib,
+            dm,
+            warm: warm && !dm,
+            start,
+            restart,
+            checked,
+        });
+    let set = (
+        select(vec![0_u32, 16, 64]),
+        option::of(select(vec![128_u32, 500])),
+        option::of(policy()),
+        option::weighted(0.2, any::<bool>()),
+    )
+        .prop_map(|(more, memory_mib, restart, checked)| Cmd::Set {
+            more,
+            memory_mib,
+            restart,
+            checked,
+        });
     prop_oneof![
         6 => create,
         4 => Just(Cmd::Start),
@@ -112,7 +141,8 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         8 => calm,
         9 => wild.prop_map(|(asks, faults, crash)| Act::Ask { asks, faults, crash }),
-        1 => (0..NAMES.len()).prop_map(Act::Ends),
+        2 => (0..NAMES.len(), select(vec![1_usize, 1, 6])).prop_map(|(vm, n)| Act::Ends(vm, n)),
+        1 => (0..NAMES.len(), any::<bool>()).prop_map(|(vm, ill)| Act::Ill(vm, ill)),
         1 => Just(Act::Restart),
         1 => Just(Act::Reboot),
         1 => (-7200..7200_i64).prop_map(Act::Clock),

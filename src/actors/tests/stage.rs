@@ -13,8 +13,8 @@ use std::collections::{BTreeSet, VecDeque};
 use tokio_util::sync::CancellationToken;
 
 use super::expected::{
-    Cmd, Meanwhile, Model, Said, Told, candidates, changes, predicted, seen_as, without_broken,
-    world_of,
+    Cmd, Meanwhile, Model, Said, Told, Vm, candidates, changes, health, predicted, seen_as,
+    without_broken, world_of,
 };
 use super::*;
 use crate::ports::Clock;
@@ -53,8 +53,10 @@ pub(super) enum Act {
         faults: Vec<Planned>,
         crash: Option<Crash>,
     },
-    /// A VMM ends by itself.
-    Ends(usize),
+    /// A VMM ends by itself, and again when it was started again.
+    Ends(usize, usize),
+    /// A guest's health checks fail from here on, or succeed.
+    Ill(usize, bool),
     /// The daemon is killed when idle.
     Restart,
     Reboot,
@@ -104,7 +106,7 @@ enum Life {
     CutShort,
 }
 
-fn system() -> actix::SystemRunner {
+pub(super) fn system() -> actix::SystemRunner {
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         builder.enable_time().start_paused(true).build().unwrap()
@@ -113,7 +115,7 @@ fn system() -> actix::SystemRunner {
 }
 
 /// Where files are in memory: nothing here survives the test.
-fn directory() -> tempfile::TempDir {
+pub(super) fn directory() -> tempfile::TempDir {
     let shm = std::path::Path::new("/dev/shm");
     let made = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
     made.unwrap()
@@ -250,10 +252,23 @@ impl Stage {
                         return Ok(Life::CutShort);
                     }
                 }
-                Act::Ends(name) => {
-                    if let Some(vm) = self.model.get(NAMES[name]).filter(|vm| vm.is_on()) {
+                Act::Ends(name, times) => {
+                    for _ in 0..times {
+                        let Some(vm) = self.model.get(NAMES[name]).filter(|vm| vm.is_on()) else {
+                            break;
+                        };
                         self.sim.crash(vm.id);
                         self.meanwhile.ended.insert(vm.id);
+                        self.quiet(house).await?;
+                    }
+                }
+                Act::Ill(name, ill) => {
+                    if let Some(vm) = self.model.get(NAMES[name]).map(|vm| vm.id) {
+                        self.meanwhile.ill.insert(vm);
+                        self.sim.edit(|world| {
+                            world.ill.remove(&vm);
+                            world.ill.extend(ill.then_some(vm));
+                        });
                     }
                 }
                 Act::Restart => return Ok(Life::CutShort),
@@ -422,12 +437,17 @@ impl Stage {
         loop {
             let compared = self.compare(house).await;
             match compared {
-                Ok(_) => {
+                Ok(first) => {
                     tokio::time::sleep(Duration::from_secs(10)).await;
-                    let (model, folded) = self.compare(house).await?;
+                    let again = self.compare(house).await;
+                    if again.as_ref() != Ok(&first) && tokio::time::Instant::now() < end {
+                        continue; // a policy was at work
+                    }
+                    let (model, folded) = again?;
                     self.model = model;
                     self.folded.extend(folded);
-                    self.meanwhile = Meanwhile::default();
+                    let ill = self.sim.world().ill;
+                    self.meanwhile = Meanwhile { ill, ..Meanwhile::default() };
                     return Ok(());
                 }
                 Err(why) if tokio::time::Instant::now() > end => return Err(why),
@@ -483,6 +503,7 @@ impl Stage {
                 }
             }
         }
+        nothing_is_due(&model)?;
         self.compare_world(house, &model, &world).await?;
         Ok((model, new.into_iter().map(|op| op.id).collect()))
     }
@@ -534,11 +555,24 @@ impl Stage {
     }
 }
 
+/// Only what has no room waits for ever to be started.
+fn nothing_is_due(model: &Model) -> Result<(), String> {
+    let on = model.values().filter(|vm| vm.is_on());
+    let taken: u64 = on.map(|vm| u64::from(vm.spec.memory_mib)).sum();
+    let fits = |vm: &&Vm| vm.is_on() || taken + u64::from(vm.spec.memory_mib) <= MEMORY_MIB;
+    match model.values().filter(|vm| vm.due).find(fits) {
+        None => Ok(()),
+        Some(vm) => Err(format!("its policy is about to start {vm:?}")),
+    }
+}
+
 fn spec_of(name: usize, cmd: &Cmd) -> VmSpec {
     let mut spec = create(NAMES[name], false).spec;
     "debian".clone_into(&mut spec.kernel); // as the reservation names it
-    if let Cmd::Create { memory_mib, dm, warm, .. } = cmd {
+    if let Cmd::Create { memory_mib, dm, warm, restart, checked, .. } = cmd {
         spec.memory_mib = *memory_mib;
+        spec.restart = *restart;
+        spec.health = health(*checked).apply(None).unwrap();
         spec.warm = *warm;
         let backend = if *dm { DiskBackend::DmSnapshot } else { DiskBackend::Overlay };
         spec.root = RootDisk { backend, why: "asked for".to_owned() };
