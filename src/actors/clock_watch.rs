@@ -87,7 +87,7 @@ impl ClockWatchDeps {
         let views = listed.unwrap_or_default().into_iter();
         let awake = views.filter(|view| view.record.state == VmState::Running);
         // One that stands still is told the time when it goes on.
-        let awake = awake.filter(|view| view.paused.is_none());
+        let awake = awake.filter(|view| view.standstill().is_none());
         let told = futures::stream::iter(awake)
             .map(|view| self.set_guest(op, view.record.id))
             .buffer_unordered(AT_ONCE)

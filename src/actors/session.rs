@@ -18,7 +18,8 @@ use super::supervisor::{BringUp, CreateVm};
 use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
 use crate::config::OnShutdown;
 use crate::model::{
-    Code, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size, Verb, VmView, admits,
+    Code, Condition, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size, Verb,
+    VmView, admits,
 };
 use crate::ports::{ImageRecipe, KernelRecipe};
 use crate::wire::codec;
@@ -274,13 +275,13 @@ impl Session<'_> {
     async fn entered(&self, vm: &str) -> Result<VmView, Refusal> {
         let view = self.house.find(self.op_id, vm).await?.view;
         match admits(view.record.state, Verb::Enter) {
-            Ok(()) if view.paused.is_some() => {
-                let (name, why) = (&view.record.spec.name, view.paused.unwrap_or_default());
-                let failure = Failure::new(Code::Refused, format!("{name} is paused: {why}"))
-                    .hint(format!("`banger vm set {name} --disk-size SIZE` makes room"));
-                Err(failure.into())
-            }
-            Ok(()) => Ok(view),
+            Ok(()) => match view.standstill() {
+                None => Ok(view),
+                Some(Condition { kind, reason, exit, .. }) => {
+                    let text = format!("{}: {kind}: {reason}", view.record.spec.name);
+                    Err(Failure::new(Code::Refused, text).hint(exit.clone()).into())
+                }
+            },
             Err(refused) => {
                 let name = &view.record.spec.name;
                 let failure = Failure::new(Code::Refused, format!("{name}: {refused}"))

@@ -161,15 +161,8 @@ impl SupervisorActor {
 
     fn add(&mut self, record: VmRecord, handles: VmHandles, ctx: &Context<Self>) {
         let (vm, name) = (record.id, record.spec.name.clone());
-        let view = VmView {
-            record,
-            handles,
-            generation: 0,
-            busy: None,
-            paused: None,
-            conditions: vec![],
-            health: None,
-        };
+        let view =
+            VmView { record, handles, generation: 0, busy: None, conditions: vec![], health: None };
         let scope = VmScope {
             vm,
             tasks: TaskTracker::new(),

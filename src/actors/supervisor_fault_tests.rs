@@ -27,7 +27,11 @@ impl House {
     }
 
     /// Waits until the VM has this condition, or has none.
-    async fn condition(&self, vm: &str, kind: Option<ConditionKind>) -> Option<Condition> {
+    pub(super) async fn condition(
+        &self,
+        vm: &str,
+        kind: Option<ConditionKind>,
+    ) -> Option<Condition> {
         let waited = async {
             loop {
                 let conditions = self.view(vm).await.conditions;
@@ -42,7 +46,7 @@ impl House {
         waited.unwrap_or_else(|_| panic!("never: {kind:?}"))
     }
 
-    async fn heard(&self, what: &str) {
+    pub(super) async fn heard(&self, what: &str) {
         let mut events = crate::actors::events::Tail::from(&self.deps.store, 1);
         let told = async {
             while let Some(event) = events.next().await.unwrap() {

@@ -24,6 +24,10 @@ pub enum ConditionKind {
     VmmStopped,
     /// The root helper does not answer: it runs on, and nothing can be done to it.
     NoHelper,
+    /// Its guest was paused before its disk is full.
+    Paused,
+    /// Its VMM halted its guest: the host could not write its disk.
+    HostFull,
 }
 
 impl ConditionKind {
@@ -35,7 +39,15 @@ impl ConditionKind {
             Self::Unresponsive => "unresponsive",
             Self::VmmStopped => "vmm-stopped",
             Self::NoHelper => "no-helper",
+            Self::Paused => "paused",
+            Self::HostFull => "host-full",
         }
+    }
+
+    /// Whether its guest stands still, and so answers nobody.
+    #[must_use]
+    pub fn stands_still(self) -> bool {
+        matches!(self, Self::Paused | Self::HostFull)
     }
 }
 

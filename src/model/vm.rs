@@ -108,9 +108,15 @@ pub struct VmView {
     /// Goes up with every change.
     pub generation: u64,
     pub busy: Option<(OpId, OpKind)>,
-    /// Why its guest stands still though it runs.
-    pub paused: Option<String>,
     pub conditions: Vec<Condition>,
     /// Of a VM that runs and is checked.
     pub health: Option<Health>,
+}
+
+impl VmView {
+    /// Why its guest stands still, if it does.
+    #[must_use]
+    pub fn standstill(&self) -> Option<&Condition> {
+        self.conditions.iter().find(|condition| condition.kind.stands_still())
+    }
 }

@@ -100,6 +100,10 @@ pub trait Hypervisor: Send + Sync + std::fmt::Debug {
     /// alone.
     fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
 
+    /// Whether the VMM has halted the guest by itself because its disk could not be written. A VMM that
+    /// tells its guest of the error instead never does.
+    fn halted_by_disk<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, bool>;
+
     /// What went through the devices of a guest that runs; none of a VMM that does not count it.
     fn counters<'a>(
         &'a self,

@@ -358,7 +358,9 @@ impl DiskHost for SimWorld {
     }
 
     fn free(&self) -> PortFuture<'_, Size> {
-        self.call("disk.free", |_| Ok(FREE)).boxed()
+        let free =
+            |state: &mut State| Ok(if state.world.full { Size::from_bytes(0) } else { FREE });
+        self.call("disk.free", free).boxed()
     }
 
     fn usage(&self, vm: VmId) -> PortFuture<'_, DiskUsage> {

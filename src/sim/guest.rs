@@ -177,7 +177,8 @@ impl State {
     /// A guest that is paused answers nobody, nor does one whose VMM is stopped.
     fn awake(&mut self, vm: VmId) -> Result<(), HostError> {
         let awake = self.world.processes.get(&vm).is_some_and(|process| !process.paused)
-            && !self.world.stopped.contains(&vm);
+            && !self.world.stopped.contains(&vm)
+            && !self.world.halted.contains(&vm);
         if awake { Ok(()) } else { Err(unreachable(vm)) }
     }
 

@@ -73,6 +73,15 @@ impl Hypervisor for SimWorld {
         self.call_set_paused("hypervisor.unpause", paths, false).boxed()
     }
 
+    fn halted_by_disk<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, bool> {
+        async move {
+            let vm = self.vm_of(paths)?;
+            let halted = |state: &mut State| Ok(state.world.halted.contains(&vm));
+            self.call("hypervisor.halted_by_disk", halted).await
+        }
+        .boxed()
+    }
+
     fn counters<'a>(
         &'a self,
         _op: OpId,
@@ -175,6 +184,9 @@ impl SimWorld {
             if !paused && state.world.memory.get(&vm).is_some_and(|memory| memory.kept) {
                 let refused = HostError::new(Code::Internal, "let VM go on", vm.short());
                 return Err(refused.because("its memory is kept, and would be read again"));
+            }
+            if !paused {
+                state.world.halted.remove(&vm);
             }
             let process = state.world.processes.get_mut(&vm);
             let gone = || HostError::new(Code::NotFound, "pause VM", vm.short());

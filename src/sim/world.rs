@@ -33,6 +33,10 @@ pub struct World {
     pub processes: BTreeMap<VmId, SimProcess>,
     /// Whose process somebody stopped.
     pub stopped: BTreeSet<VmId>,
+    /// Whose guest its VMM has halted: the host could not write its disk.
+    pub halted: BTreeSet<VmId>,
+    /// The host's file system is full.
+    pub full: bool,
     /// Guests whose health checks fail.
     pub ill: BTreeSet<VmId>,
     pub names: BTreeMap<Name, Ipv4Addr>,

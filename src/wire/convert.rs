@@ -52,23 +52,21 @@ impl From<&VmView> for DiskInfo {
             why: root.why.clone(),
             used_bytes: None,
             limit_bytes: None,
-            paused: view.paused.clone(),
+            paused: view.standstill().map(|condition| condition.reason.clone()),
         }
     }
 }
 
 impl From<&VmView> for VmInfo {
     fn from(view: &VmView) -> Self {
-        let VmView { record, handles, generation, busy, paused, .. } = view;
+        let VmView { record, handles, generation, busy, .. } = view;
         let busy = busy
             .map(|(op, kind)| BusyInfo { op_id: op.to_string(), kind: kind.as_str().to_owned() });
         let exit = record.last_exit.as_ref();
         Self {
             id: record.id.to_string(),
             name: record.spec.name.to_string(),
-            state: paused
-                .as_ref()
-                .map_or_else(|| record.state.to_string(), |_| "paused".to_owned()),
+            state: record.state.to_string(),
             generation: *generation,
             image: record.spec.image.clone(),
             image_digest: record.image.to_string(),

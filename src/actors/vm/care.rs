@@ -133,7 +133,8 @@ impl Handler<HealthSeen> for VmActor {
 
     fn handle(&mut self, seen: HealthSeen, ctx: &mut Self::Context) {
         let current = seen.incarnation == self.incarnation && self.running.is_none();
-        let (true, None, Some(checker)) = (current, &self.paused, &self.checker) else {
+        let stands = self.conditions.iter().any(|condition| condition.kind.stands_still());
+        let (true, Some(checker)) = (current && !stands, &self.checker) else {
             return; // of before, or of a guest that is being changed or stands still
         };
         let (check, now) = (checker.check.clone(), self.scope.deps.ports.clock.unix_ms());

@@ -4,14 +4,16 @@
 //! Pausing is no operation: nothing is made that a crash could leave behind. A daemon that starts
 //! anew looks again and comes to the same end.
 
-use crate::model::{DiskBackend, OpId, Size, VmId, VmView, chain};
+use super::conditions::Observe;
+use super::standstill::let_go_on;
+use crate::model::{ConditionKind, DiskBackend, Finding, OpId, Size, VmId, VmView, chain};
 use crate::ports::Ports;
 
 /// Parts of the limit, in hundred.
 const WARN_AT: u64 = 80;
 const PAUSE_AT: u64 = 90;
 /// Below this the host's own file system is about to fill, which no guest's disk survives.
-const HOST_RESERVE: Size = Size::from_mib(64);
+pub(super) const HOST_RESERVE: Size = Size::from_mib(64);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Level {
@@ -22,11 +24,11 @@ enum Level {
 }
 
 /// What is new.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Change {
     Warned(String),
-    Paused(String),
-    Resumed,
+    /// It was paused, or goes on.
+    Seen(Observe),
 }
 
 /// What is known of one running VM.
@@ -39,7 +41,8 @@ pub(super) struct Gauge {
 
 impl Gauge {
     pub(super) fn new(view: &VmView) -> Self {
-        Self { warned: false, paused: view.paused.is_some().then_some(true) }
+        let told = view.conditions.iter().any(|seen| seen.kind == ConditionKind::Paused);
+        Self { warned: false, paused: told.then_some(true) }
     }
 
     /// Whether this VM's disk is of a kind that is watched.
@@ -74,7 +77,8 @@ impl Gauge {
         if known != Some(full) {
             let done = match full {
                 true => ports.hypervisor.pause(op, &paths).await,
-                false => ports.hypervisor.unpause(op, &paths).await,
+                false if known.is_none() => ports.hypervisor.unpause(op, &paths).await,
+                false => let_go_on(op, vm, ports).await,
             };
             if let Err(error) = done {
                 tracing::error!(vm_id = %vm, full, error = %chain(&error), "vm not paused or let go on");
@@ -82,12 +86,14 @@ impl Gauge {
             }
             self.paused = Some(full);
         }
+        let exit = format!("`banger vm set {name} --disk-size SIZE` makes room");
+        let seen = |found| Some(Change::Seen(Observe { kind: ConditionKind::Paused, found }));
         match level {
-            Level::Full(why) if known != Some(true) => Some(Change::Paused(why)),
-            _ if !full && known == Some(true) => Some(Change::Resumed),
+            Level::Full(reason) if known != Some(true) => seen(Some(Finding { reason, exit })),
+            _ if !full && known == Some(true) => seen(None),
             Level::Warn(text) if !self.warned => {
                 self.warned = true;
-                Some(Change::Warned(text))
+                Some(Change::Warned(format!("{text}; {exit}")))
             }
             Level::Fine => {
                 self.warned = false;

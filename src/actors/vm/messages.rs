@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::gauge::Change;
 use crate::actors::envelope::{Command, Lane};
 use crate::model::{
     Code, ExitReport, Failure, HealthChange, HealthRun, Incarnation, OpId, OpKind, OpRecord,
@@ -313,7 +312,7 @@ pub(super) struct HealthSeen {
 #[rtype(result = "()")]
 pub(super) struct DiskSeen {
     pub(super) incarnation: Incarnation,
-    pub(super) change: Change,
+    pub(super) warning: String,
 }
 
 /// A bug on demand, for the tests of supervision.

@@ -20,6 +20,7 @@ mod monitor;
 mod op;
 mod pulse;
 mod recovery;
+mod standstill;
 mod upkeep;
 
 use std::sync::Arc;
@@ -54,7 +55,6 @@ use crate::ops::Settings;
 use crate::ports::Ports;
 use crate::store::Store;
 use care::Checker;
-use gauge::Change;
 use messages::{DiskSeen, OpDone, ProcessExited};
 use monitor::{Ears, Watched};
 use op::Op;
@@ -93,8 +93,6 @@ pub struct VmActor {
     /// What interrupted the running operation and follows it.
     next: Option<Waiting>,
     monitor: Option<DropGuard>,
-    /// Why its guest stands still.
-    paused: Option<String>,
     conditions: Vec<Condition>,
     /// How its health checks have gone, while it runs.
     health: Option<Health>,
@@ -143,7 +141,6 @@ impl VmActor {
             running: None,
             next: None,
             monitor: None,
-            paused: None,
             conditions: vec![],
             health: None,
             checker: None,
@@ -171,7 +168,6 @@ impl VmActor {
         }
         if !matches!(request, OpRequest::Create { .. } | OpRequest::Start | OpRequest::Set(_)) {
             self.monitor = None; // an end that was asked for is no crash
-            self.paused = None;
             self.conditions.clear();
             (self.health, self.checker) = (None, None);
         }
@@ -208,12 +204,11 @@ impl VmActor {
 
     fn publish(&self) {
         let busy = self.running.as_ref().map(|running| (running.op_id, running.request.kind()));
-        let (record, handles, paused) =
-            (self.record.clone(), self.handles.clone(), self.paused.clone());
+        let (record, handles) = (self.record.clone(), self.handles.clone());
         let (conditions, health) = (self.conditions.clone(), self.health.clone());
         self.scope.view.send_modify(|view| {
             let generation = view.generation + 1;
-            *view = VmView { record, handles, generation, busy, paused, conditions, health };
+            *view = VmView { record, handles, generation, busy, conditions, health };
         });
     }
 
@@ -438,23 +433,9 @@ impl Handler<DiskSeen> for VmActor {
         if seen.incarnation != self.incarnation || self.record.state != VmState::Running {
             return;
         }
-        let name = self.record.spec.name.to_string();
-        let grow = format!("`banger vm set {name} --disk-size SIZE` makes room");
-        let text = match seen.change {
-            Change::Warned(text) => format!("{text}; {grow}"),
-            Change::Paused(why) => {
-                let text = format!("{name} is paused: {why}; {grow}");
-                self.paused = Some(why);
-                text
-            }
-            Change::Resumed => {
-                self.paused = None;
-                format!("{name} goes on")
-            }
-        };
+        let text = seen.warning;
         tracing::warn!(vm_id = %self.scope.vm, text, "disk watched");
         self.scope.deps.events.publish(None, Some(self.scope.vm), EventKind::Note { text });
-        self.publish();
     }
 }
 

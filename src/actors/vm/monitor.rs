@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::conditions::Observed;
-use super::gauge::Gauge;
+use super::gauge::{Change, Gauge};
 use super::messages::{DiskSeen, ProcessExited};
 use super::pulse;
 use crate::actors::mint::Mint;
@@ -41,8 +41,8 @@ pub(super) struct Ears {
 pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
     let stop = CancellationToken::new();
     let guard = stop.clone().drop_guard();
-    pulse::watch(watched.clone(), ports.clone(), ears.observed, stop.clone());
-    let Ears { exited, disk, .. } = ears;
+    pulse::watch(watched.clone(), ports.clone(), ears.observed.clone(), stop.clone());
+    let Ears { exited, disk, observed } = ears;
     tokio::spawn(async move {
         let Watched { vm, incarnation, process, view, mint } = watched;
         let ended = ended(&ports, vm, &process);
@@ -61,8 +61,14 @@ pub(super) fn watch(watched: Watched, ports: Ports, ears: Ears) -> DropGuard {
                         (spec.disk, spec.name.to_string())
                     };
                     let seen = gauge.look(mint.op(), vm, limit, &name, &ports).await;
-                    if let (Some(change), Some(actor)) = (seen, disk.upgrade()) {
-                        actor.do_send(DiskSeen { incarnation, change });
+                    match (seen, disk.upgrade(), observed.upgrade()) {
+                        (Some(Change::Warned(warning)), Some(actor), _) => {
+                            actor.do_send(DiskSeen { incarnation, warning });
+                        }
+                        (Some(Change::Seen(observe)), _, Some(actor)) => {
+                            actor.do_send(Observed { incarnation, observe });
+                        }
+                        _ => {}
                     }
                 }
                 _ = tick.tick() => {

@@ -183,7 +183,6 @@ impl Op {
             handles: self.handles.clone(),
             generation: self.generation,
             busy: None,
-            paused: None,
             conditions: vec![],
             health: None,
         });

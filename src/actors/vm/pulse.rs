@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::conditions::{Observe, Observed};
 use super::monitor::Watched;
+use super::standstill::Standstill;
 use crate::model::{ConditionKind, Finding, OpId, VmView};
 use crate::ports::Ports;
 
@@ -57,6 +58,16 @@ impl Pulse {
         }
     }
 
+    /// Whether it is worth asking its VMM why.
+    fn is_in_doubt(&self) -> bool {
+        self.missed + 1 >= MISSES
+    }
+
+    /// It could not answer.
+    fn excuse(&mut self) {
+        self.missed = 0;
+    }
+
     /// What is new, for users.
     fn news(&mut self, name: &str, pid: u32) -> Vec<Observe> {
         let stopped = (self.stopped > 1).then(|| Finding {
@@ -94,6 +105,7 @@ pub(super) fn watch(
     tokio::spawn(async move {
         let Watched { vm, incarnation, process, view, mint } = watched;
         let (mut pulse, paths) = (Pulse::new(&view.borrow()), ports.disk.paths(vm));
+        let mut standstill = Standstill::new(&view.borrow());
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -102,7 +114,8 @@ pub(super) fn watch(
             let stopped = ports.process.is_stopped(&process);
             let (name, may_answer) = {
                 let view = view.borrow();
-                (view.record.spec.name.to_string(), view.paused.is_none() && view.busy.is_none())
+                let free = view.standstill().is_none() && view.busy.is_none();
+                (view.record.spec.name.to_string(), free)
             };
             let mut answered = None;
             if pulse.is_to_ping(may_answer && !stopped) {
@@ -113,7 +126,15 @@ pub(super) fn watch(
             }
             // What it did not answer while it was being stopped says nothing of the guest.
             pulse.saw(stopped || ports.process.is_stopped(&process), answered);
-            for observe in pulse.news(&name, process.pid) {
+            let mut news = vec![];
+            if pulse.is_in_doubt() || standstill.is_told() {
+                news.extend(standstill.look(mint.op(), vm, &ports).await);
+            }
+            if standstill.is_told() {
+                pulse.excuse();
+            }
+            news.extend(pulse.news(&name, process.pid));
+            for observe in news {
                 let Some(actor) = ear.upgrade() else { return };
                 actor.do_send(Observed { incarnation, observe });
             }

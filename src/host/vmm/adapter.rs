@@ -33,6 +33,12 @@ pub(crate) trait Adapter: Debug + Send + Sync {
 
     fn unpause<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, ()>;
 
+    /// As [`crate::ports::Hypervisor::halted_by_disk`].
+    fn halted_by_disk<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, bool> {
+        let _ = (op, paths);
+        Box::pin(async { Ok(false) })
+    }
+
     /// As [`crate::ports::Hypervisor::counters`]; most VMMs count nothing.
     fn counters<'a>(
         &'a self,

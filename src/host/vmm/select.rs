@@ -101,6 +101,10 @@ impl Hypervisor for Vmms {
         self.running(paths).unpause(op, paths)
     }
 
+    fn halted_by_disk<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, bool> {
+        self.running(paths).halted_by_disk(op, paths)
+    }
+
     fn counters<'a>(
         &'a self,
         op: OpId,

@@ -4,7 +4,10 @@ devices() {
     ls /dev/banger 2>/dev/null || true
 }
 before=$(world)
-state() { banger vm list --json | jq -r '.[] | select(.name == "web") | .state'; }
+state() {
+    banger vm list --json | jq -r '.[] | select(.name == "web") |
+        if any(.upkeep.conditions[]; .kind == "paused") then "paused" else .state end'
+}
 is() { [ "$(state)" = "$1" ]; }
 heard() { grep -q "$1" events.txt; }
 
@@ -24,7 +27,7 @@ say "before it is full the guest stands still, and says why"
 inside 'dd if=/dev/urandom of=/c bs=1M count=9 2>/dev/null; sync; sha256sum /c >> /sum; sync; echo whole' \
     > writer.txt 2>&1 & writer=$!
 until_true 60 is paused
-say "paused: $(grep -m 1 'is paused' events.txt)"
+say "paused: $(grep -m 1 'web: paused: ' events.txt)"
 banger vm list
 banger vm show web | jq .disk
 banger vm show web | jq -r .disk.paused | grep '% of the disk of web'

@@ -86,6 +86,10 @@ impl Adapter for Qemu {
         Box::pin(memory::unpause(op, paths))
     }
 
+    fn halted_by_disk<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, bool> {
+        Box::pin(qmp::is_halted_by_disk(op, paths.api_socket()))
+    }
+
     fn save<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, SavedBy> {
         Box::pin(memory::save(op, paths))
     }

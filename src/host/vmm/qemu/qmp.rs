@@ -29,8 +29,14 @@ pub(super) async fn await_running(op: OpId, socket: PathBuf) -> Result<(), HostE
     let what = "wait for QEMU at";
     loop {
         let stream = connect_when_there(&socket).await?;
-        let mut session = failing(what, &socket, negotiate(stream)).await?;
-        let status = failing(what, &socket, execute(&mut session, qmp::query_status {})).await?;
+        // It listens before its main loop runs, which on a busy host may be much later.
+        let asked = async {
+            let mut session = negotiate(stream).await?;
+            execute(&mut session, qmp::query_status {}).await
+        };
+        let status = asked
+            .await
+            .map_err(|error| HostError::io(what, socket.display().to_string(), error))?;
         match status.status {
             qmp::RunState::running => {
                 tracing::debug!(op_id = %op, socket = %socket.display(), "the guest runs");
@@ -47,11 +53,17 @@ pub(super) async fn await_running(op: OpId, socket: PathBuf) -> Result<(), HostE
 }
 
 pub(super) async fn power_button(op: OpId, socket: PathBuf) -> Result<(), HostError> {
-    once(op, "press the power button at", &socket, qmp::system_powerdown {}).await
+    once(op, "press the power button at", &socket, qmp::system_powerdown {}).await.map(drop)
 }
 
 pub(super) async fn pause(op: OpId, socket: PathBuf) -> Result<(), HostError> {
-    once(op, "pause the guest at", &socket, qmp::stop {}).await
+    once(op, "pause the guest at", &socket, qmp::stop {}).await.map(drop)
+}
+
+/// QEMU stops a guest whose write the host has no room for, and does it again when the guest goes on.
+pub(super) async fn is_halted_by_disk(op: OpId, socket: PathBuf) -> Result<bool, HostError> {
+    let status = once(op, "ask the state of the guest at", &socket, qmp::query_status {}).await?;
+    Ok(status.status == qmp::RunState::io_error)
 }
 
 /// One command to a QEMU that is there.
@@ -60,18 +72,18 @@ async fn once<C: qapi::Command>(
     operation: &'static str,
     socket: &Path,
     command: C,
-) -> Result<(), HostError>
+) -> Result<C::Ok, HostError>
 where
     QmpStreamTokio<WriteHalf<UnixStream>>:
         futures::Sink<qapi::Execute<C, u32>, Error = io::Error> + Unpin,
 {
-    failing(operation, socket, async {
+    let answer = failing(operation, socket, async {
         let mut session = negotiate(UnixStream::connect(socket).await?).await?;
         execute(&mut session, command).await
     })
     .await?;
     tracing::debug!(op_id = %op, socket = %socket.display(), command = C::NAME, "told");
-    Ok(())
+    Ok(answer)
 }
 
 async fn negotiate(stream: UnixStream) -> io::Result<Session> {
