@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::host_boot::{self, HostBoot};
@@ -20,6 +21,9 @@ use crate::model::{
     VmId, VmRecord, VmState,
 };
 use crate::store::StoreError;
+
+/// So many VMs are compared with their processes at one time.
+const AT_ONCE: usize = 64;
 
 /// Which tap is whose, read once for all.
 type Leases = HashMap<VmId, TapName>;
@@ -33,11 +37,14 @@ pub async fn recover(deps: &Arc<VmDeps>) -> Result<Vec<(VmRecord, VmHandles)>, S
     }
     let leases = deps.store.taps()?.into_iter();
     let leases: Leases = leases.filter_map(|lease| Some((lease.vm?, lease.tap))).collect();
-    let mut known = vec![];
+    let mut compared = vec![];
     for record in deps.store.vms()? {
         let handles = deps.store.handles(record.id)?.unwrap_or_default();
-        known.push(identify(deps, record, handles, &leases, boot.is_new).await?);
+        compared.push(identify(deps, record, handles, &leases, boot.is_new));
     }
+    // The helper answers one at a time; what is written for those that are lost is one commit.
+    let compared = futures::stream::iter(compared).buffered(AT_ONCE);
+    let known: Vec<_> = compared.try_collect().await?;
     close_roots(deps, &known).await;
     boot.keep(deps).await?;
     Ok(known)
