@@ -18,6 +18,15 @@ say "Policy";  cargo deny --offline check bans licenses sources
 # The advisory database comes from the network; without it the other checks still count.
 if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; else echo "advisories: skipped, the database cannot be fetched"; fi
 
+# Their one crate more comes from the network, too. All others are those of this lock file.
+say "Fuzz targets"
+cp Cargo.lock fuzz/Cargo.lock
+if cargo fetch --manifest-path fuzz/Cargo.toml --target "$(rustc -vV | sed -n 's/^host: //p')" >/dev/null 2>&1; then
+    cargo check --manifest-path fuzz/Cargo.toml --no-default-features --quiet --target-dir "${CARGO_TARGET_DIR:-target}"
+else
+    echo "skipped, their dependencies cannot be fetched"
+fi
+
 need_guests
 
 say "Tests"
