@@ -39,7 +39,9 @@ pub fn install(
     say: &mut dyn FnMut(Change),
 ) -> Result<Record, SetupError> {
     let known = Record::read(&Places::new(root, Path::new(DEFAULT_PREFIX)))?;
-    let record = settle(wish, known.as_ref())?;
+    let of_package = Places::of_package(root, &wish.from);
+    let prefix = wish.prefix.clone().or(of_package);
+    let record = settle(&Wish { prefix, ..wish.clone() }, known.as_ref())?;
     let places = Places::new(root, &record.prefix);
     let config = configuration(&places)?;
     let programs = programs(&wish.from, &places)?;
@@ -84,7 +86,8 @@ fn settle(wish: &Wish, known: Option<&Record>) -> Result<Record, SetupError> {
     let prefix = match (&wish.prefix, known) {
         (Some(prefix), Some(known)) if *prefix != known.prefix => {
             let why = format!("banger is installed in {}", known.prefix.display());
-            return Err(SetupError::refused(why).hint("first: banger system uninstall"));
+            return Err(SetupError::refused(why)
+                .hint("first: banger system uninstall, which keeps the VMs"));
         }
         (Some(prefix), _) => prefix.clone(),
         (None, Some(known)) => known.prefix.clone(),
@@ -112,6 +115,11 @@ pub(super) fn configuration(places: &Places) -> Result<Config, SetupError> {
 
 /// From beside `from`, or from where they are installed when that is the installed `banger`.
 pub(super) fn programs(from: &Path, places: &Places) -> Result<Vec<Item>, SetupError> {
+    if places.packaged() && places.at(&places.bin()) != from {
+        let why = format!("the programs in {} are a package's", places.prefix().display());
+        return Err(SetupError::refused(why)
+            .hint("install its new version, or choose a place of your own: --prefix /usr/local"));
+    }
     let find = |name: &str| -> Result<Item, SetupError> {
         let beside = [from.join(name), from.join("../lib/banger").join(name)];
         let found = beside.into_iter().find(|path| path.is_file());

@@ -7,6 +7,8 @@ pub const PROGRAMS: [(&str, bool); 4] =
     [("banger", true), ("bangerd", false), ("banger-helper", false), ("banger-agent", false)];
 
 pub(super) const DEFAULT_PREFIX: &str = "/usr/local";
+/// Programs there are the package manager's to put and to take away, as the file system's hierarchy has it.
+const PACKAGES_PREFIX: &str = "/usr";
 
 /// Below `root`, which is `/` but in tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,19 @@ impl Places {
     #[must_use]
     pub fn prefix(&self) -> &Path {
         &self.prefix
+    }
+
+    /// Whether the programs are a package's. They are neither put nor removed here then.
+    #[must_use]
+    pub fn packaged(&self) -> bool {
+        self.prefix == Path::new(PACKAGES_PREFIX)
+    }
+
+    /// The package's, if `from` is where its programs lie.
+    pub(super) fn of_package(root: &Path, from: &Path) -> Option<PathBuf> {
+        let package = Self::new(root, Path::new(PACKAGES_PREFIX));
+        let there = package.at(&package.program("bangerd")).is_file();
+        (there && package.at(&package.bin()) == from).then_some(package.prefix)
     }
 
     /// What users call.

@@ -48,12 +48,13 @@ pub fn remove(
     for dir in [Some(config.run_dir.as_path()), helper_dir].into_iter().flatten() {
         remove_tree(&places.at(dir), say)?;
     }
-    for (name, _) in PROGRAMS {
-        remove_file(&places.at(&places.program(name)), say)?;
+    if !places.packaged() {
+        for (name, _) in PROGRAMS {
+            remove_file(&places.at(&places.program(name)), say)?;
+        }
+        remove_empty(&places.at(&places.lib()), say)?;
     }
-    for dir in [&places.lib(), Path::new(DEVICES)] {
-        remove_empty(&places.at(dir), say)?;
-    }
+    remove_empty(&places.at(Path::new(DEVICES)), say)?;
     remove_file(&places.at(&Places::record()), say)
 }
 
@@ -149,6 +150,36 @@ mod tests {
         assert!(!state.exists() && !root.join("etc/banger").exists());
         remove(&places, Systemd::Absent, &mut |_| ()).unwrap();
         purge(&places, &mut |_| ()).unwrap();
+    }
+
+    #[test]
+    fn a_packages_programs_are_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, other) = (dir.path().join("root"), dir.path().join("release"));
+        let package = Places::new(&root, "/usr".as_ref());
+        for (name, _) in PROGRAMS {
+            for path in [package.at(&package.program(name)), other.join(name)] {
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, name).unwrap();
+            }
+        }
+        let own =
+            Wish { owner: Some(somebody()), from: package.at(&package.bin()), ..Wish::default() };
+        let put = |wish: &Wish| install(&root, Systemd::Absent, wish, &mut |_| ());
+        let foreign = Wish { from: other, prefix: Some("/usr".into()), ..own.clone() };
+        let error = put(&foreign).unwrap_err();
+        assert!(error.to_string().contains("are a package's"), "{error}");
+        let record = put(&own).unwrap();
+        assert_eq!(record.prefix, Path::new("/usr"), "found without being told");
+        let unit = fs::read_to_string(root.join("etc/systemd/system/bangerd.service")).unwrap();
+        assert!(unit.contains("ExecStart=/usr/lib/banger/bangerd --config"), "{unit}");
+        put(&Wish { owner: None, ..own }).unwrap();
+
+        remove(&package, Systemd::Absent, &mut |_| ()).unwrap();
+        assert!(!root.join("etc/systemd/system/bangerd.service").exists());
+        for (name, _) in PROGRAMS {
+            assert!(package.at(&package.program(name)).is_file(), "{name}");
+        }
     }
 
     #[test]

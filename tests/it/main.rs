@@ -7,5 +7,6 @@ mod boundaries;
 mod cli;
 mod gateway;
 mod notify;
+mod package;
 mod support;
 mod wire_compat;

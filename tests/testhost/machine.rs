@@ -25,6 +25,15 @@ const FORGET: &str = "fstrim -a; sync; echo 3 > /proc/sys/vm/drop_caches
         xargs -I KIB head -c KIBK /dev/zero > /mnt/zeros
     umount /mnt";
 
+/// How a boot of the host comes to its end.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BootEnd {
+    /// As the administrator ends it.
+    Orderly,
+    /// What was not written to the disk is lost.
+    PowerCut,
+}
+
 #[derive(Debug)]
 pub(crate) struct Machine {
     child: Child,
@@ -57,10 +66,33 @@ impl Machine {
         let dir = RunDir::new();
         let arguments = arguments(&dir.0, image, disk);
         let mut machine = Self::start(dir, arguments);
-        machine.wait_for_agent(Instant::now() + BOOT);
-        let up = machine.run("systemctl is-system-running --wait || systemctl --failed", BOOT);
-        assert_eq!(up.output, "running\n");
+        machine.wait_until_up();
         machine
+    }
+
+    fn wait_until_up(&mut self) {
+        self.wait_for_agent(Instant::now() + BOOT);
+        let up = self.run("systemctl is-system-running --wait || systemctl --failed", BOOT);
+        assert_eq!(up.output, "running\n");
+    }
+
+    /// Ends this boot and waits until all is up in the next one. Its disk stays.
+    pub(crate) fn restart(&mut self, end: BootEnd) {
+        // The clock was set when the state was restored; the next boot reads it from the hardware.
+        self.run("hwclock --systohc", RESTORE).ok();
+        self.ask("set-action", json!({"reboot": "reset"}));
+        // A host that goes down may reset itself more than once.
+        self.qmp.forget_events();
+        let begun = Instant::now();
+        match end {
+            BootEnd::Orderly => self.let_run(&["/usr/bin/systemctl", "--no-block", "reboot"]),
+            BootEnd::PowerCut => drop(self.ask("system_reset", json!({}))),
+        }
+        self.agent.hang_up();
+        self.qmp.await_event("RESET", BOOT).unwrap_or_else(|error| panic!("{error}"));
+        eprintln!("the host was down after {:.1?}", begun.elapsed());
+        self.wait_until_up();
+        eprintln!("and up again after {:.1?}", begun.elapsed());
     }
 
     /// Goes on where the state was saved. What it writes goes to `disk`, or is lost.

@@ -15,6 +15,7 @@ mod channel;
 mod commands;
 mod image;
 mod machine;
+mod package;
 mod payload;
 mod qmp;
 mod scenario;
@@ -139,6 +140,16 @@ fn banger_is_restarted_killed_upgraded_and_removed_under_a_guest() {
 #[test]
 fn banger_is_restarted_killed_upgraded_and_removed_under_a_guest_of_firecracker() {
     installed(SYSTEM).on("firecracker").run();
+}
+
+#[test]
+fn the_package_is_installed_upgraded_under_a_guest_removed_and_purged() {
+    let packages = match package::Packages::build() {
+        Ok(packages) => packages,
+        Err(missing) => return eprintln!("skipped: {missing}"),
+    };
+    let script = include_str!("scenarios/package.sh");
+    Scenario::new(Start::Booted, script, 2 * LONG).on("qemu").bring(packages.files.clone()).run();
 }
 
 const FAULTS: &str = include_str!("scenarios/faults.sh");

@@ -32,11 +32,9 @@ pub(crate) fn firecracker() -> Result<(), String> {
 }
 
 impl Payload {
-    /// What banger is installed from; or the missing thing, where there is one.
-    pub(crate) fn find() -> Result<Self, &'static str> {
+    /// The four programs; or the missing thing, where there is one.
+    pub(crate) fn programs() -> Result<Vec<(&'static str, PathBuf)>, &'static str> {
         let agent = stock::agent().ok_or("the static agent is not built (scripts/test.sh does)")?;
-        let kernel =
-            stock::kernel_package().ok_or("no kernel package (scripts/test.sh fetches it)")?;
         let built = [
             ("banger", env!("CARGO_BIN_EXE_banger")),
             ("bangerd", env!("CARGO_BIN_EXE_bangerd")),
@@ -47,12 +45,15 @@ impl Payload {
         let program = |(name, path): (&'static str, &str)| {
             (name, others.as_ref().map_or_else(|| path.into(), |folder| folder.join(name)))
         };
-        let mut files: Vec<(&str, PathBuf)> = built.into_iter().map(program).collect();
-        files.extend([
-            ("banger-agent", agent),
-            ("kernel.deb", kernel),
-            ("tiny.tar", stock::busybox_tar()),
-        ]);
+        Ok(built.into_iter().map(program).chain([("banger-agent", agent)]).collect())
+    }
+
+    /// What banger is installed from; or the missing thing, where there is one.
+    pub(crate) fn find() -> Result<Self, &'static str> {
+        let mut files = Self::programs()?;
+        let kernel =
+            stock::kernel_package().ok_or("no kernel package (scripts/test.sh fetches it)")?;
+        files.extend([("kernel.deb", kernel), ("tiny.tar", stock::busybox_tar())]);
         for (name, variable) in FIRECRACKER {
             files.extend(named(variable).map(|path| (name, path)));
         }

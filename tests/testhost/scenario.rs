@@ -1,14 +1,20 @@
 //! A scenario: a script that runs as root in a host of its own, and must end well.
+//!
+//! One that ends with [`REBOOT`] or [`POWER_CUT`] has the host restarted and is called again there, with
+//! the number of the call in `$phase`. What one call is to tell the next lies on the disk.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::machine::{QEMU, last_lines};
+use crate::machine::{BootEnd, Machine, QEMU, last_lines};
 use crate::payload::{self, Payload};
 use crate::state::Saved;
 
 /// What every script begins with.
 const PRELUDE: &str = include_str!("scenarios/prelude.sh");
+/// Exit codes of a script that goes on after the host was restarted.
+const REBOOT: i64 = 100;
+const POWER_CUT: i64 = 101;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Start {
@@ -67,13 +73,27 @@ impl Scenario {
         if !self.files.is_empty() {
             host.bring_in(&Payload::files(&self.files));
         }
+        for phase in 1.. {
+            match self.call(&mut host, phase) {
+                0 => return,
+                REBOOT => host.restart(BootEnd::Orderly),
+                POWER_CUT => host.restart(BootEnd::PowerCut),
+                code => unreachable!("{code} was told"),
+            }
+        }
+    }
+
+    /// With which of the codes that are no failure it ends.
+    fn call(&self, host: &mut Machine, phase: u32) -> i64 {
+        let script = format!("phase={phase}\n{}", self.script);
         let begun = Instant::now();
-        let ended = host.run_unit("scenario", &self.script, self.limit);
-        if ended.code != 0 {
+        let ended = host.run_unit("scenario", &script, self.limit);
+        if ![0, REBOOT, POWER_CUT].contains(&ended.code) {
             let late = if begun.elapsed() < self.limit { "" } else { ", ended at its limit" };
             let journal = last_lines(&host.journal(), 80);
             panic!("exit code {}{late}\n--- journal ---\n{journal}", ended.code);
         }
+        ended.code
     }
 }
 

@@ -1,6 +1,6 @@
 set -Eeuo pipefail
 trap 'echo "failed: $BASH_COMMAND"' ERR
-trap '[ $? = 0 ] || tail -n 25 /var/lib/banger/s/vms/*/serial.log 2>/dev/null' EXIT
+trap '[[ $? = 0 || $? = 100 || $? = 101 ]] || tail -n 25 /var/lib/banger/s/vms/*/serial.log 2>/dev/null' EXIT
 cd /var/tmp
 # An emulated processor translates code anew at each address: processes start four times as fast.
 echo 0 > /proc/sys/kernel/randomize_va_space
@@ -87,3 +87,22 @@ nothing_left() {
         sleep 0.1
     done
 }
+
+# After a purge there is nothing of banger's on the host.
+purged() {
+    equal "VMMs" "" "$(vmms)"
+    equal "files" "" "$(find / -xdev \( -path /proc -o -path /sys -o -path /opt/files \) -prune -o -iname '*banger*' -print -o -name 'bgtap*' -print; ls -d /run/banger* /dev/banger 2>/dev/null || true)"
+    equal "account" "" "$(grep banger /etc/passwd /etc/group /etc/subuid /etc/subgid || true)"
+    equal "links" "" "$(ip -o link | grep -E 'bgtap|br-fc' || true)"
+    equal "rules" "" "$(nft list ruleset)"
+    equal "loops" "" "$(losetup -a | grep -v /var/lib/xfs.img || true)"
+    equal "mapped" "No devices found" "$(dmsetup ls)"
+    equal "units" "" "$(systemctl list-unit-files 'banger*' --no-legend || true; systemctl list-units 'banger*' --all --no-legend || true)"
+    equal "cgroups" "" "$(find /sys/fs/cgroup -name '*banger*')"
+}
+
+# Another process than before, which systemd knows to be ready: both_anew, after both noted who they were.
+unit() { systemctl show -P "$2" "$1"; }
+anew() { [ "$(unit "$1" MainPID)" -gt 0 ] && [ "$(unit "$1" MainPID)" != "$2" ] && [ "$(unit "$1" ActiveState)" = active ]; }
+both() { daemon=$(unit bangerd MainPID) helper=$(unit banger-helper MainPID); }
+both_anew() { until_true 60 anew bangerd "$daemon"; until_true 60 anew banger-helper "$helper"; }

@@ -28,7 +28,7 @@ pub(crate) struct Args {
     /// The user who owns the VMs; made as a user of the system if there is none of that name
     #[arg(long, value_name = "USER", value_hint = ValueHint::Username)]
     owner: Option<String>,
-    /// Where programs go: DIR/bin and DIR/lib/banger [default: /usr/local]
+    /// Where programs go: DIR/bin and DIR/lib/banger [default: /usr/local, or the package's place]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     prefix: Option<PathBuf>,
     /// A program that VMs may run on; may be given more than once [default: those in PATH]
