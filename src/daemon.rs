@@ -27,8 +27,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::actors::{
     Adopt, ClockWatchActor, ClockWatchDeps, DnsActor, EventSink, HostLimits, House, ImagesActor,
-    ImagesDeps, Mint, NetHealth, NetWatchActor, NetWatchDeps, OpCtx, SupervisorActor, TapPoolActor,
-    TapPoolConfig, VmDeps,
+    ImagesDeps, Inventory, JanitorActor, JanitorDeps, Mint, NetHealth, NetWatchActor, NetWatchDeps,
+    OpCtx, SupervisorActor, TapPoolActor, TapPoolConfig, VmDeps,
 };
 use crate::config::{Config, HostFacts};
 use crate::model::{VmState, chain};
@@ -186,9 +186,27 @@ async fn run_on(
         parallel_starts: config.limits.parallel_starts,
     };
     let supervisor = SupervisorActor::launch(deps, limits, tasks.clone(), stop.child_token());
+    let inventory = Inventory {
+        store: store.clone(),
+        net: Arc::clone(&raw.net),
+        process: Arc::clone(&raw.process),
+        disk: Arc::clone(&raw.disk),
+        images: Arc::clone(&raw.images),
+        warm: Arc::clone(&raw.warm),
+    };
+    let janitor = JanitorActor::launch(JanitorDeps {
+        inventory: inventory.clone(),
+        ports: ports.clone(),
+        taps: taps.clone(),
+        images: images.clone(),
+        supervisor: supervisor.clone(),
+        events: events.clone(),
+        mint: mint.clone(),
+        tasks: tasks.clone(),
+    });
     let house = House {
         started_unix_ms: raw.clock.unix_ms(),
-        checks: checks::checks(Arc::clone(&config), &raw, store.clone(), network),
+        checks: checks::checks(Arc::clone(&config), &raw, inventory.clone(), network),
         config: Arc::clone(&config),
         store: store.clone(),
         ports,
@@ -197,6 +215,8 @@ async fn run_on(
         images,
         taps,
         dns,
+        inventory,
+        janitor,
         owner_uid,
     };
     let adopting = OpCtx {

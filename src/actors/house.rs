@@ -9,6 +9,8 @@ use super::dns::DnsHandle;
 use super::envelope::{CallError, OpCtx};
 use super::handle::Handle;
 use super::images::ImagesActor;
+use super::inventory::Inventory;
+use super::janitor::JanitorActor;
 use super::mint::Mint;
 use super::supervisor::{FindVm, Found, SupervisorActor};
 use super::tap_pool::TapPoolHandle;
@@ -35,6 +37,8 @@ pub struct House {
     pub images: Handle<ImagesActor>,
     pub taps: TapPoolHandle,
     pub dns: DnsHandle,
+    pub inventory: Inventory,
+    pub janitor: Handle<JanitorActor>,
     pub checks: Checks,
     pub started_unix_ms: u64,
     pub owner_uid: u32,

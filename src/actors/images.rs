@@ -24,13 +24,13 @@ use super::events::EventSink;
 use super::handle::Handle;
 use super::mint::Mint;
 use super::service::{self, DeathBell};
-use super::vm::{Ended, Ticket};
+use super::solo::{Desk, Done, Solo};
+use super::vm::Ticket;
 use crate::model::{
-    Code, Digest, Entry, EventKind, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind,
-    OpRecord, Outcome, StepEvent,
+    Code, Digest, EventKind, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind, OpRecord,
 };
 use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe, WarmHost};
-use crate::store::{Intent, Store};
+use crate::store::Store;
 
 const SLOTS: usize = 64;
 /// Steps; their names are in the journal.
@@ -107,6 +107,15 @@ pub struct Delete {
 impl Command for Delete {
     type Reply = Ticket;
     const NAME: &'static str = "images.delete";
+}
+
+/// Sweeps files that nothing names, as the end of any work here does; replies how many went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SweepLeftovers;
+
+impl Command for SweepLeftovers {
+    type Reply = u32;
+    const NAME: &'static str = "images.sweep";
 }
 
 /// Cancels the work of this operation; replies whether there was any.
@@ -235,6 +244,22 @@ impl Handler<Req<CancelMaking>> for ImagesActor {
     }
 }
 
+impl Handler<Req<SweepLeftovers>> for ImagesActor {
+    type Result = ResponseFuture<Result<u32, CallError>>;
+
+    fn handle(&mut self, req: Req<SweepLeftovers>, _: &mut Self::Context) -> Self::Result {
+        let (deps, files, op) = (self.deps.clone(), Arc::clone(&self.files), req.ctx.op_id);
+        Box::pin(async move {
+            let Ok(_exclusive) = files.try_write() else {
+                let message = "sweep leftovers: an image or kernel is being made";
+                let failure = Failure::new(Code::Busy, message);
+                return Err(failure.hint("its end sweeps them").into());
+            };
+            Ok(sweep(&deps.store, &*deps.images, &*deps.warm, op).await)
+        })
+    }
+}
+
 impl Handler<Made> for ImagesActor {
     type Result = ();
 
@@ -254,13 +279,9 @@ struct Work {
     deps: ImagesDeps,
 }
 
-type Done = watch::Sender<Option<Ended>>;
-
 impl Work {
     async fn make(&self, recipe: &Recipe, cancel: &CancellationToken, done: &Done) {
-        if !self.begin(recipe.op_kind(), done).await {
-            return;
-        }
+        let Some(op) = self.begin(recipe.op_kind(), done).await else { return };
         let making = async {
             let digest = match recipe {
                 Recipe::Image(recipe) => self.make_image(recipe, cancel).await,
@@ -268,7 +289,7 @@ impl Work {
             };
             digest.map(|digest| digest.to_string())
         };
-        self.only_step(MAKE_FILES, making, done).await;
+        op.only_step(MAKE_FILES, making, done).await;
     }
 
     async fn make_image(
@@ -319,9 +340,7 @@ impl Work {
             Kind::Image => OpKind::DeleteImage,
             Kind::Kernel => OpKind::DeleteKernel,
         };
-        if !self.begin(op_kind, done).await {
-            return;
-        }
+        let Some(op) = self.begin(op_kind, done).await else { return };
         let removing = async {
             let removed = match kind {
                 Kind::Image => self.deps.store.delete_image(self.name.clone()).await,
@@ -329,81 +348,22 @@ impl Work {
             };
             removed.map(|()| String::new()).map_err(|error| Failure::from(&error))
         };
-        self.only_step(REMOVE_NAME, removing, done).await;
+        op.only_step(REMOVE_NAME, removing, done).await;
     }
 
-    /// Does the work as the operation's one step, and ends the operation with it.
-    async fn only_step(
-        &self,
-        step: &'static str,
-        work: impl Future<Output = Result<String, Failure>>,
-        done: &Done,
-    ) {
-        let started = std::time::Instant::now();
-        self.journal(0, step, StepEvent::Started).await;
-        let name = step.to_owned();
-        self.publish(EventKind::StepStarted { step: name.clone() });
-        match work.await {
-            Ok(output) => {
-                self.journal(1, step, StepEvent::Succeeded(output)).await;
-                let elapsed_us = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
-                self.publish(EventKind::StepDone { step: name, elapsed_us });
-                self.end(Outcome::Done, None, done).await;
-            }
-            Err(failure) => {
-                let cause = failure.message.clone();
-                self.journal(1, step, StepEvent::Failed(cause.clone())).await;
-                self.publish(EventKind::StepFailed { step: name.clone(), cause: cause.clone() });
-                let outcome = Outcome::RolledBack { step: name, cause };
-                self.end(outcome, Some(failure.of(self.op_id)), done).await;
-            }
-        }
-    }
-
-    /// False: the answer is in `done` already.
-    async fn begin(&self, kind: OpKind, done: &Done) -> bool {
+    async fn begin(&self, kind: OpKind, done: &Done) -> Option<Solo> {
+        let ImagesDeps { store, clock, events, .. } = self.deps.clone();
         let intent = OpRecord {
             id: self.op_id,
             kind,
             vm: None,
             subject: self.name.to_string(),
             request_hash: self.request_hash,
-            started_unix_ms: self.deps.clock.unix_ms(),
+            started_unix_ms: clock.unix_ms(),
             ended_unix_ms: None,
             outcome: None,
         };
-        match self.deps.store.record_intent(intent.clone()).await {
-            Ok(Intent::Recorded) => true,
-            Ok(Intent::Known(op)) => {
-                done.send_replace(Some(Ended { op, failure: None, view: None }));
-                false
-            }
-            Err(error) => {
-                let cause = error.to_string();
-                let outcome = Some(Outcome::RolledBack { step: "intent".to_owned(), cause });
-                let failure = Some(Failure::from(&error).of(self.op_id));
-                let op = OpRecord { outcome, ..intent };
-                done.send_replace(Some(Ended { op, failure, view: None }));
-                false
-            }
-        }
-    }
-
-    async fn end(&self, outcome: Outcome, failure: Option<Failure>, done: &Done) {
-        let (store, now) = (&self.deps.store, self.deps.clock.unix_ms());
-        if let Err(error) = store.settle(self.op_id, outcome, now).await {
-            tracing::error!(error = %crate::model::chain(&error), "outcome not written");
-        }
-        if let Ok(Some(op)) = store.op(self.op_id) {
-            done.send_replace(Some(Ended { op, failure, view: None }));
-        }
-    }
-
-    async fn journal(&self, n: u32, step: &str, event: StepEvent) {
-        let entry = Entry { step: step.to_owned(), event, unix_ms: self.deps.clock.unix_ms() };
-        if let Err(error) = self.deps.store.append(self.op_id, n, vec![entry]).await {
-            tracing::error!(error = %crate::model::chain(&error), "journal not written");
-        }
+        Solo::begin(Desk { store, clock, events }, intent, done).await
     }
 
     /// Removes files without a row, unless something is being made: then its end does it.
@@ -416,27 +376,31 @@ impl Work {
         let (events, op_id) = (self.deps.events.clone(), self.op_id);
         Arc::new(move |text| events.publish(Some(op_id), None, EventKind::Progress { text }))
     }
-
-    fn publish(&self, kind: EventKind) {
-        self.deps.events.publish(Some(self.op_id), None, kind);
-    }
 }
 
-/// Also called once before the daemon listens.
-pub async fn sweep(store: &Store, images: &dyn ImageHost, warm: &dyn WarmHost, op: OpId) {
-    let (Ok(known), Ok(kernels)) = (store.images(), store.kernels()) else { return };
+/// Also called once before the daemon listens. Answers how many went.
+pub async fn sweep(store: &Store, images: &dyn ImageHost, warm: &dyn WarmHost, op: OpId) -> u32 {
+    let (Ok(known), Ok(kernels)) = (store.images(), store.kernels()) else { return 0 };
     let mut digests: Vec<_> = known.iter().map(|image| image.digest).collect();
     digests.extend(kernels.iter().map(|kernel| kernel.digest));
+    let mut count = 0;
     match images.sweep(op, &digests).await {
         Ok(0) => {}
-        Ok(removed) => tracing::info!(removed, "swept files that no image or kernel names"),
+        Ok(removed) => {
+            count += removed;
+            tracing::info!(removed, "swept files that no image or kernel names");
+        }
         Err(error) => tracing::warn!(error = %crate::model::chain(&error), "files not swept"),
     }
     match warm.sweep(op, &digests).await {
         Ok(0) => {}
-        Ok(removed) => tracing::info!(removed, "swept snapshots that nothing can start from"),
+        Ok(removed) => {
+            count += removed;
+            tracing::info!(removed, "swept snapshots that nothing can start from");
+        }
         Err(error) => tracing::warn!(error = %crate::model::chain(&error), "snapshots not swept"),
     }
+    count
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::actors::envelope::OpCtx;
+use crate::actors::vm::Ended;
+use crate::model::Outcome;
 use crate::sim::{At, Fault, SimOptions, SimWorld};
 
 struct Rig {

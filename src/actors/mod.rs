@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gateway ──> session ──> SupervisorActor ──> VmActor (one per VM) ──> operation on a tracked task
-//!                 ├─────> ImagesActor ──────────────────────────────> operation on a tracked task
+//!                 ├─────> ImagesActor, JanitorActor ─────────────────> operation on a tracked task
 //!                 └─────> events in the store  operations ──> TapPoolActor, DnsActor
 //! ```
 
@@ -16,10 +16,14 @@ mod gateway;
 mod handle;
 mod house;
 mod images;
+mod inventory;
+mod janitor;
 mod mint;
 mod net_watch;
+mod remedy;
 mod service;
 mod session;
+mod solo;
 mod starts;
 mod stats;
 mod supervisor;
@@ -35,6 +39,8 @@ pub use gateway::serve;
 pub use handle::Handle;
 pub use house::{Checks, House};
 pub use images::{ImagesActor, ImagesDeps, sweep};
+pub use inventory::{Compared, Inventory};
+pub use janitor::{JanitorActor, JanitorDeps};
 pub use mint::Mint;
 pub use net_watch::{NetHealth, NetWatchActor, NetWatchDeps, drops_said};
 pub use supervisor::{Adopt, FindVm, Found, HostLimits, ListVms, SupervisorActor};

@@ -13,6 +13,7 @@ use super::events::Tail;
 use super::follow;
 use super::house::House;
 use super::images::{Delete, Kind, Make, Recipe};
+use super::remedy;
 use super::stats;
 use super::supervisor::{BringUp, CreateVm};
 use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
@@ -212,6 +213,11 @@ impl Session<'_> {
                 follow::events(self, EventsOf { since, vm: None, op: None, follow }).await
             }
             Request::EventsOf(asked) => follow::events(self, asked).await,
+            Request::ShowLedger { vm } => remedy::ledger(house, self.op_id, vm.as_deref()).await,
+            Request::FindGarbage => remedy::find_garbage(house, self.op_id).await,
+            Request::CollectGarbage => remedy::collect_garbage(house, self.op_id, hash).await,
+            Request::DiagnoseVm { vm } => remedy::diagnosis(house, self.op_id, &vm).await,
+            Request::RecoverVm { vm } => remedy::recover(house, self.op_id, &vm, hash).await,
         }
     }
 
@@ -428,6 +434,8 @@ fn is_operation(request: &Request) -> bool {
             | Request::DeleteImage { .. }
             | Request::ImportKernel { .. }
             | Request::DeleteKernel { .. }
+            | Request::CollectGarbage
+            | Request::RecoverVm { .. }
     )
 }
 

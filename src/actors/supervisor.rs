@@ -127,6 +127,15 @@ impl Command for BringUp {
     const NAME: &'static str = "supervisor.bring-up";
 }
 
+/// Builds the actor of a VM anew that died too often, as if it had not.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Revive(pub(super) VmId);
+
+impl Command for Revive {
+    type Reply = ();
+    const NAME: &'static str = "supervisor.revive";
+}
+
 /// Every VM, oldest first.
 #[derive(Clone, Copy, Debug)]
 pub struct ListVms;
@@ -230,7 +239,9 @@ impl SupervisorActor {
             ChildState::Quarantined => {
                 let message = format!("the actor of {text} died too often and stays down");
                 let failure = Failure::new(Code::Internal, message);
-                Err(failure.hint("restart bangerd; the VM itself runs on").into())
+                let hint =
+                    format!("`banger vm recover {text}` builds it anew; the VM itself runs on");
+                Err(failure.hint(hint).into())
             }
         };
         Ok(Found { handle, view: child.scope.view.borrow().clone() })
@@ -497,6 +508,21 @@ impl Handler<Req<BringUp>> for SupervisorActor {
             Ok(vm) => self.bring_up(vm, call, cmd),
             Err(error) => Box::pin(fut::ready(Err(error))),
         }
+    }
+}
+
+impl Handler<Req<Revive>> for SupervisorActor {
+    type Result = Result<(), CallError>;
+
+    fn handle(&mut self, req: Req<Revive>, _: &mut Self::Context) -> Self::Result {
+        let Revive(vm) = req.cmd;
+        if let Some(child) = self.children.get_mut(&vm)
+            && matches!(child.state, ChildState::Quarantined)
+        {
+            child.budget = RestartBudget::default();
+            self.rebuild(vm);
+        }
+        Ok(())
     }
 }
 

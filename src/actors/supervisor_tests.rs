@@ -31,6 +31,8 @@ mod expected;
 mod faults;
 #[path = "tests/image_crashes.rs"]
 mod image_crashes;
+#[path = "supervisor_ledger_tests.rs"]
+mod ledger;
 #[path = "supervisor_reboot_tests.rs"]
 mod reboot;
 #[path = "tests/sequences.rs"]

@@ -89,6 +89,15 @@ impl Command for Mend {
     const NAME: &'static str = "taps.mend";
 }
 
+/// Takes away a tap of ours that the pool knows nothing of.
+#[derive(Clone, Debug)]
+struct Discard(TapName);
+
+impl Command for Discard {
+    type Reply = ();
+    const NAME: &'static str = "taps.discard";
+}
+
 /// How many are ready and how many leased.
 #[derive(Clone, Copy, Debug)]
 struct Count;
@@ -140,13 +149,15 @@ impl TapPoolActor {
 
     /// The lowest slot that nothing uses.
     fn new_name(&self) -> Option<TapName> {
-        let used = |tap: &TapName| {
-            self.free.contains(tap)
-                || self.unsure.contains(tap)
-                || self.moving.contains(tap)
-                || self.leased.values().any(|leased| leased == tap)
-        };
-        (0..=u16::MAX).map(|slot| TapName::new(&self.config.prefix, slot)).find(|tap| !used(tap))
+        let mut names = (0..=u16::MAX).map(|slot| TapName::new(&self.config.prefix, slot));
+        names.find(|tap| !self.knows(tap))
+    }
+
+    fn knows(&self, tap: &TapName) -> bool {
+        self.free.contains(tap)
+            || self.unsure.contains(tap)
+            || self.moving.contains(tap)
+            || self.leased.values().any(|leased| leased == tap)
     }
 
     /// Brings the pool to its size in the background, one tap at a time. Taps whose making was cut
@@ -340,6 +351,25 @@ impl Handler<Req<Mend>> for TapPoolActor {
     }
 }
 
+impl Handler<Req<Discard>> for TapPoolActor {
+    type Result = ResponseActFuture<Self, Result<(), CallError>>;
+
+    fn handle(&mut self, req: Req<Discard>, _: &mut Self::Context) -> Self::Result {
+        let (Discard(tap), op) = (req.cmd, req.ctx.op_id);
+        if self.knows(&tap) {
+            let message = format!("discard tap {tap}: it is the pool's by now");
+            return Box::pin(fut::ready(Err(Failure::new(Code::InUse, message).into())));
+        }
+        self.moving.insert(tap.clone()); // nobody takes the name meanwhile
+        let net = Arc::clone(&self.net);
+        let removing = async move { (net.remove_tap(op, &tap).await, tap) };
+        Box::pin(removing.into_actor(self).map(|(removed, tap), act, _| {
+            act.moving.remove(&tap);
+            removed.map_err(|error| Failure::from(&error).into())
+        }))
+    }
+}
+
 impl Handler<Req<Count>> for TapPoolActor {
     type Result = Result<(usize, usize), CallError>;
 
@@ -351,6 +381,10 @@ impl Handler<Req<Count>> for TapPoolActor {
 impl TapPoolHandle {
     pub(super) async fn mend(&self, op: OpId, mend: Mend) -> Result<Vec<VmId>, CallError> {
         self.0.call(OpCtx::within(op, CALL_LIMIT), mend).await
+    }
+
+    pub(super) async fn discard(&self, op: OpId, tap: TapName) -> Result<(), CallError> {
+        self.0.call(OpCtx::within(op, CALL_LIMIT), Discard(tap)).await
     }
 
     /// Ready and leased.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueHint};
 
 use super::commands::{
-    completion, daemon, doctor, events, image, kernel, ops, system, version, vm,
+    completion, daemon, doctor, events, gc, image, kernel, ops, system, version, vm,
 };
 use super::output::ColorChoice;
 use crate::model::OpId;
@@ -91,6 +91,8 @@ pub(crate) enum Command {
     Events(events::Args),
     /// Check this host and the daemon
     Doctor(doctor::Args),
+    /// Compare the host with the ledger; take away what is nobody's
+    Gc(gc::Args),
     /// Ask about the daemon itself
     #[command(subcommand)]
     Daemon(daemon::Command),

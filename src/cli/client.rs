@@ -13,8 +13,8 @@ use crate::model::OpId;
 use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
-    Answer, CheckInfo, DiskInfo, EndpointInfo, ImageInfo, KernelInfo, OpInfo, Reply, StatsInfo,
-    StatusInfo, UpkeepInfo, VmInfo,
+    Answer, CheckInfo, DiagnosisInfo, DiskInfo, EndpointInfo, GarbageInfo, ImageInfo, KernelInfo,
+    LedgerInfo, OpInfo, Reply, StatsInfo, StatusInfo, UpkeepInfo, VmInfo,
 };
 use crate::wire::request::{Envelope, Request};
 
@@ -133,7 +133,8 @@ impl Client {
 
     /// One question, one answer.
     pub(crate) async fn ask(&mut self, op: OpId, request: Request) -> Result<Answer, CliError> {
-        let limit = if request == Request::Doctor { DOCTOR_LIMIT } else { QUERY_LIMIT };
+        let looks = matches!(request, Request::Doctor | Request::FindGarbage);
+        let limit = if looks { DOCTOR_LIMIT } else { QUERY_LIMIT };
         let answer = async {
             self.send(op, Some(limit), &request).await.map_err(|error| lost(&error))?;
             let mut parts = None;
@@ -197,6 +198,31 @@ impl Client {
         match self.ask(op, Request::ShowUpkeep { vms }).await? {
             Answer::Upkeep(upkeep) => Ok(upkeep),
             other => Err(CliError::unexpected("how VMs are kept", &other).of(op)),
+        }
+    }
+
+    pub(crate) async fn ledger(&mut self, op: OpId, vm: &str) -> Result<Vec<LedgerInfo>, CliError> {
+        match self.ask(op, Request::ShowLedger { vm: Some(vm.to_owned()) }).await? {
+            Answer::Ledger(rows) => Ok(rows),
+            other => Err(CliError::unexpected("the ledger", &other).of(op)),
+        }
+    }
+
+    pub(crate) async fn garbage(&mut self, op: OpId) -> Result<Vec<GarbageInfo>, CliError> {
+        match self.ask(op, Request::FindGarbage).await? {
+            Answer::Garbage(found) => Ok(found),
+            other => Err(CliError::unexpected("what was found", &other).of(op)),
+        }
+    }
+
+    pub(crate) async fn diagnosis(
+        &mut self,
+        op: OpId,
+        vm: &str,
+    ) -> Result<DiagnosisInfo, CliError> {
+        match self.ask(op, Request::DiagnoseVm { vm: vm.to_owned() }).await? {
+            Answer::Diagnosis(diagnosis) => Ok(*diagnosis),
+            other => Err(CliError::unexpected("what is wrong", &other).of(op)),
         }
     }
 
@@ -282,6 +308,8 @@ fn join(before: Option<Answer>, next: Answer) -> Result<Answer, CliError> {
         (Answer::Ops(a), Answer::Ops(b)) => Answer::Ops(concat(a, b)),
         (Answer::Stats(a), Answer::Stats(b)) => Answer::Stats(concat(a, b)),
         (Answer::Upkeep(a), Answer::Upkeep(b)) => Answer::Upkeep(concat(a, b)),
+        (Answer::Ledger(a), Answer::Ledger(b)) => Answer::Ledger(concat(a, b)),
+        (Answer::Garbage(a), Answer::Garbage(b)) => Answer::Garbage(concat(a, b)),
         (Answer::Checks(a), Answer::Checks(b)) => Answer::Checks(concat(a, b)),
         (before, Answer::Nothing) => before,
         (_, other) => return Err(CliError::unexpected("the rest of a list", &other)),

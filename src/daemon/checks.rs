@@ -8,11 +8,11 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::ports::Raw;
-use crate::actors::{Checks, NetHealth, drops_said};
+use crate::actors::{Checks, Compared, Inventory, NetHealth, drops_said};
 use crate::config::Config;
 use crate::host::facts::HostFacts;
 use crate::host::vmm::Accelerator;
-use crate::model::{Code, OpId, Size, chain};
+use crate::model::{Amiss, Code, OpId, Size, chain};
 use crate::ports::BaseImage;
 use crate::store::Store;
 use crate::wire::reply::CheckInfo;
@@ -23,13 +23,14 @@ const COMFORTABLE_SPACE: Size = Size::from_mib(4096);
 pub(super) fn checks(
     config: Arc<Config>,
     raw: &Raw,
-    store: Store,
+    inventory: Inventory,
     network: watch::Receiver<NetHealth>,
 ) -> Checks {
     let raw = raw.clone();
     Arc::new(move |op| {
-        let (config, raw, store, network) =
-            (Arc::clone(&config), raw.clone(), store.clone(), network.clone());
+        let (config, raw, inventory, network) =
+            (Arc::clone(&config), raw.clone(), inventory.clone(), network.clone());
+        let store = inventory.store.clone();
         Box::pin(async move {
             let mut report = vec![architecture(), cpu(), state(&config)];
             report.push(space(&config, &raw).await);
@@ -45,6 +46,7 @@ pub(super) fn checks(
             let network = network.borrow().clone();
             report.push(helper(op, &config, &raw, &network).await);
             report.extend(firewall(&config, &network));
+            report.push(ledger(op, &inventory).await);
             report.push(defaults(&config, &store));
             report
         })
@@ -210,6 +212,48 @@ async fn helper(op: OpId, config: &Config, raw: &Raw, network: &NetHealth) -> Ch
     }
     let (taps, bridge) = (seen.taps.len(), &config.network.bridge);
     check(NAME, "pass", format!("{socket}; {taps} taps on {bridge}"), None)
+}
+
+/// Both ways: what is there without a row, what has a row and is not there.
+async fn ledger(op: OpId, inventory: &Inventory) -> CheckInfo {
+    const NAME: &str = "host resources";
+    let compared = match inventory.compare(op).await {
+        Ok(compared) => compared,
+        Err(failure) => {
+            let hint = failure.hints.first().map(String::as_str);
+            return check(NAME, "warn", format!("not compared: {failure}"), hint);
+        }
+    };
+    let Compared { mismatches, rows, things } = compared;
+    let named = |amiss: Amiss| -> Vec<_> {
+        let found = mismatches.iter().filter(|found| found.amiss == amiss);
+        found.map(|found| format!("{} {}", found.thing.kind, found.thing.name)).collect()
+    };
+    let said: Vec<_> = [Amiss::Orphan, Amiss::Lost]
+        .into_iter()
+        .map(|amiss| (amiss, named(amiss)))
+        .filter(|(_, names)| !names.is_empty())
+        .map(|(amiss, names)| format!("{} {}: {}", names.len(), amiss.as_str(), few(&names)))
+        .collect();
+    match said.is_empty() {
+        true => {
+            let detail = format!("{rows} in the ledger, {things} on the host, and they agree");
+            check(NAME, "pass", detail, None)
+        }
+        false => {
+            let hint = "`banger gc` says why and what would be done; `banger gc --yes` does it";
+            check(NAME, "warn", said.join("; "), Some(hint))
+        }
+    }
+}
+
+fn few(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn firewall(config: &Config, network: &NetHealth) -> Option<CheckInfo> {

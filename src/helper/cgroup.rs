@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::fs::XattrFlags;
+
+use super::config::Config;
 use super::error::Trouble;
 use super::process::{Held, hold};
 use crate::model::{Code, VmId};
@@ -24,17 +27,21 @@ const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// cpu.max counts microseconds of each period, the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// On each cgroup: the state directory of the helper that made it, for an owner may have two daemons.
+const MARK: &str = "trusted.banger";
+
 #[derive(Debug)]
 pub(super) struct Cgroups {
     base: PathBuf,
+    mark: Vec<u8>,
     warned: AtomicBool,
 }
 
 impl Cgroups {
-    /// Below `root`, else where cgroup v2 is mounted.
-    pub(super) fn locate(root: Option<&Path>, owner_uid: u32) -> Option<Self> {
-        let root = match root {
-            Some(root) => root.to_owned(),
+    /// Below the configured root, else where cgroup v2 is mounted.
+    pub(super) fn locate(config: &Config) -> Option<Self> {
+        let root = match &config.cgroup_root {
+            Some(root) => root.clone(),
             None => mounted(&std::fs::read_to_string("/proc/self/mountinfo").ok()?)?,
         };
         let usable =
@@ -43,8 +50,9 @@ impl Cgroups {
             tracing::warn!(root = %root.display(), "no writable cgroup v2: VMMs run without");
             return None;
         }
-        let base = root.join(format!("banger-{owner_uid}"));
-        Some(Self { base, warned: AtomicBool::new(false) })
+        let base = root.join(format!("banger-{}", config.owner_uid));
+        let mark = config.state_dir.as_os_str().as_encoded_bytes().to_vec();
+        Some(Self { base, mark, warned: AtomicBool::new(false) })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -64,6 +72,11 @@ impl Cgroups {
         let dir = self.dir(vm);
         let failed = |error| Trouble::io("make cgroup", dir.display().to_string(), error);
         std::fs::create_dir_all(&dir).map_err(failed)?;
+        let marked = rustix::fs::setxattr(&dir, MARK, &self.mark, XattrFlags::empty());
+        if let Err(error) = marked {
+            // It is then nobody's to collect, if it should ever be left behind.
+            tracing::debug!(dir = %dir.display(), %error, "cgroup not marked");
+        }
         if let Some(limits) = limits {
             self.limit(&dir, limits)?;
         }
@@ -103,6 +116,20 @@ impl Cgroups {
             tracing::warn!(?missing, "cgroups lack controllers: VMMs run without these limits");
         }
         Ok(())
+    }
+
+    /// All that there are, and whether each carries our mark.
+    pub(super) fn list(&self) -> Vec<(VmId, bool)> {
+        let Ok(entries) = std::fs::read_dir(&self.base) else { return vec![] };
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let vms = names.filter_map(|name| name.strip_prefix("vm-")?.parse().ok());
+        vms.map(|vm| (vm, self.is_marked(vm))).collect()
+    }
+
+    fn is_marked(&self, vm: VmId) -> bool {
+        let mut value = vec![0; self.mark.len() + 1];
+        let read = rustix::fs::getxattr(self.dir(vm), MARK, value.as_mut_slice());
+        read.is_ok_and(|length| value.get(..length) == Some(self.mark.as_slice()))
     }
 
     /// Zombies are not among them.
@@ -191,6 +218,8 @@ mod tests {
         assert_eq!(mounted(hybrid), Some("/sys/fs/cgroup/unified".into()));
         assert_eq!(mounted("30 23 0:25 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n"), None);
         assert!(!is_cgroup2(Path::new("/")));
-        assert!(Cgroups::locate(Some(Path::new("/tmp")), 1).is_none());
+        let mut config = crate::helper::config::tests::config();
+        config.cgroup_root = Some("/tmp".into());
+        assert!(Cgroups::locate(&config).is_none());
     }
 }

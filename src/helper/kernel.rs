@@ -27,11 +27,11 @@ use super::process::{Held, all_pids, boot_id, hold, is_vmm_of, pick};
 use super::server::Executor;
 use super::snapshot::{self, SnapshotPlan};
 use super::spawn::{self, Rights, Start};
-use super::{audit, beneath, fsck, jail, loopdev, tap};
+use super::{audit, beneath, fsck, jail, loopdev, survey, tap};
 use crate::model::{Code, ProcessIdentity, VmId};
 use crate::wire::helper::{
-    HelperOk, NatEntry, NetworkReport, PermitReport, StatusReport, VmmProgram, WireExit,
-    WireExitHow, WireProcess,
+    HelperOk, HostReport, NatEntry, NetworkReport, PermitReport, StatusReport, VmmProgram,
+    WireExit, WireExitHow, WireProcess,
 };
 
 /// How long a killed VMM may take to be gone.
@@ -63,7 +63,7 @@ pub struct Kernel {
     network: Mutex<()>,
     loops: Mutex<()>,
     vms: StdMutex<HashMap<VmId, Arc<Mutex<()>>>>,
-    cgroups: Option<Cgroups>,
+    cgroups: Option<Arc<Cgroups>>,
     children: Arc<Children>,
 }
 
@@ -76,7 +76,7 @@ impl Executor for Kernel {
 impl Kernel {
     #[must_use]
     pub fn new(config: Arc<Config>) -> Self {
-        let cgroups = Cgroups::locate(config.cgroup_root.as_deref(), config.owner_uid);
+        let cgroups = Cgroups::locate(&config).map(Arc::new);
         Self {
             config,
             started: Instant::now(),
@@ -141,6 +141,7 @@ impl Kernel {
                 done
             }
             Plan::ListSnapshots => self.snapshot(plan).await,
+            Plan::SurveyHost { after } => self.survey(after).await.map(HelperOk::Host),
             Plan::Check(plan) => {
                 let lock = self.lock_of(plan.vm);
                 let alone = lock.lock().await;
@@ -264,6 +265,15 @@ impl Kernel {
         tokio::task::spawn_blocking(work).await.unwrap_or_else(|died| {
             Err(Trouble::new(Code::Internal, "change", "root disks").because(died))
         })
+    }
+
+    /// Reads all of `/proc`, so it must not run where others wait for it.
+    async fn survey(&self, after: Option<VmId>) -> Result<HostReport, Trouble> {
+        let (config, cgroups) = (Arc::clone(&self.config), self.cgroups.clone());
+        let work = move || survey::look(&config, cgroups.as_deref(), after);
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|died| Err(Trouble::new(Code::Internal, "survey", "VMs").because(died)))
     }
 
     async fn check(&self, plan: &CheckPlan) -> Result<i32, Trouble> {

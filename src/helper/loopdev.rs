@@ -155,6 +155,16 @@ pub(super) fn detach(config: &Config, path: &Path) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// Those of them that are not gone with whoever has them open.
+pub(super) fn list_lasting(config: &Config) -> Result<Vec<LoopEntry>, Trouble> {
+    let lasts = |entry: &LoopEntry| {
+        let name = entry.device.trim_start_matches("/dev/");
+        let flag = Path::new("/sys/block").join(name).join("loop/autoclear");
+        std::fs::read_to_string(flag).is_ok_and(|flag| flag.trim() == "0")
+    };
+    Ok(list(config)?.into_iter().filter(lasts).collect())
+}
+
 /// Devices whose file lies below the state directory.
 pub(super) fn list(config: &Config) -> Result<Vec<LoopEntry>, Trouble> {
     let failed = |error| Trouble::io("list", "/sys/block", error);

@@ -5,6 +5,7 @@
 //!    │                              │ Denied         ├─────> spawn cgroup process children
 //!    └──────── audit line <─────────┴────────────────┴─────> loopdev    └> jail ──exec──> porch
 //!                                                      fsck ──> e2fsck, as nobody
+//!                                                      survey: looks at all of it
 //! ```
 //!
 //! It owns no durable state: what it made is found again by names, aliases, the table's comment,
@@ -31,6 +32,7 @@ mod process;
 mod server;
 mod snapshot;
 mod spawn;
+mod survey;
 mod tap;
 mod teardown;
 

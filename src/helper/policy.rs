@@ -14,8 +14,8 @@ use crate::wire::helper::{
     HelperBody, HelperRequest, SpawnVmm, StartVmm, WireAccess, WireJail, WireLimits, names_vm,
 };
 
-/// HUP INT QUIT KILL USR1 USR2 TERM (signal(7), the numbers of x86 and arm64).
-pub(super) const SIGNALS: [i32; 7] = [1, 2, 3, 9, 10, 12, 15];
+/// HUP INT QUIT KILL USR1 USR2 TERM CONT (signal(7), the numbers of x86 and arm64).
+pub(super) const SIGNALS: [i32; 8] = [1, 2, 3, 9, 10, 12, 15, 18];
 const MAX_ARGS: usize = 512;
 const MAX_ARG_BYTES: usize = 8 << 10;
 const MAX_PATH_BYTES: usize = 4095;
@@ -58,6 +58,7 @@ pub enum Plan {
     Permits,
     Survey,
     Check(CheckPlan),
+    SurveyHost { after: Option<VmId> },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +115,8 @@ impl Plan {
             | Self::ListLoops
             | Self::ListSnapshots
             | Self::Permits
-            | Self::Survey => String::new(),
+            | Self::Survey
+            | Self::SurveyHost { .. } => String::new(),
             Self::EnsureTap { tap } | Self::RemoveTap { tap } => tap.to_string(),
             Self::EnsureNat { vm, address } | Self::RemoveNat { vm, address } => {
                 format!("{vm} {address}")
@@ -237,6 +239,7 @@ pub fn policy(config: &Config, peer_uid: u32, request: &HelperRequest) -> Result
             }
             Plan::Check(CheckPlan { vm, path, repair: *repair, log })
         }
+        B::SurveyHost { after } => Plan::SurveyHost { after: after.map(VmId) },
     };
     Ok(plan)
 }

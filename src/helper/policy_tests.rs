@@ -138,6 +138,8 @@ fn what_the_daemon_asks_passes() {
         jailed(|jail| jail.tap = "bgtap4094".into()),
         HelperBody::Permits,
         HelperBody::SurveyNetwork { bridge: bridge() },
+        HelperBody::SurveyHost { after: Some(VM) },
+        HelperBody::SignalVmm { vm: VM, process: process(77), signal: 18 },
     ] {
         assert!(ask(body.clone()).is_ok(), "{body:?}: {:?}", ask(body.clone()));
     }
@@ -350,6 +352,7 @@ fn body() -> impl Strategy<Value = HelperBody> {
         }),
         (vm(), word(), any::<bool>(), word())
             .prop_map(|(vm, path, repair, log)| { B::CheckDisk { vm, path, repair, log } }),
+        vm().prop_map(|vm| B::SurveyHost { after: Some(vm) }),
     ]
 }
 
@@ -429,6 +432,7 @@ proptest! {
             | Plan::RemoveSnapshot { .. }
             | Plan::ListSnapshots
             | Plan::Survey
+            | Plan::SurveyHost { .. }
             | Plan::Permits => {}
         }
     }

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use super::config::Config;
 use super::error::Trouble;
 use crate::model::{ProcStat, ProcessIdentity, VmId};
-use crate::wire::helper::names_vm;
+use crate::wire::helper::{named_vms, names_vm};
 
 /// A process that was seen alive, held by a pidfd: the pid cannot mean another one any more.
 #[derive(Debug)]
@@ -140,6 +140,41 @@ pub(super) fn pick(config: &Config, pids: impl IntoIterator<Item = u32>, vm: VmI
         }
         hold(pid).filter(|held| is_vmm_of(config, held.pid, vm))
     })
+}
+
+/// A VMM of whatever VM.
+#[derive(Debug)]
+pub(super) struct Vmm {
+    pub(super) vm: VmId,
+    pub(super) pid: u32,
+    pub(super) start_ticks: u64,
+    pub(super) jailed: bool,
+    /// Its command line names a file or socket of this helper's daemon.
+    pub(super) marked: bool,
+}
+
+/// All VMMs that [`is_vmm_of`] would find, each for the VM that it names.
+pub(super) fn vmms(config: &Config) -> Vec<Vmm> {
+    all_pids().into_iter().filter_map(|pid| vmm(config, pid)).collect()
+}
+
+fn vmm(config: &Config, pid: u32) -> Option<Vmm> {
+    let uid = uid_of(pid)?;
+    if uid != config.owner_uid && uid != 0 && !config.is_jailed(uid) {
+        return None;
+    }
+    let argv = argv(pid)?;
+    let args = || argv.iter().skip(1).map(String::as_str);
+    let vm = named_vms(args()).into_iter().map(VmId).find(|vm| is_vmm_of(config, pid, *vm))?;
+    let held = hold(pid)?;
+    let run = config.jails.as_ref().map(|jails| jails.vm_run_dir.as_path());
+    let ours = |word: &str| {
+        let path = Path::new(word);
+        path.starts_with(&config.state_dir) || run.is_some_and(|run| path.starts_with(run))
+    };
+    let marked = args().flat_map(|arg| arg.split([',', '=', ':'])).any(ours);
+    let jailed = config.is_jailed(uid);
+    Some(Vmm { vm, pid, start_ticks: held.start_ticks, jailed, marked })
 }
 
 /// Every pid there is.

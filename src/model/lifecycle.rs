@@ -121,6 +121,7 @@ pub enum VmEvent {
     SuspendBegan,
     SuspendEnded(Outcome),
     ResumeEnded(Outcome),
+    RecoverEnded(Outcome),
 }
 
 /// The next state. Total: an event that does not fit leaves the state as it is, for it is late
@@ -144,11 +145,19 @@ pub fn step(state: VmState, event: &VmEvent) -> VmState {
             _,
         ) => S::Suspended,
         (VmEvent::StartEnded(Outcome::RolledBack { .. }), _)
-        | (VmEvent::StopEnded(Outcome::Done | Outcome::Unchanged(_)), _) => S::Stopped,
+        | (VmEvent::StopEnded(Outcome::Done | Outcome::Unchanged(_)), _)
+        // Taken back means that its disks were not looked at: all else was done before.
+        | (
+            VmEvent::RecoverEnded(
+                Outcome::Done | Outcome::Unchanged(_) | Outcome::RolledBack { .. },
+            ),
+            _,
+        ) => S::Stopped,
         (
             VmEvent::StartEnded(Outcome::Stuck { .. })
             | VmEvent::SuspendEnded(Outcome::Stuck { .. })
             | VmEvent::ResumeEnded(Outcome::Stuck { .. })
+            | VmEvent::RecoverEnded(Outcome::Stuck { .. })
             | VmEvent::StopEnded(Outcome::Stuck { .. } | Outcome::RolledBack { .. }),
             _,
         ) => S::Error,

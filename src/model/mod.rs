@@ -6,12 +6,14 @@
 mod admission;
 mod clock_marks;
 mod condition;
+mod diagnosis;
 mod disk;
 mod event;
 mod failure;
 mod health;
 mod ids;
 mod image;
+mod ledger;
 mod lifecycle;
 mod name;
 mod net_seen;
@@ -28,12 +30,17 @@ mod vm;
 pub use admission::{HostBudget, Refusal, admit};
 pub use clock_marks::{ClockJump, ClockMarks};
 pub use condition::{Condition, ConditionKind, Finding};
+pub use diagnosis::{Diagnosis, RecoverAction, Situation, diagnose};
 pub use disk::{DiskBackend, DiskChoice, RootDisk, settle_root};
 pub use event::{Event, EventKind};
 pub use failure::{Code, Failure, chain};
 pub use health::{Health, HealthChange, HealthCheck, HealthError, HealthRun, HealthStatus};
 pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
 pub use image::{ImageRecord, KernelRecord};
+pub use ledger::{
+    Amiss, Books, Cure, HostSeen, LedgerChange, LedgerRow, Mismatch, ResourceKind, Thing, VmBrief,
+    compare, may_collect, may_hold,
+};
 pub use lifecycle::{Refused, Verb, VmEvent, VmState, admits, step};
 pub use name::{InvalidName, Name};
 pub use net_seen::{NetAmiss, NetOf, NetSeen, TapSeen};

@@ -69,6 +69,11 @@ pub enum OpKind {
     SuspendVm,
     ResumeVm,
     SetVm,
+    /// Takes away what ledger and host disagree on; a VM's own part of it is the second.
+    CollectGarbage,
+    CollectVm,
+    /// Leaves an error, with the data intact.
+    RecoverVm,
 }
 
 impl OpKind {
@@ -90,6 +95,9 @@ impl OpKind {
             Self::SuspendVm => "vm-suspend",
             Self::ResumeVm => "vm-resume",
             Self::SetVm => "vm-set",
+            Self::CollectGarbage => "gc",
+            Self::CollectVm => "vm-gc",
+            Self::RecoverVm => "vm-recover",
         }
     }
 }

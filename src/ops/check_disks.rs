@@ -14,7 +14,7 @@ use crate::model::{Code, DiskBackend, EventKind};
 use crate::ports::{CheckedDisk, HostError};
 
 /// Of both disks, each with its own limit.
-const LIMIT: Duration = Duration::from_secs(120);
+pub(super) const CHECK_LIMIT: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub(super) struct CheckDisks {
@@ -32,7 +32,7 @@ impl Step for CheckDisks {
     }
 
     fn limit(&self, _settings: &Settings) -> Duration {
-        LIMIT + MARGIN
+        CHECK_LIMIT + MARGIN
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {

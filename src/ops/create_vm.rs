@@ -5,7 +5,7 @@ use futures::future::BoxFuture;
 
 use super::start_vm::first_start;
 use super::{Direction, Phase, Plan, Step, StepCx, StepError, warm};
-use crate::model::{Outcome, VmRecord};
+use crate::model::{Outcome, ResourceKind, VmRecord};
 use crate::ports::DiskPlan;
 
 /// The VM exists when its disks do.
@@ -53,6 +53,10 @@ struct EnsureDisks {
 impl Step for EnsureDisks {
     fn name(&self) -> &'static str {
         ENSURE_DISKS
+    }
+
+    fn makes(&self, _cx: &StepCx) -> Vec<ResourceKind> {
+        vec![ResourceKind::VmDir]
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {

@@ -3,6 +3,7 @@
 //! the recovery. Whatever the outcome says, the simulated world must be one that the plan's phases
 //! lead to, and nothing in between.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,8 +16,9 @@ use super::{
     create_vm, plan_for_recovery, recover, run, suspend_vm,
 };
 use crate::model::{
-    Digest, DiskBackend, Entry, OpId, OpKind, Outcome, RestartHistory, RestartPolicy, RootDisk,
-    Size, Subnet, TapName, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice, Wanted,
+    Digest, DiskBackend, Entry, LedgerChange, OpId, OpKind, Outcome, ResourceKind, RestartHistory,
+    RestartPolicy, RootDisk, Size, Subnet, TapName, VmId, VmKeys, VmRecord, VmSpec, VmState,
+    VmmChoice, Wanted,
 };
 use crate::ports::{ImageFile, KernelFile};
 use crate::sim::{At, Fault, SimOptions, SimWorld, World, ports};
@@ -140,24 +142,61 @@ pub(super) fn rig_of(record: VmRecord, world: World, boot: Duration) -> (StepCx,
     (StepCx::new(OP, record, ports, settings), host)
 }
 
-/// A journal in memory that can die at its nth write, before or after keeping it.
-#[derive(Default)]
+/// A journal in memory that can die at its nth write, before or after keeping it, and the ledger
+/// beside it.
+#[derive(Clone, Default)]
 pub(super) struct MemJournal {
     pub(super) entries: Vec<Entry>,
+    ledger: BTreeMap<(VmId, ResourceKind), String>,
     pub(super) writes: usize,
     dies: Option<(usize, bool)>,
 }
 
 impl Journal for MemJournal {
-    fn record(&mut self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), JournalLost>> {
+    fn record(
+        &mut self,
+        entries: Vec<Entry>,
+        ledger: Vec<LedgerChange>,
+    ) -> BoxFuture<'_, Result<(), JournalLost>> {
         assert!(!entries.is_empty(), "an empty write costs a commit");
         let dies = self.dies.filter(|(at, _)| *at == self.writes);
         self.writes += 1;
         if dies.is_none_or(|(_, keeps)| keeps) {
             self.entries.extend(entries);
+            for change in ledger {
+                match change {
+                    LedgerChange::Made(row) => {
+                        drop(self.ledger.insert((row.vm, row.kind), row.name));
+                    }
+                    LedgerChange::Gone(vm, kind) => drop(self.ledger.remove(&(vm, kind))),
+                }
+            }
         }
         let result = if dies.is_some() { Err(JournalLost) } else { Ok(()) };
         std::future::ready(result).boxed()
+    }
+}
+
+impl MemJournal {
+    /// Of a host with such a world: each thing has its row.
+    fn on(world: &World) -> Self {
+        let rows = world.things().into_iter();
+        let rows = rows.filter_map(|thing| Some(((thing.vm?, thing.kind), thing.name)));
+        Self { ledger: rows.collect(), ..Self::default() }
+    }
+
+    /// What is there has a row, whatever died.
+    #[track_caller]
+    fn covers(&self, world: &World, why: &str) {
+        let rows = Self::on(world).ledger;
+        let bare: Vec<_> = rows.iter().filter(|(key, _)| !self.ledger.contains_key(key)).collect();
+        assert!(bare.is_empty(), "{why}: without a row: {bare:?}");
+    }
+
+    /// And what has a row is there.
+    #[track_caller]
+    fn agrees(&self, world: &World, why: &str) {
+        assert_eq!(self.ledger, Self::on(world).ledger, "{why}: ledger and world");
     }
 }
 
@@ -200,9 +239,29 @@ impl Case {
         host.calls()
     }
 
-    /// The outcome and the world agree. Returns whether the operation was done.
+    /// The outcome, the world and the ledger agree.
     #[track_caller]
-    fn check(&self, plan: &Plan, worlds: &[World], host: &SimWorld, end: &Finished, why: &str) {
+    fn check(
+        &self,
+        plan: &Plan,
+        worlds: &[World],
+        (host, journal): (&SimWorld, &MemJournal),
+        end: &Finished,
+        why: &str,
+    ) {
+        journal.agrees(&host.world(), why);
+        self.check_world(plan, worlds, host, end, why);
+    }
+
+    #[track_caller]
+    fn check_world(
+        &self,
+        plan: &Plan,
+        worlds: &[World],
+        host: &SimWorld,
+        end: &Finished,
+        why: &str,
+    ) {
         let world = host.world().shape();
         let phase = match &end.outcome {
             Outcome::Done => plan.len(),
@@ -222,6 +281,11 @@ impl Case {
         let names: Vec<_> = plan.iter().flat_map(|p| &p.steps).map(|s| s.name()).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(distinct.len(), names.len(), "{names:?}");
+        let (cx, _) = self.rig(self.before.clone());
+        for step in plan.iter().flat_map(|phase| &phase.steps) {
+            let first = step.has_effect() || step.makes(&cx).is_empty();
+            assert!(first, "{} makes what is not yet in the ledger", step.name());
+        }
     }
 
     pub(super) async fn fault_anywhere_unwinds_or_goes_on(&self) {
@@ -237,9 +301,9 @@ impl Case {
                     if let Some(second) = second {
                         host.plan(At::Call(at + 1), second);
                     }
-                    let mut journal = MemJournal::default();
+                    let mut journal = MemJournal::on(&self.before);
                     let end = run(&plan, &cx, &mut journal).await.unwrap();
-                    self.check(&plan, &worlds, &host, &end, &why);
+                    self.check(&plan, &worlds, (&host, &journal), &end, &why);
                 }
             }
         }
@@ -252,8 +316,10 @@ impl Case {
             let (cx, host) = self.rig(self.before.clone());
             host.plan(At::Call(at), Fault::Cancel(cancel.clone()));
             let cx = StepCx { cancel, ..cx };
-            let end = run(&plan, &cx, &mut MemJournal::default()).await.unwrap();
-            self.check(&plan, &worlds, &host, &end, &format!("cancel at call {at}"));
+            let mut journal = MemJournal::on(&self.before);
+            let end = run(&plan, &cx, &mut journal).await.unwrap();
+            let why = format!("cancel at call {at}");
+            self.check(&plan, &worlds, (&host, &journal), &end, &why);
             if plan.iter().all(|phase| phase.direction == Direction::Forward) {
                 assert_eq!(end.outcome, Outcome::Done, "a teardown ignores cancels");
             }
@@ -301,10 +367,11 @@ impl Case {
                         host.plan(At::Call(at), fault);
                     }
                     let mut journal =
-                        MemJournal { dies: Some((first, keeps)), ..MemJournal::default() };
+                        MemJournal { dies: Some((first, keeps)), ..MemJournal::on(&self.before) };
                     let Err(lost) = run(&self.plan(), &cx, &mut journal).await else { break };
                     assert_eq!(lost, RunError::Journal(JournalLost));
-                    self.crash_again(&worlds, &host.world(), &journal.entries, keeps).await;
+                    journal.covers(&host.world(), &format!("crash at {first}, {keeps}"));
+                    self.crash_again(&worlds, &host.world(), &journal, keeps).await;
                 }
             }
         }
@@ -320,33 +387,32 @@ impl Case {
         for keeps in [true, false] {
             for at in 0.. {
                 let (cx, host) = self.rig(self.before.clone());
-                let mut journal = MemJournal { dies: Some((at, keeps)), ..MemJournal::default() };
+                let mut journal =
+                    MemJournal { dies: Some((at, keeps)), ..MemJournal::on(&self.before) };
                 if run(&self.plan(), &cx, &mut journal).await.is_ok() {
                     break;
                 }
                 let (_, host) = self.rig(host.world().after_reboot());
                 journal.dies = None;
                 let (plan, end) = self.recover(&host, &mut journal).await.unwrap();
-                host.reboot(); // what a recovery made anew is not the question
                 let why = format!("reboot at write {at}, {:?}", journal.entries);
-                self.check(&plan, &worlds, &host, &end, &why);
+                journal.covers(&host.world(), &why);
+                host.reboot(); // what a recovery made anew is not the question
+                self.check_world(&plan, &worlds, &host, &end, &why);
             }
         }
     }
 
-    async fn crash_again(&self, worlds: &[World], left: &World, history: &[Entry], keeps: bool) {
+    async fn crash_again(&self, worlds: &[World], left: &World, dead: &MemJournal, keeps: bool) {
         for second in 0.. {
             let (_, host) = self.rig(left.clone());
-            let mut journal = MemJournal {
-                entries: history.to_vec(),
-                dies: Some((second, keeps)),
-                ..MemJournal::default()
-            };
+            let mut journal = MemJournal { dies: Some((second, keeps)), writes: 0, ..dead.clone() };
             let crashed = self.recover(&host, &mut journal).await;
+            let why = format!("second crash at {second}, {:?}", journal.entries);
+            journal.covers(&host.world(), &why);
             journal.dies = None;
             let (plan, end) = self.recover(&host, &mut journal).await.unwrap();
-            let why = format!("second crash at {second}, {:?}", journal.entries);
-            self.check(&plan, worlds, &host, &end, &why);
+            self.check(&plan, worlds, (&host, &journal), &end, &why);
             if crashed.is_ok() {
                 return;
             }
@@ -373,16 +439,19 @@ impl Case {
         for at in 0..calls {
             let (cx, host) = self.rig(self.before.clone());
             host.plan(At::From(at), Fault::Refuse);
-            let mut journal = MemJournal::default();
+            let mut journal = MemJournal::on(&self.before);
             let end = run(&plan, &cx, &mut journal).await.unwrap();
             if !matches!(end.outcome, Outcome::Stuck { .. }) {
-                self.check(&plan, &worlds, &host, &end, &format!("all fails from call {at}"));
+                let why = format!("all fails from call {at}");
+                self.check(&plan, &worlds, (&host, &journal), &end, &why);
                 continue;
             }
             stuck += 1;
+            let why = format!("stuck from call {at}");
+            journal.covers(&host.world(), &why);
             host.forget_faults();
             let (plan, end) = self.recover(&host, &mut journal).await.unwrap();
-            self.check(&plan, &worlds, &host, &end, &format!("stuck from call {at}"));
+            self.check(&plan, &worlds, (&host, &journal), &end, &why);
         }
         assert!(stuck > 0);
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use crate::model::{Entry, OpId, chain};
+use crate::model::{Entry, LedgerChange, OpId, chain};
 use crate::store::{Store, StoreError};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -13,8 +13,12 @@ use crate::store::{Store, StoreError};
 pub struct JournalLost;
 
 pub trait Journal: Send {
-    /// Returns once the entries are durable, all of them or none.
-    fn record(&mut self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), JournalLost>>;
+    /// Returns once the entries are durable, and the ledger with them, all of it or nothing.
+    fn record(
+        &mut self,
+        entries: Vec<Entry>,
+        ledger: Vec<LedgerChange>,
+    ) -> BoxFuture<'_, Result<(), JournalLost>>;
 }
 
 #[derive(Debug)]
@@ -44,12 +48,16 @@ impl StoreJournal {
 }
 
 impl Journal for StoreJournal {
-    fn record(&mut self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), JournalLost>> {
+    fn record(
+        &mut self,
+        entries: Vec<Entry>,
+        ledger: Vec<LedgerChange>,
+    ) -> BoxFuture<'_, Result<(), JournalLost>> {
         let n = self.next;
         self.next += u32::try_from(entries.len()).unwrap_or(u32::MAX);
         let write = async move {
             for _ in 0..BUSY_TRIES {
-                match self.store.append(self.op, n, entries.clone()).await {
+                match self.store.append_with(self.op, n, entries.clone(), ledger.clone()).await {
                     Ok(()) => return Ok(()),
                     // Refused before anything was written: the same again is safe.
                     Err(StoreError::Busy) => tokio::time::sleep(BUSY_PAUSE).await,

@@ -6,6 +6,7 @@
 
 mod await_guest;
 mod check_disks;
+mod collect_vm;
 mod create_vm;
 mod delete_vm;
 mod journal;
@@ -13,6 +14,7 @@ mod kill_vm;
 mod observed;
 mod plan;
 mod recover;
+mod recover_vm;
 mod restart_vm;
 mod resume_vm;
 mod runner;
@@ -29,6 +31,7 @@ mod harness;
 #[cfg(test)]
 mod runner_tests;
 
+pub use collect_vm::collect_vm;
 pub use create_vm::{create_and_start, create_vm, keeps_vm};
 pub use delete_vm::delete_vm;
 pub use journal::{Journal, JournalLost, StoreJournal};
@@ -36,6 +39,7 @@ pub use kill_vm::{clean_up_vm, kill_vm};
 pub use observed::Observed;
 pub use plan::{Direction, Phase, Plan, plan_for_recovery};
 pub use recover::recover;
+pub use recover_vm::recover_vm;
 pub use restart_vm::restart_vm;
 pub use resume_vm::resume_vm;
 pub use runner::{Finished, RunError, run};

@@ -1,8 +1,9 @@
 //! What an operation does, in phases, and which plan an interrupted one had.
 
+use super::collect_vm::collect_again;
 use super::{
-    Step, clean_up_vm, create_and_start, create_vm, delete_vm, kill_vm, restart_vm, resume_vm,
-    set_vm, start_after_clean_up, start_vm, stop_vm, suspend_vm,
+    Step, clean_up_vm, create_and_start, create_vm, delete_vm, kill_vm, recover_vm, restart_vm,
+    resume_vm, set_vm, start_after_clean_up, start_vm, stop_vm, suspend_vm,
 };
 use crate::model::{Entry, OpKind, VmRecord};
 
@@ -52,11 +53,14 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         OpKind::SuspendVm => suspend_vm(),
         OpKind::ResumeVm => resume_vm(vm),
         OpKind::SetVm => set_vm(),
+        OpKind::CollectVm => collect_again(history),
+        OpKind::RecoverVm => recover_vm(vm),
         OpKind::BuildImage
         | OpKind::ImportImage
         | OpKind::DeleteImage
         | OpKind::ImportKernel
-        | OpKind::DeleteKernel => return None,
+        | OpKind::DeleteKernel
+        | OpKind::CollectGarbage => return None,
     };
     Some(plan)
 }

@@ -19,7 +19,8 @@ use tracing::Instrument;
 
 use super::{Direction, Journal, JournalLost, Plan, Step, StepCx, StepError};
 use crate::model::{
-    Code, Entry, EventKind, Failure, IllegalEvent, Outcome, Progress, StepEvent, StepStatus, chain,
+    Code, Entry, EventKind, Failure, IllegalEvent, LedgerChange, LedgerRow, Outcome, Progress,
+    ResourceKind, StepEvent, StepStatus, chain,
 };
 
 /// Tries before a failing undo, or a failing step of a teardown, makes the operation stuck.
@@ -67,6 +68,8 @@ pub(super) struct Run<'a> {
     pub(super) progress: Vec<Progress>,
     /// Known here and not yet durable; goes out with the next entry that must be.
     pending: Vec<Entry>,
+    /// What goes out with them.
+    ledger: Vec<LedgerChange>,
 }
 
 impl<'a> Run<'a> {
@@ -74,7 +77,7 @@ impl<'a> Run<'a> {
         let steps: Vec<_> =
             plan.iter().flat_map(|phase| &phase.steps).map(|step| &**step).collect();
         let progress = vec![Progress::default(); steps.len()];
-        Self { plan, cx, journal, steps, progress, pending: vec![] }
+        Self { plan, cx, journal, steps, progress, pending: vec![], ledger: vec![] }
     }
 
     /// Which steps a phase has, by their numbers in the whole plan.
@@ -233,8 +236,11 @@ impl<'a> Run<'a> {
     fn stuck(&self, at: usize, cause: String, undo: String, failure: Failure) -> Finished {
         let (step, name) = (self.steps[at].name().to_owned(), &self.cx.vm.spec.name);
         let message = format!("{}; step {step} is stuck: {undo}", failure.message);
-        let failure = Failure { code: Code::Stuck, message, retryable: false, ..failure }
-            .hint(format!("try again with: banger vm stop {name}; or: banger vm delete {name}"));
+        let failure =
+            Failure { code: Code::Stuck, message, retryable: false, ..failure }.hint(format!(
+                "`banger vm recover {name}` says what is left, and with --yes takes it away; or: \
+                 banger vm stop {name}, banger vm delete {name}"
+            ));
         self.finished(Outcome::Stuck { step, cause, undo }, Some(failure))
     }
 
@@ -253,16 +259,44 @@ impl<'a> Run<'a> {
         let unix_ms = self.cx.ports.clock.unix_ms();
         let entry = Entry { step: self.steps[at].name().to_owned(), event, unix_ms };
         self.progress[at].apply(&entry)?;
+        self.enter(at, &entry);
         self.pending.push(entry);
         Ok(())
+    }
+
+    /// Keeps the ledger in step with the journal: a row comes with the entry that announces a thing, and
+    /// goes with the one that tells that it is gone.
+    fn enter(&mut self, at: usize, entry: &Entry) {
+        let (step, vm) = (self.steps[at], &self.cx.vm);
+        let gone = |kinds: &[ResourceKind]| -> Vec<_> {
+            kinds.iter().map(|kind| LedgerChange::Gone(vm.id, *kind)).collect()
+        };
+        let changes = match &entry.event {
+            StepEvent::Started => {
+                let row = |kind: ResourceKind| LedgerRow {
+                    vm: vm.id,
+                    kind,
+                    name: kind.name_of(vm),
+                    op: Some(self.cx.op),
+                    unix_ms: entry.unix_ms,
+                };
+                let made = step.makes(self.cx).into_iter().map(row);
+                made.map(LedgerChange::Made).collect()
+            }
+            StepEvent::Succeeded(_) => gone(step.frees()),
+            StepEvent::UndoFinished => gone(&step.makes(self.cx)),
+            StepEvent::Failed(_) | StepEvent::UndoStarted | StepEvent::UndoFailed(_) => vec![],
+        };
+        self.ledger.extend(changes);
     }
 
     async fn flush(&mut self) -> Result<(), RunError> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let entries = std::mem::take(&mut self.pending);
-        Ok(self.journal.record(entries).await?)
+        let (entries, ledger) =
+            (std::mem::take(&mut self.pending), std::mem::take(&mut self.ledger));
+        Ok(self.journal.record(entries, ledger).await?)
     }
 
     fn span(&self, at: usize) -> tracing::Span {

@@ -14,7 +14,7 @@ use super::kill_vm::kill_steps;
 use super::step::no_undo;
 use super::warm::{self, AdoptGuest, KeepSnapshot, Origin};
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
-use crate::model::{DiskBackend, ProcessIdentity, Size, TapName, VmRecord};
+use crate::model::{DiskBackend, ProcessIdentity, ResourceKind, Size, TapName, VmRecord, VmmKind};
 use crate::ports::{
     BaseImage, BootPlan, DiskAttachment, GuestSetup, LogKind, RootPlan, SpawnRequest, VmPaths,
 };
@@ -133,6 +133,10 @@ impl Step for OpenRoot {
         "open-root"
     }
 
+    fn makes(&self, _cx: &StepCx) -> Vec<ResourceKind> {
+        vec![ResourceKind::Device]
+    }
+
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move { Ok(open_root(cx).await?.display().to_string()) }.boxed()
     }
@@ -207,6 +211,10 @@ impl Step for AllowNat {
         "allow-nat"
     }
 
+    fn makes(&self, _cx: &StepCx) -> Vec<ResourceKind> {
+        vec![ResourceKind::Nat]
+    }
+
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         async move {
             cx.ports.net.ensure_nat(cx.op, cx.vm.id, cx.vm.address).await?;
@@ -235,6 +243,10 @@ impl Step for MakeRunDir {
         "make-run-dir"
     }
 
+    fn makes(&self, _cx: &StepCx) -> Vec<ResourceKind> {
+        vec![ResourceKind::RunDir]
+    }
+
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
         make_run_dir(cx).boxed()
     }
@@ -254,6 +266,10 @@ struct WriteConfig;
 impl Step for WriteConfig {
     fn name(&self) -> &'static str {
         "write-config"
+    }
+
+    fn makes(&self, _cx: &StepCx) -> Vec<ResourceKind> {
+        vec![ResourceKind::Config]
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
@@ -349,6 +365,19 @@ struct SpawnVmm {
 impl Step for SpawnVmm {
     fn name(&self) -> &'static str {
         "spawn-vmm"
+    }
+
+    fn makes(&self, cx: &StepCx) -> Vec<ResourceKind> {
+        let jailed = matches!(cx.observed.vmm(), Ok(VmmKind::Firecracker));
+        let mut kinds = vec![ResourceKind::Process, ResourceKind::Cgroup];
+        kinds.extend(jailed.then_some(ResourceKind::Jail));
+        // Another's, which it goes on from and does not keep.
+        kinds.extend(self.first.then_some(ResourceKind::Memory));
+        kinds
+    }
+
+    fn frees(&self) -> &'static [ResourceKind] {
+        if self.first { &[ResourceKind::Memory] } else { &[] }
     }
 
     fn limit(&self, settings: &Settings) -> Duration {

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::Observed;
-use crate::model::{Code, EventKind, Failure, OpId, Subnet, VmRecord};
+use crate::model::{Code, EventKind, Failure, OpId, ResourceKind, Subnet, VmRecord};
 use crate::ports::{HostError, Ports};
 
 /// What steps take from the configuration.
@@ -133,6 +133,17 @@ pub trait Step: Send + Sync + std::fmt::Debug {
     /// Whether `run` may leave something on the host; `false` for what only looks or waits.
     fn has_effect(&self) -> bool {
         true
+    }
+
+    /// What of the host the VM may hold once `run` has begun: in the ledger before that, and struck when
+    /// it is undone.
+    fn makes(&self, _cx: &StepCx) -> Vec<ResourceKind> {
+        vec![]
+    }
+
+    /// What it does not hold any more once `run` has succeeded.
+    fn frees(&self) -> &'static [ResourceKind] {
+        &[]
     }
 
     fn run<'a>(&'a self, cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>>;

@@ -11,7 +11,7 @@ use super::await_guest::{MARGIN, MEMORY_LIMIT, while_alive};
 use super::start_vm::open_root;
 use super::teardown::free_steps;
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
-use crate::model::{Code, DiskBackend, SavedBy, Size};
+use crate::model::{Code, DiskBackend, ResourceKind, SavedBy, Size};
 use crate::ports::HostError;
 
 /// For a guest to write out what it has not yet. One that takes longer is suspended all the same:
@@ -122,6 +122,10 @@ struct KeepMemory;
 impl Step for KeepMemory {
     fn name(&self) -> &'static str {
         "keep-memory"
+    }
+
+    fn makes(&self, _cx: &StepCx) -> Vec<ResourceKind> {
+        vec![ResourceKind::Memory]
     }
 
     fn limit(&self, _settings: &Settings) -> Duration {

@@ -6,7 +6,7 @@ use futures::future::BoxFuture;
 
 use super::step::no_undo;
 use super::{Step, StepCx, StepError};
-use crate::model::DiskBackend;
+use crate::model::{DiskBackend, ResourceKind};
 
 const FORWARD: &str = "what tears down goes forward only";
 
@@ -32,7 +32,7 @@ pub(super) fn free_steps() -> Vec<Box<dyn Step>> {
 }
 
 macro_rules! forward_step {
-    ($(#[$doc:meta])* $type:ident, $name:literal, |$cx:ident| $body:expr) => {
+    ($(#[$doc:meta])* $type:ident, $name:literal, [$($kind:ident)*], |$cx:ident| $body:expr) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(super) struct $type;
@@ -40,6 +40,10 @@ macro_rules! forward_step {
         impl Step for $type {
             fn name(&self) -> &'static str {
                 $name
+            }
+
+            fn frees(&self) -> &'static [ResourceKind] {
+                &[$(ResourceKind::$kind),*]
             }
 
             fn run<'a>(&'a self, $cx: &'a StepCx) -> BoxFuture<'a, Result<String, StepError>> {
@@ -55,13 +59,13 @@ macro_rules! forward_step {
 
 forward_step!(
     /// First: nobody is sent to a guest that is about to go.
-    WithdrawName, "withdraw-name", |cx| {
+    WithdrawName, "withdraw-name", [], |cx| {
         cx.ports.names.withdraw(cx.op, &cx.vm.spec.name, cx.vm.address).await?;
         Ok(String::new())
     }
 );
 
-forward_step!(KillVmm, "kill-vmm", |cx| {
+forward_step!(KillVmm, "kill-vmm", [Process Cgroup Jail], |cx| {
     let exit = cx.ports.process.ensure_gone(cx.op, cx.vm.id).await?;
     cx.observed.clear();
     Ok(exit.map_or_else(|| "gone already".to_owned(), |exit| exit.how))
@@ -69,7 +73,7 @@ forward_step!(KillVmm, "kill-vmm", |cx| {
 
 forward_step!(
     /// What a guest wrote is in a file; the device over it goes with the run.
-    CloseRoot, "close-root", |cx| {
+    CloseRoot, "close-root", [Device], |cx| {
         if cx.vm.spec.root.backend == DiskBackend::DmSnapshot {
             cx.ports.disk.close_root(cx.op, cx.vm.id).await?;
         }
@@ -77,40 +81,48 @@ forward_step!(
     }
 );
 
-forward_step!(RemoveNat, "remove-nat", |cx| {
+forward_step!(
+    /// Of a VM that may have none by its record.
+    DropDevice, "drop-device", [Device], |cx| {
+        cx.ports.disk.close_root(cx.op, cx.vm.id).await?;
+        Ok(String::new())
+    }
+);
+
+forward_step!(RemoveNat, "remove-nat", [Nat], |cx| {
     cx.ports.net.remove_nat(cx.op, cx.vm.id, cx.vm.address).await?;
     Ok(String::new())
 });
 
-forward_step!(ReleaseTap, "release-tap", |cx| {
+forward_step!(ReleaseTap, "release-tap", [], |cx| {
     cx.ports.taps.release(cx.op, cx.vm.id).await?;
     Ok(String::new())
 });
 
-forward_step!(RemoveRunDir, "remove-run-dir", |cx| {
+forward_step!(RemoveRunDir, "remove-run-dir", [RunDir], |cx| {
     cx.ports.disk.remove_run_dir(cx.op, cx.vm.id).await?;
     Ok(String::new())
 });
 
 forward_step!(
     /// It holds the VM's private keys.
-    RemoveConfig, "remove-config", |cx| {
+    RemoveConfig, "remove-config", [Config], |cx| {
         cx.ports.disk.remove_config(cx.op, cx.vm.id).await?;
         Ok(String::new())
     }
 );
 
-forward_step!(RemoveSaving, "remove-saving", |cx| {
+forward_step!(RemoveSaving, "remove-saving", [], |cx| {
     cx.ports.disk.remove_saving(cx.op, cx.vm.id).await?;
     Ok(String::new())
 });
 
-forward_step!(RemoveSaved, "remove-saved", |cx| {
+forward_step!(RemoveSaved, "remove-saved", [Memory], |cx| {
     cx.ports.disk.remove_saved(cx.op, cx.vm.id).await?;
     Ok(String::new())
 });
 
-forward_step!(RemoveDisks, "remove-disks", |cx| {
+forward_step!(RemoveDisks, "remove-disks", [VmDir], |cx| {
     cx.ports.disk.remove_vm(cx.op, cx.vm.id).await?;
     Ok(String::new())
 });

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{BaseImage, PortFuture};
 use crate::model::{
-    DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId, VmSpec,
+    DiskBackend, DiskChoice, DiskUsage, HostSeen, OpId, RootDisk, SavedBy, Size, VmId, VmSpec,
 };
 
 /// Where everything of one VM lives: two directories named after its id. Pure.
@@ -350,6 +350,16 @@ pub trait DiskHost: Send + Sync + std::fmt::Debug {
 
     /// VMs that have a directory, known to the store or not.
     fn list(&self) -> PortFuture<'_, Vec<VmId>>;
+
+    /// The directories, devices and loops of VMs that there are, known or not, and what a crash left
+    /// of half-made disks.
+    fn survey(&self, op: OpId) -> PortFuture<'_, HostSeen>;
+
+    /// Removes a run directory by its name, for who does not know its VM's whole id.
+    fn remove_run_dir_named<'a>(&'a self, op: OpId, name: &'a str) -> PortFuture<'a, ()>;
+
+    /// Takes loop devices away from a file below the state directory.
+    fn detach_loop<'a>(&'a self, op: OpId, file: &'a Path) -> PortFuture<'a, ()>;
 
     /// Free space where the disks live.
     fn free(&self) -> PortFuture<'_, Size>;

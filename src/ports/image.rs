@@ -106,6 +106,9 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
     /// damaged file is named.
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles>;
 
+    /// What [`Self::sweep`] would remove. Changes nothing.
+    fn leftovers<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>>;
+
     /// Removes leftovers of work that a crash cut short: temporary files, and finished files that
     /// no record names. Answers how many. Called before any other work begins.
     fn sweep<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, u32>;

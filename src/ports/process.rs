@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{HostError, PortFuture, VmmCommand};
-use crate::model::{ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
+use crate::model::{ExitReport, HostSeen, OpId, ProcessIdentity, ProcessUsage, VmId};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpawnRequest {
@@ -35,6 +35,9 @@ pub trait ProcessHost: Send + Sync + std::fmt::Debug {
 
     /// Whether somebody stopped it, by a signal or to debug it. As [`Self::is_alive`].
     fn is_stopped(&self, process: &ProcessIdentity) -> bool;
+
+    /// The processes, cgroups and jails of VMs that there are, known or not.
+    fn survey(&self, op: OpId) -> PortFuture<'_, HostSeen>;
 
     /// Signals this process and no other: a reused pid is never hit. Gone already is success.
     fn signal<'a>(

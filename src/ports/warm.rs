@@ -72,6 +72,9 @@ pub trait WarmHost: Send + Sync + std::fmt::Debug {
     /// For one that nothing could go on from.
     fn remove<'a>(&'a self, op: OpId, snapshot: &'a Snapshot) -> PortFuture<'a, ()>;
 
+    /// What [`Self::sweep`] would remove. Changes nothing.
+    fn leftovers<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>>;
+
     /// Removes what is of no use any more: of images and kernels other than these, of an earlier
     /// boot of the host, half made. Answers how many.
     fn sweep<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, u32>;

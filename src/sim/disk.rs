@@ -9,7 +9,8 @@ use super::guest::BLANK;
 use super::state::State;
 use super::world::{SimMemory, VERSION};
 use crate::model::{
-    Code, DiskBackend, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId, VmmKind,
+    Code, DiskBackend, DiskChoice, DiskUsage, HostSeen, OpId, ResourceKind, RootDisk, SavedBy,
+    Size, VmId, VmmKind,
 };
 use crate::ports::{
     BaseImage, CheckedDisk, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
@@ -355,6 +356,37 @@ impl DiskHost for SimWorld {
     fn list(&self) -> PortFuture<'_, Vec<VmId>> {
         let list = |state: &mut State| Ok(state.world.disks.keys().copied().collect());
         self.call("disk.list", list).boxed()
+    }
+
+    fn survey(&self, _op: OpId) -> PortFuture<'_, HostSeen> {
+        use ResourceKind as K;
+        let look = |state: &mut State| {
+            let things = state.world.things().into_iter();
+            let others = |kind| matches!(kind, K::Process | K::Cgroup | K::Jail | K::Nat);
+            let things = things.filter(|thing| !others(thing.kind)).collect();
+            let mut seen = HostSeen { things, ..HostSeen::default() };
+            for file in &state.world.loops {
+                seen.add(K::Loop, file.display().to_string(), None);
+            }
+            Ok(seen)
+        };
+        self.call("disk.survey", look).boxed()
+    }
+
+    fn remove_run_dir_named<'a>(&'a self, _op: OpId, name: &'a str) -> PortFuture<'a, ()> {
+        let remove = move |state: &mut State| {
+            state.world.run_dirs.retain(|vm| vm.short() != name);
+            Ok(())
+        };
+        self.call("disk.remove_run_dir_named", remove).boxed()
+    }
+
+    fn detach_loop<'a>(&'a self, _op: OpId, file: &'a Path) -> PortFuture<'a, ()> {
+        let detach = move |state: &mut State| {
+            state.world.loops.remove(file);
+            Ok(())
+        };
+        self.call("disk.detach_loop", detach).boxed()
     }
 
     fn free(&self) -> PortFuture<'_, Size> {

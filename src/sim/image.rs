@@ -103,9 +103,21 @@ impl ImageHost for SimWorld {
             let before = images.len() + kernels.len();
             images.retain(|digest, _| known.contains(digest));
             kernels.retain(|digest, _| known.contains(digest));
-            Ok(u32::try_from(before - images.len() - kernels.len()).unwrap_or(u32::MAX))
+            let files = std::mem::take(&mut state.world.leftovers).len();
+            let (images, kernels) = (&state.world.images, &state.world.kernels);
+            Ok(u32::try_from(before - images.len() - kernels.len() + files).unwrap_or(u32::MAX))
         };
         self.call("images.sweep", sweep).boxed()
+    }
+
+    fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {
+        let look = move |state: &mut State| {
+            let digests = state.world.images.keys().chain(state.world.kernels.keys());
+            let nameless = digests.filter(|digest| !known.contains(digest));
+            let nameless = nameless.map(|digest| format!("/sim/images/{digest}").into());
+            Ok(nameless.chain(state.world.leftovers.iter().cloned()).collect())
+        };
+        self.call("images.leftovers", look).boxed()
     }
 }
 

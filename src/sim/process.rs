@@ -4,7 +4,9 @@ use futures::FutureExt;
 
 use super::state::State;
 use super::{SimProcess, SimWorld};
-use crate::model::{Code, ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
+use crate::model::{
+    Code, ExitReport, HostSeen, OpId, ProcessIdentity, ProcessUsage, ResourceKind, VmId,
+};
 use crate::ports::{HostError, PortFuture, ProcessHost, SpawnRequest};
 
 const FIRST_PID: u32 = 1000;
@@ -47,6 +49,17 @@ impl ProcessHost for SimWorld {
         self.call("process.find", find).boxed()
     }
 
+    fn survey(&self, _op: OpId) -> PortFuture<'_, HostSeen> {
+        use ResourceKind as K;
+        let look = |state: &mut State| {
+            let things = state.world.things().into_iter();
+            let ours = |kind| matches!(kind, K::Process | K::Cgroup | K::Jail);
+            let things = things.filter(|thing| ours(thing.kind)).collect();
+            Ok(HostSeen { things, ..HostSeen::default() })
+        };
+        self.call("process.survey", look).boxed()
+    }
+
     fn is_alive(&self, process: &ProcessIdentity) -> bool {
         self.lock().world.processes.values().any(|running| running.identity == *process)
     }
@@ -77,7 +90,11 @@ impl ProcessHost for SimWorld {
     }
 
     fn ensure_gone(&self, _op: OpId, vm: VmId) -> PortFuture<'_, Option<ExitReport>> {
-        let end = move |state: &mut State| Ok(state.end_process(vm, "killed by SIGKILL"));
+        let end = move |state: &mut State| {
+            state.world.cgroups.remove(&vm);
+            state.world.jails.remove(&vm);
+            Ok(state.end_process(vm, "killed by SIGKILL"))
+        };
         self.call("process.ensure_gone", end).boxed()
     }
 

@@ -91,4 +91,14 @@ impl WarmHost for SimWorld {
         };
         self.call("warm.sweep", sweep).boxed()
     }
+
+    fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {
+        let look = move |state: &mut State| {
+            let useful =
+                |like: &Likeness| known.contains(&like.image) && known.contains(&like.kernel);
+            let useless = state.world.snapshots.iter().filter(|(_, like)| !useful(like));
+            Ok(useless.map(|(dir, _)| dir.clone()).collect())
+        };
+        self.call("warm.leftovers", look).boxed()
+    }
 }

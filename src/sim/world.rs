@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use crate::model::{Digest, Name, ProcessIdentity, Size, TapName, VmId};
+use crate::model::{Digest, Name, ProcessIdentity, ResourceKind, Size, TapName, Thing, VmId};
 use crate::ports::{DiskPlan, ImageFile, KernelFile, Likeness};
 
 /// Of the VMM that runs nothing.
@@ -45,6 +45,14 @@ pub struct World {
     /// What was written of guests' memory.
     pub memory: BTreeMap<VmId, SimMemory>,
     pub snapshots: BTreeMap<PathBuf, Likeness>,
+    /// Cgroups that hold nothing; each process has one besides.
+    pub cgroups: BTreeSet<VmId>,
+    /// Whose process runs behind walls.
+    pub jails: BTreeSet<VmId>,
+    /// Loop devices that do not go by themselves, by their files.
+    pub loops: BTreeSet<PathBuf>,
+    /// Files of work on images that a crash cut short.
+    pub leftovers: BTreeSet<PathBuf>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +88,35 @@ impl World {
             kernels: self.kernels,
             memory: self.memory,
             snapshots: self.snapshots,
+            leftovers: self.leftovers,
             ..Self::default()
         }
+    }
+
+    /// All that ought to have a row in the ledger, as who looks would find it.
+    #[must_use]
+    pub fn things(&self) -> BTreeSet<Thing> {
+        use ResourceKind as K;
+        let of = |kind, vms: Vec<VmId>| {
+            vms.into_iter().map(move |vm| Thing { kind, name: vm.to_string(), vm: Some(vm) })
+        };
+        let processes: Vec<_> = self.processes.keys().copied().collect();
+        let cgroups = self.cgroups.iter().chain(&processes).copied().collect::<BTreeSet<_>>();
+        let runs = self.run_dirs.iter();
+        let runs = runs.map(|vm| Thing { kind: K::RunDir, name: vm.short(), vm: Some(*vm) });
+        let nat = self.nat.iter();
+        let nat = nat.map(|(vm, at)| Thing { kind: K::Nat, name: at.to_string(), vm: Some(*vm) });
+        let kept = self.memory.iter().filter(|(_, memory)| memory.kept).map(|(vm, _)| *vm);
+        of(K::VmDir, self.disks.keys().copied().collect())
+            .chain(of(K::Config, self.configs.iter().copied().collect()))
+            .chain(of(K::Device, self.open_roots.iter().copied().collect()))
+            .chain(of(K::Jail, self.jails.iter().copied().collect()))
+            .chain(of(K::Memory, kept.collect()))
+            .chain(of(K::Cgroup, cgroups.into_iter().collect()))
+            .chain(of(K::Process, processes))
+            .chain(runs)
+            .chain(nat)
+            .collect()
     }
 
     /// Without what differs from one run of the same operation to the next: process identities,

@@ -12,9 +12,10 @@ use super::reserve_tests::{draft, image, kernel};
 use super::table::Row;
 use super::taps::TapLease;
 use crate::model::{
-    Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, HealthCheck, OpId,
-    OpKind, OpRecord, Outcome, ProcessIdentity, RestartHistory, RestartPolicy, RootDisk, StepEvent,
-    TapName, VmHandles, VmId, VmRecord, VmState, VmmChoice, Wanted,
+    Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, HealthCheck,
+    LedgerRow, OpId, OpKind, OpRecord, Outcome, ProcessIdentity, ResourceKind, RestartHistory,
+    RestartPolicy, RootDisk, StepEvent, TapName, VmHandles, VmId, VmRecord, VmState, VmmChoice,
+    Wanted,
 };
 use crate::wire::codec;
 
@@ -209,6 +210,9 @@ fn ops() {
         OpKind::SuspendVm,
         OpKind::ResumeVm,
         OpKind::SetVm,
+        OpKind::CollectGarbage,
+        OpKind::CollectVm,
+        OpKind::RecoverVm,
     ];
     let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
     let mut rows: Vec<_> = kinds.map(kind).into();
@@ -280,6 +284,17 @@ fn events() {
         (label.to_owned(), Event { seq: 300, unix_ms: 1_700_000_000_000, op_id, vm, kind })
     };
     golden("events", kinds.map(row).into());
+}
+
+#[test]
+fn ledger() {
+    let rows = ResourceKind::ALL.map(|kind| {
+        // One that is not in the list does not compile in the store.
+        let op = (kind != ResourceKind::Tap).then_some(OpId([5; 16]));
+        let (vm, name) = (VmId([7; 16]), kind.name_of(&vm()));
+        (kind.to_string(), LedgerRow { vm, kind, name, op, unix_ms: 9 })
+    });
+    golden("ledger", rows.into());
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | `handles` | VM id | what exists while it runs | transient, may be lost |
 //! | `ops`, `journal` | op id (+ n) | operation, its steps | the last settled ones are kept |
 //! | `taps` | tap name | who leases it | from before the tap is made until after it is gone |
+//! | `ledger` | VM id, kind | what it holds of the host | from before the thing is made until after it is gone |
 //! | `images`, `kernels` | name | record | until deleted |
 //! | `events` | number | what happened | the last are kept |
 //! | `meta` | text | schema version, facts | always |
@@ -21,6 +22,7 @@ mod error;
 mod event_row;
 mod events;
 mod images;
+mod ledger;
 mod meta;
 mod migrate;
 #[cfg(test)]

@@ -39,6 +39,9 @@ pub(super) enum KindV1 {
     SuspendVm,
     ResumeVm,
     SetVm,
+    CollectGarbage,
+    CollectVm,
+    RecoverVm,
 }
 
 #[derive(Encode, Decode)]
@@ -123,6 +126,9 @@ impl From<OpKind> for KindV1 {
             OpKind::SuspendVm => Self::SuspendVm,
             OpKind::ResumeVm => Self::ResumeVm,
             OpKind::SetVm => Self::SetVm,
+            OpKind::CollectGarbage => Self::CollectGarbage,
+            OpKind::CollectVm => Self::CollectVm,
+            OpKind::RecoverVm => Self::RecoverVm,
         }
     }
 }
@@ -145,6 +151,9 @@ impl From<KindV1> for OpKind {
             KindV1::SuspendVm => Self::SuspendVm,
             KindV1::ResumeVm => Self::ResumeVm,
             KindV1::SetVm => Self::SetVm,
+            KindV1::CollectGarbage => Self::CollectGarbage,
+            KindV1::CollectVm => Self::CollectVm,
+            KindV1::RecoverVm => Self::RecoverVm,
         }
     }
 }

@@ -28,14 +28,7 @@ impl Store {
 
     /// Writes the entries `n`, `n + 1`, … of an operation's journal, all or none.
     pub async fn append(&self, op: OpId, n: u32, entries: Vec<Entry>) -> Result<(), StoreError> {
-        self.write(move |txn, dbs| {
-            for (n, entry) in (n..).zip(entries) {
-                let key = [op.0.as_slice(), &n.to_be_bytes()].concat();
-                dbs.journal.put(txn, &key, entry)?;
-            }
-            Ok(())
-        })
-        .await
+        self.write(move |txn, dbs| append(txn, dbs, op, n, entries)).await
     }
 
     pub fn history(&self, op: OpId) -> Result<Vec<Entry>, StoreError> {
@@ -66,6 +59,20 @@ impl Store {
         ops.retain(|op| op.outcome.is_none());
         Ok(ops)
     }
+}
+
+pub(super) fn append(
+    txn: &mut RwTxn<'_>,
+    dbs: &Dbs,
+    op: OpId,
+    n: u32,
+    entries: Vec<Entry>,
+) -> Result<(), StoreError> {
+    for (n, entry) in (n..).zip(entries) {
+        let key = [op.0.as_slice(), &n.to_be_bytes()].concat();
+        dbs.journal.put(txn, &key, entry)?;
+    }
+    Ok(())
 }
 
 pub(super) fn intend(

@@ -70,7 +70,15 @@ fn takes_away(kind: OpKind) -> bool {
     use OpKind as K;
     matches!(
         kind,
-        K::StopVm | K::KillVm | K::DeleteVm | K::CleanUpVm | K::DeleteImage | K::DeleteKernel
+        K::StopVm
+            | K::KillVm
+            | K::DeleteVm
+            | K::CleanUpVm
+            | K::DeleteImage
+            | K::DeleteKernel
+            | K::CollectGarbage
+            | K::CollectVm
+            | K::RecoverVm
     )
 }
 

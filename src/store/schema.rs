@@ -8,9 +8,11 @@ use super::StoreError;
 use super::meta::Fact;
 use super::table::{RawDb, Table};
 use super::taps::TapLease;
-use crate::model::{Entry, Event, ImageRecord, KernelRecord, OpRecord, VmHandles, VmRecord};
+use crate::model::{
+    Entry, Event, ImageRecord, KernelRecord, LedgerRow, OpRecord, VmHandles, VmRecord,
+};
 
-pub(super) const NB_DBS: u32 = 11;
+pub(super) const NB_DBS: u32 = 12;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dbs {
@@ -26,6 +28,7 @@ pub(super) struct Dbs {
     pub(super) images: Table<ImageRecord>,
     pub(super) kernels: Table<KernelRecord>,
     pub(super) events: Table<Event>,
+    pub(super) ledger: Table<LedgerRow>,
 }
 
 impl Dbs {
@@ -45,6 +48,7 @@ impl Dbs {
                 make("images")?,
                 make("kernels")?,
                 make("events")?,
+                make("ledger")?,
             ]))
         })?;
         let [
@@ -59,6 +63,7 @@ impl Dbs {
             images,
             kernels,
             events,
+            ledger,
         ] = created.unwrap_commit();
         Ok(Self {
             meta: Table::new("meta", meta),
@@ -72,6 +77,7 @@ impl Dbs {
             images: Table::new("images", images),
             kernels: Table::new("kernels", kernels),
             events: Table::new("events", events),
+            ledger: Table::new("ledger", ledger),
         })
     }
 
@@ -89,6 +95,7 @@ impl Dbs {
             self.images.raw,
             self.kernels.raw,
             self.events.raw,
+            self.ledger.raw,
         ];
         tables.iter().map(|table| Ok(table.stat(txn)?.non_free_page_size())).sum()
     }

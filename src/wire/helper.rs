@@ -109,6 +109,10 @@ pub enum HelperBody {
         /// Takes what it says.
         log: String,
     },
+    /// What there is of VMs, whoever started them, of those whose ids come after this. Changes nothing.
+    SurveyHost {
+        after: Option<[u8; 16]>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -223,6 +227,7 @@ pub enum HelperOk {
     Checked {
         status: i32,
     },
+    Host(HostReport),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -286,6 +291,38 @@ pub struct TapReport {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HostReport {
+    /// The helper's own.
+    pub version: String,
+    /// Whether VMMs get cgroups here.
+    pub cgroups: bool,
+    /// In the order of their ids.
+    pub vms: Vec<VmReport>,
+    /// There are others, after the last of these.
+    pub more: bool,
+    /// Over files below the state directory, and not gone with whoever has them open.
+    pub loops: Vec<LoopEntry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct VmReport {
+    pub vm: [u8; 16],
+    pub process: Option<WireSeen>,
+    pub jailed: bool,
+    pub cgroup: bool,
+    /// Its root disk, whole or half.
+    pub device: bool,
+    /// Process or cgroup carry the mark of this helper's state directory.
+    pub marked: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WireSeen {
+    pub pid: u32,
+    pub start_ticks: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct NatEntry {
     pub vm: Option<[u8; 16]>,
     pub address: [u8; 4],
@@ -341,6 +378,7 @@ impl HelperBody {
             Self::Permits => "permits",
             Self::SurveyNetwork { .. } => "survey-network",
             Self::CheckDisk { .. } => "check-disk",
+            Self::SurveyHost { .. } => "survey-host",
         }
     }
 }
@@ -354,6 +392,21 @@ pub fn names_vm<'a>(args: impl IntoIterator<Item = &'a str>, vm: [u8; 16]) -> bo
     args.into_iter()
         .flat_map(|arg| arg.split([',', '=']))
         .any(|word| word == hex || word.eq_ignore_ascii_case(&uuid))
+}
+
+/// The ids that a command line carries, as [`names_vm`] finds them.
+#[must_use]
+pub fn named_vms<'a>(args: impl IntoIterator<Item = &'a str>) -> Vec<[u8; 16]> {
+    let words = args.into_iter().flat_map(|arg| arg.split([',', '=']));
+    let id = |word: &str| -> Option<crate::model::VmId> {
+        let hex = if word.len() == 36 { word.replace('-', "") } else { word.to_owned() };
+        let vm = hex.to_ascii_lowercase().parse::<crate::model::VmId>().ok()?;
+        names_vm([word], vm.0).then_some(vm)
+    };
+    let mut vms: Vec<_> = words.filter_map(id).map(|vm| vm.0).collect();
+    vms.sort_unstable();
+    vms.dedup();
+    vms
 }
 
 /// The id in the form that QEMU's `-uuid` takes.

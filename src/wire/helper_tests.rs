@@ -59,6 +59,7 @@ fn bodies() -> Vec<HelperBody> {
             repair: true,
             log: "/var/lib/banger/vms/b/check.log".into(),
         },
+        B::SurveyHost { after: Some(VM) },
     ]
 }
 
@@ -153,6 +154,27 @@ fn replies() -> Vec<(&'static str, HelperReply)> {
             }),
         ),
         ok("checked", O::Checked { status: 1 }),
+        ok(
+            "host",
+            O::Host(HostReport {
+                version: "0.1.0".into(),
+                cgroups: true,
+                vms: vec![VmReport {
+                    vm: VM,
+                    process: Some(WireSeen { pid: 4711, start_ticks: 123_456 }),
+                    jailed: true,
+                    cgroup: true,
+                    device: false,
+                    marked: true,
+                }],
+                more: true,
+                loops: vec![LoopEntry {
+                    device: "/dev/loop0".into(),
+                    path: "/var/lib/banger/x.img".into(),
+                    read_only: true,
+                }],
+            }),
+        ),
         ("denied", HelperReply::Denied { reason: "no".into() }),
         ("failed", HelperReply::Failed { code: "host".into(), message: "m".into() }),
     ]
@@ -222,4 +244,8 @@ fn a_command_line_names_its_vm() {
     assert!(!names_vm([format!("/vms/{hex}/serial.log").as_str()], VM));
     assert!(!names_vm([format!("{hex}0").as_str()], VM));
     assert!(!names_vm([], VM));
+    let upper = uuid.to_ascii_uppercase();
+    let other = format!("guest={},x", "cd".repeat(16));
+    let args = ["-uuid", &upper, &hex, &other, "/vms/y", "abab"];
+    assert_eq!(named_vms(args), [VM, [0xcd; 16]]);
 }

@@ -5,6 +5,7 @@ mod convert;
 pub mod frame;
 pub mod hello;
 pub mod helper;
+mod ledger;
 pub mod reply;
 pub mod request;
 mod upkeep;

@@ -44,6 +44,9 @@ pub enum Answer {
     Stats(Vec<StatsInfo>),
     Disk(Box<DiskInfo>),
     Upkeep(Vec<UpkeepInfo>),
+    Ledger(Vec<LedgerInfo>),
+    Garbage(Vec<GarbageInfo>),
+    Diagnosis(Box<DiagnosisInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -167,6 +170,54 @@ pub struct DiskInfo {
     pub limit_bytes: Option<u64>,
     /// Why it is paused.
     pub paused: Option<String>,
+}
+
+/// A row of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct LedgerInfo {
+    /// `tap`, `nat-rule`, `process`, `cgroup`, `jail`, `root-device`, `run-dir`, `vm-dir`,
+    /// `config-drive`, `saved-memory`.
+    pub kind: String,
+    pub name: String,
+    /// Whose it is; none of a tap that is free.
+    pub vm_id: Option<String>,
+    /// Whose step announced it; not kept of taps.
+    pub op_id: Option<String>,
+    pub since_unix_ms: Option<u64>,
+}
+
+/// A thing that ledger and host disagree on.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct GarbageInfo {
+    /// As in the ledger, and `loop`, `leftover`.
+    pub kind: String,
+    pub name: String,
+    pub vm_id: Option<String>,
+    pub vm: Option<String>,
+    /// `orphan`: there, and in no row; `lost`: in a row, and not there, or of a VM that is gone.
+    pub amiss: String,
+    pub why: String,
+    /// `remove`, `strike-row`, `write-row`, `mended`, `leave`.
+    pub cure: String,
+    /// The same in words.
+    pub would: String,
+    /// Whether a collection does it.
+    pub acts: bool,
+}
+
+/// What is wrong with a VM, and what would be done about it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct DiagnosisInfo {
+    pub vm_id: String,
+    pub name: String,
+    pub state: String,
+    pub found: Vec<String>,
+    /// `none`, `clean-up`, `restart`, `continue`, `revive`, `elsewhere`.
+    pub action: String,
+    pub steps: Vec<String>,
+    /// What is for its owner to do, instead or afterwards.
+    pub exit: Option<String>,
+    pub rows: Vec<LedgerInfo>,
 }
 
 /// How a VM is kept running.

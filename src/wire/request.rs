@@ -169,6 +169,22 @@ pub enum Request {
         vm: String,
         stop: bool,
     },
+    /// What VMs, or this one, hold of the host by the ledger, and the taps.
+    ShowLedger {
+        vm: Option<String>,
+    },
+    /// What ledger and host disagree on. Changes nothing.
+    FindGarbage,
+    /// An operation: deals with what `FindGarbage` finds, where that is banger's to do.
+    CollectGarbage,
+    /// What is wrong with a VM, and what `RecoverVm` would do. Changes nothing.
+    DiagnoseVm {
+        vm: String,
+    },
+    /// Does what `DiagnoseVm` says. An operation, if that takes one.
+    RecoverVm {
+        vm: String,
+    },
 }
 
 /// What is not given comes from the daemon's configuration, or stays as it is.

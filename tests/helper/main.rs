@@ -11,3 +11,4 @@ mod nat;
 mod network;
 mod processes;
 mod support;
+mod survey;

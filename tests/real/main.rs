@@ -12,6 +12,7 @@ mod crash;
 mod firecracker;
 mod guest;
 mod lane;
+mod ledger;
 mod lifecycle;
 mod network;
 mod ops;

@@ -17,6 +17,7 @@ use super::expected::{
     without_broken, world_of,
 };
 use super::*;
+use crate::model::{HostSeen, ResourceKind};
 use crate::ports::Clock;
 
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -548,6 +549,11 @@ impl Stage {
                 return Err(format!("{vm:?}\nhas {handles:?} {lease:?}, shown as {view:#?}"));
             }
         }
+        let books = crate::actors::inventory::books(&house.deps.store).unwrap();
+        let disagree = crate::model::compare(&books, &seen_on(world).of(&books));
+        if !disagree.is_empty() {
+            return Err(format!("ledger and world disagree: {disagree:#?}\nfor {model:#?}"));
+        }
         match (free == 2, views.len() == model.len()) {
             (true, true) => Ok(()),
             _ => Err(format!("{free} taps are free of {taps:?}, {} VMs shown", views.len())),
@@ -564,6 +570,15 @@ fn nothing_is_due(model: &Model) -> Result<(), String> {
         None => Ok(()),
         Some(vm) => Err(format!("its policy is about to start {vm:?}")),
     }
+}
+
+/// The world as who looks for the ledger finds it.
+fn seen_on(world: &World) -> HostSeen {
+    let mut seen = HostSeen { things: world.things(), ..HostSeen::default() };
+    for tap in &world.taps {
+        seen.add(ResourceKind::Tap, tap.0.clone(), None);
+    }
+    seen
 }
 
 fn spec_of(name: usize, cmd: &Cmd) -> VmSpec {

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use crate::actors::envelope::{Command, Lane};
 use crate::model::{
     Code, ExitReport, Failure, HealthChange, HealthRun, Incarnation, OpId, OpKind, OpRecord,
-    RestartPolicy, Size, Verb, VmEvent, VmRecord, VmSpec, VmState, VmView, Wanted, step,
+    ResourceKind, RestartPolicy, Size, Verb, VmEvent, VmRecord, VmSpec, VmState, VmView, Wanted,
+    step,
 };
 
 /// An operation on one VM.
@@ -37,6 +38,10 @@ pub enum OpRequest {
     StartCold,
     /// After a repair of its disks.
     StartRepaired,
+    /// Asked by the janitor: a thing goes that the VM does not hold, or a row of a thing that is gone.
+    Collect(ResourceKind),
+    /// Out of an error: what is left of it goes, its disks stay.
+    Recover,
 }
 
 impl OpRequest {
@@ -53,13 +58,19 @@ impl OpRequest {
             Self::Suspend => OpKind::SuspendVm,
             Self::Resume => OpKind::ResumeVm,
             Self::Set(_) => OpKind::SetVm,
+            Self::Collect(_) => OpKind::CollectVm,
+            Self::Recover => OpKind::RecoverVm,
         }
     }
 
     /// What the lifecycle is asked; creation and cleaning up are not a user's verbs.
     pub(super) fn verb(&self) -> Option<Verb> {
         match self {
-            Self::Create { .. } | Self::CleanUp | Self::Set(_) => None,
+            Self::Create { .. }
+            | Self::CleanUp
+            | Self::Set(_)
+            | Self::Collect(_)
+            | Self::Recover => None,
             Self::Start | Self::StartCold => Some(Verb::Start),
             Self::StartRepaired => Some(Verb::Repair),
             Self::Stop { .. } => Some(Verb::Stop),
@@ -91,12 +102,17 @@ impl OpRequest {
         )
     }
 
+    /// Whether it ends, or begins anew, what was watched of a run.
+    pub(super) fn changes_run(&self) -> bool {
+        !matches!(self, Self::Create { .. } | Self::Start | Self::Set(_) | Self::Collect(_))
+    }
+
     /// What whoever asks for it wants from then on; nothing if it says nothing of that.
     pub(in crate::actors) fn wish(&self) -> Option<Wanted> {
         match self {
             Self::Create { start: true } => Some(Wanted::Running),
             Self::Create { start: false } | Self::Suspend => Some(Wanted::Stopped),
-            Self::CleanUp | Self::Set(_) => None,
+            Self::CleanUp | Self::Set(_) | Self::Collect(_) => None,
             _ if self.brings_up() => Some(Wanted::Running),
             _ => Some(Wanted::Stopped),
         }
@@ -112,7 +128,7 @@ impl OpRequest {
             | Self::Resume => step(state, &VmEvent::StartBegan),
             Self::Suspend => step(state, &VmEvent::SuspendBegan),
             // Crashed is what users must see.
-            Self::CleanUp | Self::Set(_) => state,
+            Self::CleanUp | Self::Set(_) | Self::Collect(_) => state,
             _ => step(state, &VmEvent::StopBegan),
         }
     }
@@ -123,9 +139,10 @@ impl OpRequest {
     }
 
     /// Whether this may wait for `running` instead of being refused: what ends a VM for what starts
-    /// or suspends it, and whatever a user wants for a clean-up, which users did not ask for.
+    /// or suspends it, and whatever a user wants for what users did not ask for.
     pub(super) fn may_follow(&self, running: &Self) -> bool {
-        *running == Self::CleanUp || (self.interrupts() && running.interruptible())
+        matches!(running, Self::CleanUp | Self::Collect(_))
+            || (self.interrupts() && running.interruptible())
     }
 
     pub(super) fn interruptible(&self) -> bool {

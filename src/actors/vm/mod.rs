@@ -20,6 +20,7 @@ mod monitor;
 mod op;
 mod pulse;
 mod recovery;
+mod refuge;
 mod standstill;
 mod upkeep;
 
@@ -166,7 +167,7 @@ impl VmActor {
         if let (Asker::Owner, Some(wanted)) = (by, request.wish()) {
             self.record.want(wanted);
         }
-        if !matches!(request, OpRequest::Create { .. } | OpRequest::Start | OpRequest::Set(_)) {
+        if request.changes_run() {
             self.monitor = None; // an end that was asked for is no crash
             self.conditions.clear();
             (self.health, self.checker) = (None, None);
@@ -275,8 +276,17 @@ impl VmActor {
     /// What is said of a request that will not be run.
     fn refuse(&self, op_id: OpId, cmd: &RunOp) -> Option<Result<Ticket, CallError>> {
         let name = &self.record.spec.name;
-        if let OpRequest::Set(changes) = &cmd.request {
-            return changes.check(&self.record).err().map(|failure| Err(failure.of(op_id).into()));
+        match &cmd.request {
+            OpRequest::Set(changes) => {
+                let failure = changes.check(&self.record).err()?;
+                return Some(Err(failure.of(op_id).into()));
+            }
+            OpRequest::Collect(kind) => {
+                let failure = self.keeps(*kind)?;
+                return Some(Err(failure.of(op_id).into()));
+            }
+            OpRequest::Recover => return self.nothing_to_recover(op_id, cmd),
+            _ => {}
         }
         let due = self.record.restarts.next_unix_ms.is_some();
         if cmd.by == Asker::Policy && (self.record.wanted == Wanted::Stopped || !due) {

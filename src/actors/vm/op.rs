@@ -190,7 +190,7 @@ impl Op {
     }
 
     fn apply(&mut self, outcome: &Outcome, failure: Option<Failure>, seen: VmHandles) {
-        if matches!(self.request, OpRequest::Set(_)) {
+        if matches!(self.request, OpRequest::Set(_) | OpRequest::Collect(_)) {
             return; // how it runs is another matter
         }
         let record = &mut self.record;
@@ -209,7 +209,8 @@ impl Op {
             | OpRequest::Kill { .. }
             | OpRequest::Delete
             | OpRequest::CleanUp => step(record.state, &VmEvent::StopEnded(outcome.clone())),
-            OpRequest::Set(_) => record.state,
+            OpRequest::Recover => step(record.state, &VmEvent::RecoverEnded(outcome.clone())),
+            OpRequest::Set(_) | OpRequest::Collect(_) => record.state,
         };
         match (&self.request, failure) {
             // The story of the crash stays until the VM runs again.
@@ -252,6 +253,8 @@ fn plan_for(request: &OpRequest, vm: &VmRecord, leftovers: bool) -> Plan {
         OpRequest::Delete => ops::delete_vm(),
         OpRequest::CleanUp => ops::clean_up_vm(),
         OpRequest::Set(_) => ops::set_vm(),
+        OpRequest::Collect(kind) => ops::collect_vm(*kind),
+        OpRequest::Recover => ops::recover_vm(vm),
     }
 }
 

@@ -17,8 +17,8 @@ use super::host_boot::{self, HostBoot};
 use super::op::Op;
 use super::{Changes, OpRequest, VmDeps, upkeep};
 use crate::model::{
-    Code, EventKind, Exit, ExitReport, Failure, OpKind, OpRecord, Outcome, TapName, VmHandles,
-    VmId, VmRecord, VmState,
+    Code, EventKind, Exit, ExitReport, Failure, OpKind, OpRecord, Outcome, ResourceKind, TapName,
+    VmHandles, VmId, VmRecord, VmState,
 };
 use crate::store::StoreError;
 
@@ -123,11 +123,15 @@ fn request_of(kind: OpKind) -> Option<OpRequest> {
         OpKind::ResumeVm => OpRequest::Resume,
         // The record says what it is to be.
         OpKind::SetVm => OpRequest::Set(Changes::default()),
+        // Which it was is in its journal.
+        OpKind::CollectVm => OpRequest::Collect(ResourceKind::Leftover),
+        OpKind::RecoverVm => OpRequest::Recover,
         OpKind::BuildImage
         | OpKind::ImportImage
         | OpKind::DeleteImage
         | OpKind::ImportKernel
-        | OpKind::DeleteKernel => return None,
+        | OpKind::DeleteKernel
+        | OpKind::CollectGarbage => return None,
     })
 }
 

@@ -25,7 +25,7 @@ pub(super) fn after_operation(
 ) {
     let brings_up = request.wish() == Some(Wanted::Running);
     match (record.state, by) {
-        _ if matches!(request, OpRequest::Set(_) | OpRequest::CleanUp) => {}
+        _ if matches!(request, OpRequest::Set(_) | OpRequest::CleanUp | OpRequest::Collect(_)) => {}
         (VmState::Running, _) => {
             record.wanted = Wanted::Running;
             record.restarts.came_up(now);

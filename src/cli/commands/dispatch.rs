@@ -1,6 +1,6 @@
 //! From the parsed command to its function.
 
-use super::{completion, daemon, doctor, events, image, kernel, ops, system, version, vm};
+use super::{completion, daemon, doctor, events, gc, image, kernel, ops, system, version, vm};
 use crate::cli::app::App;
 use crate::cli::args::Command;
 use crate::cli::error::CliError;
@@ -18,6 +18,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Exit, CliError> {
         Command::Ops(command) => ops(app, command).await,
         Command::Events(args) => events::run(app, args).await,
         Command::Doctor(args) => doctor::run(app, args).await,
+        Command::Gc(args) => gc::run(app, args).await,
         Command::Daemon(daemon::Command::Status(args)) => daemon::status::run(app, args).await,
         Command::System(command) => system(app, command).await,
         Command::Completion(args) => completion::run(app, &args),
@@ -44,6 +45,7 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
         C::Ssh(args) => vm::ssh::run(app, args).await,
         C::Logs(args) => vm::logs::run(app, args).await,
         C::Health(args) => vm::health::run(app, args).await,
+        C::Recover(args) => vm::recover::run(app, args).await,
         C::Stats(args) => vm::stats::run(app, args).await,
     }
 }

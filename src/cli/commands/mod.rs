@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 mod dispatch;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod gc;
 pub(crate) mod image;
 pub(crate) mod kernel;
 mod many;

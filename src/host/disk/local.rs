@@ -13,11 +13,13 @@ use std::sync::Arc;
 
 use super::superblock::Superblock;
 use super::template::{self, Templates};
-use super::{check, choose, logs, mapped, reflink, saved, sparse};
+use super::{check, choose, logs, mapped, reflink, saved, sparse, survey};
 use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
-use crate::host::helper_client::HelperClient;
+use crate::host::helper_client::{HelperClient, survey_host};
 use crate::host::vmm::firecracker::metrics;
-use crate::model::{Code, DiskChoice, DiskUsage, OpId, RootDisk, SavedBy, Size, VmId};
+use crate::model::{
+    Code, DiskChoice, DiskUsage, HostSeen, OpId, ResourceKind, RootDisk, SavedBy, Size, VmId,
+};
 use crate::ports::{
     BaseImage, CheckedDisk, DiskHost, DiskPlan, HostError, LogKind, PortFuture, RootPlan, VmPaths,
 };
@@ -503,6 +505,38 @@ impl DiskHost for LocalDisks {
         Box::pin(blocking("list disks", move || {
             this.vms().map_err(|error| HostError::io("list", this.vms.display().to_string(), error))
         }))
+    }
+
+    fn survey(&self, op: OpId) -> PortFuture<'_, HostSeen> {
+        let (vms, run) = (self.vms.clone(), self.run.clone());
+        Box::pin(async move {
+            let mut seen = blocking("survey disks", move || {
+                survey::files(&vms, &run)
+                    .map_err(|error| HostError::io("survey", vms.display().to_string(), error))
+            })
+            .await?;
+            if let Some(helper) = &self.helper {
+                let mut host = survey_host(helper, op).await?;
+                let ours = |kind| matches!(kind, ResourceKind::Device | ResourceKind::Loop);
+                host.things.retain(|thing| ours(thing.kind));
+                seen.things.extend(host.things);
+            }
+            Ok(seen)
+        })
+    }
+
+    fn remove_run_dir_named<'a>(&'a self, op: OpId, name: &'a str) -> PortFuture<'a, ()> {
+        let dir = self.run.join(name);
+        let ours = survey::is_run_dir(name);
+        tracing::debug!(op_id = %op, dir = %dir.display(), "removing run directory");
+        Box::pin(blocking("remove run directory", move || match ours {
+            true => remove_tree(&dir),
+            false => Err(HostError::new(Code::Invalid, "remove", dir.display().to_string())),
+        }))
+    }
+
+    fn detach_loop<'a>(&'a self, op: OpId, file: &'a Path) -> PortFuture<'a, ()> {
+        Box::pin(mapped::detach(self.helper.as_ref(), op, file))
     }
 
     fn free(&self) -> PortFuture<'_, Size> {

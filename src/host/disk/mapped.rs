@@ -99,6 +99,17 @@ pub(super) async fn list(helper: &HelperClient, op: OpId) -> Result<Vec<VmId>, H
     }
 }
 
+/// Without a helper there are none.
+pub(super) async fn detach(
+    helper: Option<&HelperClient>,
+    op: OpId,
+    file: &Path,
+) -> Result<(), HostError> {
+    let Some(helper) = helper else { return Ok(()) };
+    let path = file.display().to_string();
+    helper.call(op, HelperBody::DetachLoop { path }).await.map(drop)
+}
+
 fn unexpected(got: &HelperOk) -> HostError {
     HostError::new(Code::Protocol, "ask the helper for", "a root disk")
         .because(format!("unexpected answer {got:?}"))

@@ -9,6 +9,7 @@ mod reflink;
 mod saved;
 mod sparse;
 mod superblock;
+mod survey;
 mod template;
 
 pub use local::LocalDisks;

@@ -3,7 +3,9 @@
 mod client;
 mod net;
 mod process;
+mod survey;
 
 pub use client::HelperClient;
 pub use net::HelperNet;
 pub use process::HelperProcess;
+pub(in crate::host) use survey::survey as survey_host;

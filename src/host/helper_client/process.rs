@@ -4,10 +4,13 @@
 use std::path::Path;
 
 use super::client::{HelperClient, unexpected};
+use super::survey::survey;
 use crate::host::clock::SystemClock;
 use crate::host::files::blocking;
 use crate::host::process;
-use crate::model::{Code, ExitReport, OpId, ProcessIdentity, ProcessUsage, VmId};
+use crate::model::{
+    Code, ExitReport, HostSeen, OpId, ProcessIdentity, ProcessUsage, ResourceKind, VmId,
+};
 use crate::ports::{
     Clock, HostError, Jail, JailAccess, JailFile, PortFuture, ProcessHost, SpawnRequest, VmmCommand,
 };
@@ -66,6 +69,15 @@ impl ProcessHost for HelperProcess {
                 HelperOk::Process(process) => Ok(process.map(ProcessIdentity::from)),
                 other => Err(unexpected("find-vmm", &other)),
             }
+        })
+    }
+
+    fn survey(&self, op: OpId) -> PortFuture<'_, HostSeen> {
+        Box::pin(async move {
+            let mut seen = survey(&self.client, op).await?;
+            let others = |kind| matches!(kind, ResourceKind::Device | ResourceKind::Loop);
+            seen.things.retain(|thing| !others(thing.kind));
+            Ok(seen)
         })
     }
 

@@ -270,6 +270,11 @@ impl ImageHost for LocalImages {
             Ok(removed)
         }))
     }
+
+    fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {
+        let (shelf, known) = (self.shelf.clone(), known.to_vec());
+        Box::pin(blocking("list leftovers", move || shelf.leftovers(&known)))
+    }
 }
 
 #[cfg(test)]

@@ -187,18 +187,6 @@ impl Shelf {
         Ok(result)
     }
 
-    fn remove_initrds(&self, which: impl Fn(&str) -> bool) -> io::Result<u32> {
-        let mut removed = 0;
-        for entry in fs::read_dir(&self.initrds)? {
-            let entry = entry?;
-            if entry.file_name().to_str().is_some_and(&which) {
-                gone(fs::remove_file(entry.path()))?;
-                removed += 1;
-            }
-        }
-        Ok(removed)
-    }
-
     pub(super) fn base(&self, image: Digest) -> Result<BaseImage, HostError> {
         self.check_image(image)?;
         let path = self.image(image);
@@ -370,16 +358,36 @@ impl Shelf {
         let failed = |error| HostError::io("sweep", self.tmp.display().to_string(), error);
         let mut removed =
             workdir::sweep(&self.tmp, "", |path| fs::remove_dir_all(path)).map_err(failed)?;
-        for name in names(&self.images).map_err(failed)? {
+        for file in self.nameless(known).map_err(failed)? {
+            let gone_now = match file.is_dir() {
+                true => fs::remove_dir_all(&file),
+                false => fs::remove_file(&file),
+            };
+            gone(gone_now).map_err(failed)?;
+            removed += 1;
+        }
+        Ok(removed)
+    }
+
+    /// What [`Self::sweep`] would remove.
+    pub(super) fn leftovers(&self, known: &[Digest]) -> Result<Vec<PathBuf>, HostError> {
+        let failed = |error| HostError::io("list", self.tmp.display().to_string(), error);
+        let mut found = workdir::leftovers(&self.tmp, "").map_err(failed)?;
+        found.extend(self.nameless(known).map_err(failed)?);
+        Ok(found)
+    }
+
+    /// Finished files of images and kernels that are not `known`, and initramfs that nothing boots from.
+    fn nameless(&self, known: &[Digest]) -> io::Result<Vec<PathBuf>> {
+        let mut found = vec![];
+        for name in names(&self.images)? {
             if is_unknown(name.split('.').next().unwrap_or(&name), known) {
-                gone(fs::remove_file(self.images.join(name))).map_err(failed)?;
-                removed += 1;
+                found.push(self.images.join(name));
             }
         }
-        for name in names(&self.kernels).map_err(failed)? {
+        for name in names(&self.kernels)? {
             if is_unknown(&name, known) {
-                gone(fs::remove_dir_all(self.kernels.join(name))).map_err(failed)?;
-                removed += 1;
+                found.push(self.kernels.join(name));
             }
         }
         let agent = self.agent_digest().ok();
@@ -392,7 +400,9 @@ impl Shelf {
                 agent.is_none_or(|agent| name.ends_with(&format!("-{}.cpio", agent.short())));
             !(of_kernel && of_agent)
         };
-        Ok(removed + self.remove_initrds(stale).map_err(failed)?)
+        let initrds = names(&self.initrds)?.into_iter().filter(|name| stale(name));
+        found.extend(initrds.map(|name| self.initrds.join(name)));
+        Ok(found)
     }
 }
 

@@ -104,6 +104,23 @@ pub(super) fn sweep(
     Ok(removed)
 }
 
+/// What [`sweep`] would remove.
+pub(super) fn leftovers(tmp: &Path, prefix: &str) -> io::Result<Vec<PathBuf>> {
+    let mut found = vec![];
+    for entry in fs::read_dir(tmp)? {
+        let entry = entry?;
+        let path = entry.path();
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        let is_dir = fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
+        if !is_dir || lock(&path)?.is_some() {
+            found.push(path);
+        }
+    }
+    Ok(found)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +133,8 @@ mod tests {
         fs::create_dir(tmp.path().join("1-0")).unwrap();
         fs::write(tmp.path().join("1-0/half"), "x").unwrap();
         fs::write(tmp.path().join("loose"), "x").unwrap();
+        let found = leftovers(tmp.path(), "").unwrap();
+        assert!(found.len() == 2 && found.iter().all(|path| path.exists()), "{found:?}");
         assert_eq!(sweep(tmp.path(), "", |path| fs::remove_dir_all(path)).unwrap(), 2);
         assert!(ours.file("half").exists());
         drop(ours);

@@ -138,6 +138,12 @@ impl LocalWarm {
     }
 
     fn clean(&self, known: &[Digest]) -> io::Result<u32> {
+        let useless = self.useless(known)?;
+        useless.iter().try_for_each(|dir| remove(dir))?;
+        Ok(u32::try_from(useless.len()).unwrap_or(u32::MAX))
+    }
+
+    fn useless(&self, known: &[Digest]) -> io::Result<Vec<PathBuf>> {
         let known: HashSet<String> = known.iter().map(ToString::to_string).collect();
         let boot = manifest::host_boot()?;
         let useful = |manifest: &Manifest| {
@@ -156,8 +162,7 @@ impl LocalWarm {
                 useless.push(entry.path());
             }
         }
-        useless.iter().try_for_each(|dir| remove(dir))?;
-        Ok(u32::try_from(useless.len()).unwrap_or(u32::MAX))
+        Ok(useless)
     }
 }
 
@@ -219,6 +224,13 @@ impl WarmHost for LocalWarm {
         tracing::debug!(op_id = %op, dir = %dir.display(), "removing a snapshot");
         Box::pin(blocking("remove a snapshot", move || {
             remove(&dir).map_err(|error| this.failed("remove from", error))
+        }))
+    }
+
+    fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {
+        let (this, known) = (self.clone(), known.to_vec());
+        Box::pin(blocking("list snapshots", move || {
+            this.useless(&known).map_err(|error| this.failed("list", error))
         }))
     }
 

@@ -1,9 +1,10 @@
 //! Samples of every reply.
 
 use banger::wire::reply::{
-    Answer, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiskInfo, EndpointInfo, EventInfo,
-    EventKindInfo, ExitInfo, FailureInfo, HealthInfo, HealthRunInfo, ImageInfo, KernelInfo, OpInfo,
-    Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo, VmInfo,
+    Answer, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiagnosisInfo, DiskInfo, EndpointInfo,
+    EventInfo, EventKindInfo, ExitInfo, FailureInfo, GarbageInfo, HealthInfo, HealthRunInfo,
+    ImageInfo, KernelInfo, LedgerInfo, OpInfo, Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo,
+    VmInfo,
 };
 
 use super::{check, every};
@@ -11,6 +12,7 @@ use super::{check, every};
 every!(reply: Reply { Accepted Event Bytes Part Done Failed });
 every!(answer: Answer {
     Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk Upkeep
+    Ledger Garbage Diagnosis
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
@@ -237,8 +239,44 @@ fn answers() {
             paused: Some(s("nearly full")),
         })),
         Answer::Upkeep(vec![upkeep()]),
+        Answer::Ledger(vec![ledger()]),
+        Answer::Garbage(vec![garbage()]),
+        Answer::Diagnosis(Box::new(DiagnosisInfo {
+            vm_id: s("0707"),
+            name: s("web"),
+            state: s("error"),
+            found: vec![s("stuck")],
+            action: s("clean-up"),
+            steps: vec![s("end what runs of it")],
+            exit: Some(s("start it")),
+            rows: vec![ledger()],
+        })),
     ];
     check("answer", answer::ALL, answer::name, &samples);
+}
+
+fn ledger() -> LedgerInfo {
+    LedgerInfo {
+        kind: s("nat-rule"),
+        name: s("172.16.0.2"),
+        vm_id: Some(s("0707")),
+        op_id: Some(s("op-01")),
+        since_unix_ms: Some(1_700_000_000_000),
+    }
+}
+
+fn garbage() -> GarbageInfo {
+    GarbageInfo {
+        kind: s("tap"),
+        name: s("bgtap9"),
+        vm_id: None,
+        vm: Some(s("web")),
+        amiss: s("orphan"),
+        why: s("the pool of taps has no such row"),
+        cure: s("remove"),
+        would: s("remove it"),
+        acts: true,
+    }
 }
 
 #[test]

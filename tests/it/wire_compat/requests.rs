@@ -12,7 +12,7 @@ every!(request: Request {
     Logs BuildDebian ImportImage ListImages ShowImage DeleteImage ImportKernel ListKernels
     ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
     SuspendVm ResumeVm StartVmCold SetVm EventsOf CreateVmKept SetVmKept ShowUpkeep ListOpenOps
-    StartVmRepaired PutAwayVm
+    StartVmRepaired PutAwayVm ShowLedger FindGarbage CollectGarbage DiagnoseVm RecoverVm
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -136,6 +136,11 @@ fn requests() {
         Request::ListOpenOps,
         Request::StartVmRepaired { vm: s("web") },
         Request::PutAwayVm { vm: s("web"), stop: true },
+        Request::ShowLedger { vm: Some(s("web")) },
+        Request::FindGarbage,
+        Request::CollectGarbage,
+        Request::DiagnoseVm { vm: s("web") },
+        Request::RecoverVm { vm: s("web") },
     ];
     check("request", request::ALL, request::name, &samples);
 }

@@ -13,7 +13,7 @@ use super::stock;
 use super::vmm::Vmm;
 
 /// The ordinary user that daemon and guests run as: nobody.
-const OWNER: u32 = 65534;
+pub(crate) const OWNER: u32 = 65534;
 const UP: Duration = Duration::from_secs(60);
 
 /// What differs from the usual host.

@@ -6,7 +6,7 @@ mod process;
 mod stock;
 mod vmm;
 
-pub(crate) use host::{Cli, Host, Settings};
+pub(crate) use host::{Cli, Host, OWNER, Settings};
 pub(crate) use process::{Outcome, Running, until};
 pub(crate) use stock::busybox_with;
 pub(crate) use vmm::{Process, Vmm, answer};

@@ -8,6 +8,7 @@ pub(crate) mod health;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod recover;
 pub(crate) mod restart;
 pub(crate) mod resume;
 pub(crate) mod run;
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Logs(logs::Args),
     /// Print how a VM's health checks have gone
     Health(health::Args),
+    /// Say what is wrong with a VM and how to leave it, or do it
+    Recover(recover::Args),
     /// Print what VMs take of the host: CPU, memory, disk
     Stats(stats::Args),
 }

@@ -7,13 +7,14 @@ use crate::cli::app::App;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::wire::reply::{DiskInfo, UpkeepInfo, VmInfo};
+use crate::wire::reply::{DiskInfo, LedgerInfo, UpkeepInfo, VmInfo};
 
 const AFTER: &str = "\
 Examples:
   banger vm show web
   banger vm show web | jq -r .address
-  banger vm show web | jq .upkeep           policy, restarts so far, the next one";
+  banger vm show web | jq .upkeep           policy, restarts so far, the next one
+  banger vm show web | jq .ledger           what it holds of the host, and since when";
 
 /// Print all that is known of a VM, as JSON
 #[derive(Debug, clap::Args)]
@@ -33,8 +34,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let vm = client.vm(op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
     // A daemon of before does not know of it.
     let disk = client.disk(op, &args.vm).await.ok();
+    let ledger = client.ledger(op, &args.vm).await.ok();
     let upkeep = client.upkeep(op, vec![args.vm]).await.ok().and_then(|mut one| one.pop());
-    app.out.json(&Shown { vm: &vm, disk, upkeep })?;
+    app.out.json(&Shown { vm: &vm, disk, upkeep, ledger })?;
     Ok(Exit::Ok)
 }
 
@@ -44,4 +46,6 @@ struct Shown<'a> {
     vm: &'a VmInfo,
     disk: Option<DiskInfo>,
     upkeep: Option<UpkeepInfo>,
+    /// What it holds of the host.
+    ledger: Option<Vec<LedgerInfo>>,
 }
