@@ -30,6 +30,7 @@ mod supervisor;
 mod tap_pool;
 mod vm;
 mod watch;
+mod workspaces;
 
 pub use clock_watch::{ClockWatchActor, ClockWatchDeps};
 pub use dns::{DnsActor, DnsHandle};

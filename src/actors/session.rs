@@ -17,6 +17,7 @@ use super::remedy;
 use super::stats;
 use super::supervisor::{BringUp, CreateVm};
 use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
+use super::workspaces::{self, Upload};
 use crate::config::OnShutdown;
 use crate::model::{
     Code, Condition, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size, Verb,
@@ -35,6 +36,7 @@ const FRAME_LIMIT: Duration = Duration::from_secs(10);
 
 /// Ends when the client has gone or the daemon stops.
 pub(super) async fn serve(mut frames: Frames, house: House, stop: CancellationToken) {
+    let mut manifest = Upload::default();
     loop {
         let received = tokio::select! {
             () = stop.cancelled() => return,
@@ -51,7 +53,13 @@ pub(super) async fn serve(mut frames: Frames, house: House, stop: CancellationTo
             }
         };
         let op_id = OpId(envelope.op_id);
-        let mut session = Session { frames: &mut frames, house: &house, op_id, stop: &stop };
+        let mut session = Session {
+            frames: &mut frames,
+            house: &house,
+            op_id,
+            stop: &stop,
+            manifest: &mut manifest,
+        };
         let replied = session.answer(envelope).await;
         if let Err(error) = replied {
             tracing::debug!(%op_id, error = %crate::model::chain(&error), "client gone");
@@ -66,6 +74,7 @@ pub(super) struct Session<'a> {
     pub(super) op_id: OpId,
     /// The daemon takes its leave.
     pub(super) stop: &'a CancellationToken,
+    pub(super) manifest: &'a mut Upload,
 }
 
 /// What a request comes to: an answer at once, an operation to follow, or already streamed.
@@ -218,6 +227,12 @@ impl Session<'_> {
             Request::CollectGarbage => remedy::collect_garbage(house, self.op_id, hash).await,
             Request::DiagnoseVm { vm } => remedy::diagnosis(house, self.op_id, &vm).await,
             Request::RecoverVm { vm } => remedy::recover(house, self.op_id, &vm, hash).await,
+            Request::ManifestPiece { bytes } => workspaces::take(self, &bytes),
+            Request::RecordWorkspace { vm, workspace } => {
+                workspaces::record(self, &vm, workspace).await
+            }
+            Request::ShowWorkspaces { vms } => workspaces::show(house, self.op_id, &vms).await,
+            Request::ShowManifest { vm } => workspaces::manifest(self, &vm).await,
         }
     }
 

@@ -26,6 +26,7 @@ mod size;
 mod spec;
 mod usage;
 mod vm;
+mod workspace;
 
 pub use admission::{HostBudget, Refusal, admit};
 pub use clock_marks::{ClockJump, ClockMarks};
@@ -58,3 +59,7 @@ pub use size::{ParseSizeError, Size};
 pub use spec::{SpecDefaults, SpecError, VmSpec, VmmChoice, VmmKind};
 pub use usage::{DeviceCounters, DiskUsage, ProcessUsage};
 pub use vm::{ExitReport, ProcessIdentity, VmHandles, VmKeys, VmRecord, VmView};
+pub use workspace::{
+    Drift, FileStat, HeadMoved, Manifest, SeenFile, Selection, SentFile, Staleness, Workspace,
+    WorkspaceMode, show_path,
+};

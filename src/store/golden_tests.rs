@@ -11,11 +11,12 @@ use super::meta::Fact;
 use super::reserve_tests::{draft, image, kernel};
 use super::table::Row;
 use super::taps::TapLease;
+use super::workspaces::Piece;
 use crate::model::{
     Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, HealthCheck,
     LedgerRow, OpId, OpKind, OpRecord, Outcome, ProcessIdentity, ResourceKind, RestartHistory,
-    RestartPolicy, RootDisk, StepEvent, TapName, VmHandles, VmId, VmRecord, VmState, VmmChoice,
-    Wanted,
+    RestartPolicy, RootDisk, Selection, StepEvent, TapName, VmHandles, VmId, VmRecord, VmState,
+    VmmChoice, Wanted, Workspace, WorkspaceMode,
 };
 use crate::wire::codec;
 
@@ -306,4 +307,30 @@ fn taps_images_kernels_facts() {
     golden("images", vec![("image".to_owned(), image("debian-12.7", 1))]);
     golden("kernels", vec![("kernel".to_owned(), kernel("debian", 2))]);
     golden("meta", vec![("fact".to_owned(), Fact("x".to_owned()))]);
+}
+
+#[test]
+fn workspaces() {
+    let row = |mode: WorkspaceMode| {
+        let selection = Selection {
+            include_untracked: true,
+            exclude: vec!["*.o".to_owned()],
+            include_ignored: vec!["dist/**".to_owned()],
+        };
+        let workspace = Workspace {
+            guest_path: "/root/repo".to_owned(),
+            host_path: "/home/me/repo".to_owned(),
+            head: "1a2b".to_owned(),
+            branch: Some("main".to_owned()),
+            mode,
+            selection,
+            files: 3,
+            bytes: 1_000_000,
+            manifest: Digest([3; 32]),
+            prepared_unix_ms: 1_700_000_000_000,
+        };
+        (mode.as_str().to_owned(), workspace)
+    };
+    golden("workspaces", [WorkspaceMode::Shallow, WorkspaceMode::FullCopy].map(row).into());
+    golden("manifests", vec![("piece".to_owned(), Piece(vec![1, 2, 3]))]);
 }

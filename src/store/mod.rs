@@ -14,6 +14,7 @@
 //! | `ledger` | VM id, kind | what it holds of the host | from before the thing is made until after it is gone |
 //! | `images`, `kernels` | name | record | until deleted |
 //! | `events` | number | what happened | the last are kept |
+//! | `workspaces`, `manifests` | VM id (+ n) | the repository sent into it, piecewise what of it | as long as the VM |
 //! | `meta` | text | schema version, facts | always |
 //!
 //! Not here: files, the daemon's lock, any decision about a VM.
@@ -39,6 +40,7 @@ mod taps;
 mod upkeep_row;
 mod vm_row;
 mod vms;
+mod workspaces;
 mod writer;
 
 #[cfg(test)]

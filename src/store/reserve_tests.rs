@@ -80,7 +80,7 @@ pub(super) fn draft(n: u16, name: &str) -> VmDraft {
     }
 }
 
-async fn stocked() -> (tempfile::TempDir, Store) {
+pub(super) async fn stocked() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     store.put_image(image("debian", 1)).await.unwrap();

@@ -8,11 +8,12 @@ use super::StoreError;
 use super::meta::Fact;
 use super::table::{RawDb, Table};
 use super::taps::TapLease;
+use super::workspaces::Piece;
 use crate::model::{
-    Entry, Event, ImageRecord, KernelRecord, LedgerRow, OpRecord, VmHandles, VmRecord,
+    Entry, Event, ImageRecord, KernelRecord, LedgerRow, OpRecord, VmHandles, VmRecord, Workspace,
 };
 
-pub(super) const NB_DBS: u32 = 12;
+pub(super) const NB_DBS: u32 = 14;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dbs {
@@ -29,6 +30,8 @@ pub(super) struct Dbs {
     pub(super) kernels: Table<KernelRecord>,
     pub(super) events: Table<Event>,
     pub(super) ledger: Table<LedgerRow>,
+    pub(super) workspaces: Table<Workspace>,
+    pub(super) manifests: Table<Piece>,
 }
 
 impl Dbs {
@@ -49,6 +52,8 @@ impl Dbs {
                 make("kernels")?,
                 make("events")?,
                 make("ledger")?,
+                make("workspaces")?,
+                make("manifests")?,
             ]))
         })?;
         let [
@@ -64,6 +69,8 @@ impl Dbs {
             kernels,
             events,
             ledger,
+            workspaces,
+            manifests,
         ] = created.unwrap_commit();
         Ok(Self {
             meta: Table::new("meta", meta),
@@ -78,6 +85,8 @@ impl Dbs {
             kernels: Table::new("kernels", kernels),
             events: Table::new("events", events),
             ledger: Table::new("ledger", ledger),
+            workspaces: Table::new("workspaces", workspaces),
+            manifests: Table::new("manifests", manifests),
         })
     }
 
@@ -96,6 +105,8 @@ impl Dbs {
             self.kernels.raw,
             self.events.raw,
             self.ledger.raw,
+            self.workspaces.raw,
+            self.manifests.raw,
         ];
         tables.iter().map(|table| Ok(table.stat(txn)?.non_free_page_size())).sum()
     }

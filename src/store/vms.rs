@@ -5,7 +5,7 @@ use heed::RwTxn;
 
 use super::ops;
 use super::schema::Dbs;
-use super::{Intent, Store, StoreError, events};
+use super::{Intent, Store, StoreError, events, workspaces};
 use crate::model::{Event, EventKind, Name, OpId, OpRecord, Outcome, VmHandles, VmId, VmRecord};
 
 impl Store {
@@ -101,7 +101,7 @@ impl Store {
                 dbs.vms.delete(txn, &id.0)?;
             }
             dbs.handles.delete(txn, &id.0)?;
-            Ok(())
+            workspaces::remove(txn, dbs, id)
         })
         .await
     }

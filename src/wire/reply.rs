@@ -47,6 +47,7 @@ pub enum Answer {
     Ledger(Vec<LedgerInfo>),
     Garbage(Vec<GarbageInfo>),
     Diagnosis(Box<DiagnosisInfo>),
+    Workspaces(Vec<WorkspaceInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -218,6 +219,25 @@ pub struct DiagnosisInfo {
     /// What is for its owner to do, instead or afterwards.
     pub exit: Option<String>,
     pub rows: Vec<LedgerInfo>,
+}
+
+/// The repository that was prepared in a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct WorkspaceInfo {
+    pub id: String,
+    pub guest_path: String,
+    pub host_path: String,
+    pub head: String,
+    pub branch: Option<String>,
+    /// `shallow`, `full_copy`.
+    pub mode: String,
+    pub include_untracked: bool,
+    pub exclude: Vec<String>,
+    pub include_ignored: Vec<String>,
+    pub files: u64,
+    pub bytes: u64,
+    pub manifest: String,
+    pub prepared_unix_ms: u64,
 }
 
 /// How a VM is kept running.

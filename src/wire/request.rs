@@ -185,6 +185,41 @@ pub enum Request {
     RecoverVm {
         vm: String,
     },
+    /// A piece of a manifest, for the `RecordWorkspace` that follows on the same connection.
+    ManifestPiece {
+        bytes: Vec<u8>,
+    },
+    /// What was prepared in the VM, in place of what was before.
+    RecordWorkspace {
+        vm: String,
+        workspace: Workspace,
+    },
+    /// Of these VMs, or, if none is named, of all that have one.
+    ShowWorkspaces {
+        vms: Vec<String>,
+    },
+    /// Answered by bytes, as they were sent.
+    ShowManifest {
+        vm: String,
+    },
+}
+
+/// A repository that was sent into a VM.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Workspace {
+    pub guest_path: String,
+    pub host_path: String,
+    pub head: String,
+    pub branch: Option<String>,
+    /// `shallow`, `full_copy`.
+    pub mode: String,
+    pub include_untracked: bool,
+    pub exclude: Vec<String>,
+    pub include_ignored: Vec<String>,
+    pub files: u64,
+    pub bytes: u64,
+    /// SHA-256 of the manifest's pieces.
+    pub manifest: [u8; 32],
 }
 
 /// What is not given comes from the daemon's configuration, or stays as it is.

@@ -7,6 +7,7 @@
 mod m0001_index_names_and_addresses;
 mod m0002_events;
 mod m0003_ledger;
+mod m0004_workspaces;
 
 use heed::{Env, RwTxn, WithoutTls};
 
@@ -16,10 +17,14 @@ use super::{StoreError, meta};
 type Step = fn(&mut RwTxn<'_>, &Dbs) -> Result<(), StoreError>;
 
 /// The nth takes a store from schema n + 1 to n + 2.
-const STEPS: [Step; 3] =
-    [m0001_index_names_and_addresses::run, m0002_events::run, m0003_ledger::run];
+const STEPS: [Step; 4] = [
+    m0001_index_names_and_addresses::run,
+    m0002_events::run,
+    m0003_ledger::run,
+    m0004_workspaces::run,
+];
 
-pub(super) const CURRENT: u32 = 4;
+pub(super) const CURRENT: u32 = 5;
 const _: () = assert!(STEPS.len() + 1 == CURRENT as usize, "each schema but the first has a step");
 
 #[allow(clippy::disallowed_methods, reason = "the writer thread does not exist yet")]

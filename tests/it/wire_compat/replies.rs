@@ -4,7 +4,7 @@ use banger::wire::reply::{
     Answer, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiagnosisInfo, DiskInfo, EndpointInfo,
     EventInfo, EventKindInfo, ExitInfo, FailureInfo, GarbageInfo, HealthInfo, HealthRunInfo,
     ImageInfo, KernelInfo, LedgerInfo, OpInfo, Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo,
-    VmInfo,
+    VmInfo, WorkspaceInfo,
 };
 
 use super::{check, every};
@@ -12,7 +12,7 @@ use super::{check, every};
 every!(reply: Reply { Accepted Event Bytes Part Done Failed });
 every!(answer: Answer {
     Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk Upkeep
-    Ledger Garbage Diagnosis
+    Ledger Garbage Diagnosis Workspaces
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
@@ -251,6 +251,21 @@ fn answers() {
             exit: Some(s("start it")),
             rows: vec![ledger()],
         })),
+        Answer::Workspaces(vec![WorkspaceInfo {
+            id: s("0a0a"),
+            guest_path: s("/root/repo"),
+            host_path: s("/home/me/repo"),
+            head: s("1a2b"),
+            branch: Some(s("main")),
+            mode: s("shallow"),
+            include_untracked: true,
+            exclude: vec![s("*.o")],
+            include_ignored: vec![s("dist/**")],
+            files: 3,
+            bytes: 1_000_000,
+            manifest: s("0303"),
+            prepared_unix_ms: 1_700_000_000_000,
+        }]),
     ];
     check("answer", answer::ALL, answer::name, &samples);
 }

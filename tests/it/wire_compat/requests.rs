@@ -2,7 +2,7 @@
 
 use banger::wire::request::{
     CreateVm, DiskBackend, Envelope, EventsOf, Health, ImageSource, KernelSource, LogSource, Logs,
-    Request, Restart, Since, Upkeep, Vmm,
+    Request, Restart, Since, Upkeep, Vmm, Workspace,
 };
 
 use super::{check, every};
@@ -13,6 +13,7 @@ every!(request: Request {
     ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
     SuspendVm ResumeVm StartVmCold SetVm EventsOf CreateVmKept SetVmKept ShowUpkeep ListOpenOps
     StartVmRepaired PutAwayVm ShowLedger FindGarbage CollectGarbage DiagnoseVm RecoverVm
+    ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -141,6 +142,25 @@ fn requests() {
         Request::CollectGarbage,
         Request::DiagnoseVm { vm: s("web") },
         Request::RecoverVm { vm: s("web") },
+        Request::ManifestPiece { bytes: vec![1, 2, 3] },
+        Request::RecordWorkspace {
+            vm: s("web"),
+            workspace: Workspace {
+                guest_path: s("/root/repo"),
+                host_path: s("/home/me/repo"),
+                head: s("1a2b"),
+                branch: Some(s("main")),
+                mode: s("shallow"),
+                include_untracked: true,
+                exclude: vec![s("*.o")],
+                include_ignored: vec![s("dist/**")],
+                files: 3,
+                bytes: 1_000_000,
+                manifest: [3; 32],
+            },
+        },
+        Request::ShowWorkspaces { vms: vec![s("web")] },
+        Request::ShowManifest { vm: s("web") },
     ];
     check("request", request::ALL, request::name, &samples);
 }
