@@ -18,6 +18,7 @@ mod log;
 mod port;
 mod serve;
 mod ssh;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     }
     let args: Vec<String> = std::env::args().collect();
     match args.get(1..) {
+        Some([verb]) if verb == banger_agent::contract::workspace::VERB => workspace::run(),
         Some([verb, file]) if verb == "serve" => serve::stand_alone(std::path::Path::new(file)),
         _ => {
             log::to_stderr();

@@ -9,6 +9,14 @@ use super::codec::{self, CodecError, Decode, Encode};
 
 pub const MARK: &[u8] = b"\0banger\0";
 
+/// Instead of a program: the agent itself, with what is asked of it as arguments (see the modules
+/// that name it). It is looked up nowhere else. An agent that is older than the name answers as for
+/// any program that is not there, and one that is older than the argument with its usage, status 2.
+pub const AGENT: &str = "@agent";
+/// As [`AGENT`]'s first argument: a command follows, which runs under `mise exec` if the guest has
+/// mise, else as it is.
+pub const UNDER_MISE: &str = "mise";
+
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ExecRequest {
     /// The program and its arguments; a program without a slash is looked up in PATH.

@@ -8,6 +8,7 @@ pub mod control;
 pub mod drive;
 pub mod exec;
 pub mod lane;
+pub mod workspace;
 
 #[cfg(test)]
 mod golden_tests;

@@ -9,7 +9,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use banger_agent::contract::exec::ExecRequest;
+use banger_agent::contract::exec::{AGENT, ExecRequest};
 use nix::errno::Errno;
 use nix::libc;
 use nix::unistd::{AccessFlags, Pid, access};
@@ -25,6 +25,9 @@ pub(super) enum Program {
     Line(Vec<u8>),
     Argv(ExecRequest),
 }
+
+/// The file that this process runs, wherever it lies: a guest's root file system does not have it.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 pub(super) struct Launch<'a> {
     pub(super) account: &'a Account,
@@ -43,6 +46,9 @@ pub(super) struct Failure {
 
 impl Launch<'_> {
     pub(super) fn spawn(mut self) -> Result<Running, Failure> {
+        if let Program::Argv(request) = &mut self.program {
+            super::mise::settle(request, &self.env);
+        }
         let terminal = self.terminal.take().map(|terminal| self.open(&terminal)).transpose()?;
         let (master, slave) = terminal.unzip();
         let mut command = self.command()?;
@@ -106,7 +112,10 @@ impl Launch<'_> {
                 }
                 let mut words = request.argv.iter();
                 let program = words.next().map(OsStr::new).unwrap_or_default();
-                let mut command = Command::new(self.env.find(program));
+                let mut command = match program == AGENT {
+                    true => Command::new(OWN_PROGRAM),
+                    false => Command::new(self.env.find(program)),
+                };
                 command.arg0(program).args(words);
                 command
             }

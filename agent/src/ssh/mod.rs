@@ -8,7 +8,7 @@
 //! session  russh's callbacks: what a client asks for, by channel
 //! backlog  what a client sent and a program has not read yet; flow control
 //! process  a command's life: output, exit, hang-up
-//! exec, pty, environment, account   how a command is started, and as whom
+//! exec, pty, environment, account, mise   how a command is started, and as whom
 //! forward  connections into the guest's network
 //! ```
 
@@ -20,6 +20,7 @@ mod environment;
 mod exec;
 mod forward;
 mod lane;
+mod mise;
 mod process;
 mod pty;
 mod resolve;

@@ -1,0 +1,106 @@
+//! The guest's end of `contract::workspace`: a process of its own, run by the SSH server for whoever
+//! asks for it. It needs neither git nor anything else of the image.
+//!
+//! ```text
+//! talk     frames on the standard streams
+//! place    the path, its lock, what is there
+//! kept     what was committed last: entries and references, below .git/banger
+//! look     what has changed since
+//! refs     git's references, from their files
+//! stage    content arrives beside the tree
+//! commit   and takes its place at once, or by a journal that is finished whatever happens
+//! send     content for the host
+//! ```
+//!
+//! What must not be done here: following a link of the tree, believing a path, changing the tree
+//! before a commit.
+
+mod commit;
+mod fault;
+mod kept;
+mod look;
+mod place;
+mod refs;
+mod send;
+mod stage;
+mod talk;
+
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::process::ExitCode;
+
+use banger_agent::contract::workspace::{Answer, Ask, Found, Refusal};
+
+use fault::{Context as _, Fault, Result};
+use place::Place;
+use stage::Stage;
+use talk::Talk;
+
+pub(crate) fn run() -> ExitCode {
+    // Files get the modes that they are sent with.
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    let streams = || -> std::io::Result<(File, File)> {
+        let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
+        Ok((stdin.into(), std::io::stdout().as_fd().try_clone_to_owned()?.into()))
+    };
+    let Ok((from, to)) = streams() else { return ExitCode::FAILURE };
+    let mut talk = Talk::new(from, to);
+    match serve(&mut talk) {
+        // Nobody is left to be told.
+        Ok(()) | Err(Fault::Left) => ExitCode::SUCCESS,
+        Err(Fault::Refused { code, message }) => {
+            drop(talk.say(&Answer::Refused { code, message }));
+            drop(talk.flush());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(talk: &mut Talk) -> Result<()> {
+    let Some(Ask::Open { path }) = talk.ask()? else { return Err(out_of_turn()) };
+    let place = Place::open(&path)?;
+    commit::finish(&place)?;
+    let found = place.look()?;
+    let ours = matches!(found, Found::Ours { .. });
+    talk.say(&Answer::Opened(found))?;
+    talk.flush()?;
+    let mut stage: Option<Stage> = None;
+    let mut wanted = vec![];
+    let mut dropped = vec![];
+    while let Some(ask) = talk.ask()? {
+        match ask {
+            Ask::Changes => look::changes(&place, talk)?,
+            Ask::List(directories) => look::list(&place, directories, talk)?,
+            Ask::Kept => send::kept(&place, talk)?,
+            Ask::Read(paths) => send::contents(&place, paths, talk)?,
+            Ask::Git => send::git(&place, talk)?,
+            Ask::Want(entries) => wanted.extend(entries),
+            Ask::Drop(paths) => dropped.extend(paths),
+            Ask::Sync => {
+                let wanted = std::mem::take(&mut wanted);
+                let mut new = Stage::new(&place, ours, wanted, std::mem::take(&mut dropped))?;
+                new.receive(talk)?;
+                stage = Some(new);
+            }
+            Ask::Commit { note } => {
+                let stage = stage.take().ok_or_else(out_of_turn)?;
+                stage.commit(&place, note)?;
+                talk.say(&Answer::Done)?;
+            }
+            Ask::Open { .. } => return Err(out_of_turn()),
+        }
+        talk.flush()?;
+    }
+    Ok(())
+}
+
+fn out_of_turn() -> Fault {
+    Fault::Refused { code: Refusal::Failed, message: "asked out of turn".into() }
+}
+
+/// Everything of that file system is on the disk.
+fn sync(directory: &std::path::Path) -> Result<()> {
+    let what = || format!("sync {}", directory.display());
+    let file = File::open(directory).context(what)?;
+    nix::unistd::syncfs(&file).context(what)
+}
