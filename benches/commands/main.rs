@@ -13,6 +13,7 @@
 mod real;
 mod simulated;
 mod table;
+mod workspaces;
 
 use table::Table;
 

@@ -40,6 +40,7 @@ pub(crate) async fn measure(table: &mut Table, socket: &str) {
         other => panic!("{other:?}"),
     };
     execs(table, &endpoint);
+    super::workspaces::measure(table, PEER, &endpoint);
     let bare = Bare::copy(&vm);
     ask(client, unique(), Request::DeleteVm { vm: PEER.to_owned() }).await;
     runs(table, &bare);
@@ -58,6 +59,22 @@ fn banger(args: &[&str]) -> Duration {
         .unwrap();
     assert!(ended.success(), "banger {args:?}: {ended}");
     began.elapsed()
+}
+
+/// A command line of OpenSSH's client for this guest, up to the target; its files are in `dir`.
+pub(crate) fn ssh_command(dir: &Path, endpoint: &EndpointInfo) -> String {
+    let (key, known) = (dir.join("key"), dir.join("known"));
+    std::fs::write(&key, &endpoint.client_private).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let EndpointInfo { address, port, host_key, .. } = endpoint;
+    let place = if *port == 22 { address.clone() } else { format!("[{address}]:{port}") };
+    std::fs::write(&known, format!("{place} {host_key}\n")).unwrap();
+    format!(
+        "ssh -F none -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile={} \
+         -i {} -o IdentitiesOnly=yes -p {port}",
+        known.display(),
+        key.display()
+    )
 }
 
 /// A whole process each: `banger vm exec` and `ssh` with a fresh connection, alternately.

@@ -14,13 +14,15 @@ use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
     Answer, CheckInfo, DiagnosisInfo, DiskInfo, EndpointInfo, GarbageInfo, ImageInfo, KernelInfo,
-    LedgerInfo, OpInfo, Reply, StatsInfo, StatusInfo, UpkeepInfo, VmInfo,
+    LedgerInfo, OpInfo, Reply, StatsInfo, StatusInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
 };
-use crate::wire::request::{Envelope, Request};
+use crate::wire::request::{Envelope, Request, Workspace};
 
 const GREETING_LIMIT: Duration = Duration::from_secs(5);
 /// For what the daemon knows by heart.
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
+/// Well below what a frame may have.
+const MANIFEST_PIECE: usize = 512 << 10;
 /// The doctor looks at many things.
 const DOCTOR_LIMIT: Duration = Duration::from_secs(120);
 /// The daemon keeps to the limit it was given; this much later it must be hanging.
@@ -226,6 +228,45 @@ impl Client {
         }
     }
 
+    /// Of these VMs, or, if none is named, of all.
+    pub(crate) async fn workspaces(
+        &mut self,
+        op: OpId,
+        vms: Vec<String>,
+    ) -> Result<Vec<WorkspaceInfo>, CliError> {
+        match self.ask(op, Request::ShowWorkspaces { vms }).await? {
+            Answer::Workspaces(workspaces) => Ok(workspaces),
+            other => Err(CliError::unexpected("workspaces", &other).of(op)),
+        }
+    }
+
+    pub(crate) async fn manifest(&mut self, op: OpId, vm: &str) -> Result<Vec<u8>, CliError> {
+        let request = Request::ShowManifest { vm: vm.to_owned() };
+        self.send(op, Some(QUERY_LIMIT), &request).await.map_err(|error| lost(&error))?;
+        let mut manifest = vec![];
+        loop {
+            match self.stream().await.map_err(|error| error.of(op))? {
+                Reply::Bytes(piece) => manifest.extend(piece),
+                Reply::Done(_) => return Ok(manifest),
+                other => return Err(CliError::unexpected("a manifest", &other).of(op)),
+            }
+        }
+    }
+
+    pub(crate) async fn record_workspace(
+        &mut self,
+        op: OpId,
+        vm: &str,
+        workspace: Workspace,
+        manifest: &[u8],
+    ) -> Result<(), CliError> {
+        for piece in manifest.chunks(MANIFEST_PIECE) {
+            self.ask(op, Request::ManifestPiece { bytes: piece.to_vec() }).await?;
+        }
+        let request = Request::RecordWorkspace { vm: vm.to_owned(), workspace };
+        self.ask(op, request).await.map(drop)
+    }
+
     pub(crate) async fn endpoint(&mut self, op: OpId, vm: &str) -> Result<EndpointInfo, CliError> {
         match self.ask(op, Request::Endpoint { vm: vm.to_owned() }).await? {
             Answer::Endpoint(endpoint) => Ok(*endpoint),
@@ -310,6 +351,7 @@ fn join(before: Option<Answer>, next: Answer) -> Result<Answer, CliError> {
         (Answer::Upkeep(a), Answer::Upkeep(b)) => Answer::Upkeep(concat(a, b)),
         (Answer::Ledger(a), Answer::Ledger(b)) => Answer::Ledger(concat(a, b)),
         (Answer::Garbage(a), Answer::Garbage(b)) => Answer::Garbage(concat(a, b)),
+        (Answer::Workspaces(a), Answer::Workspaces(b)) => Answer::Workspaces(concat(a, b)),
         (Answer::Checks(a), Answer::Checks(b)) => Answer::Checks(concat(a, b)),
         (before, Answer::Nothing) => before,
         (_, other) => return Err(CliError::unexpected("the rest of a list", &other)),

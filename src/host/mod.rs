@@ -13,3 +13,4 @@ pub mod names;
 pub mod process;
 pub mod vmm;
 pub mod warm;
+pub mod workspace;

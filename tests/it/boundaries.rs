@@ -15,7 +15,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("store", &["store", "model", "wire::codec"]),
     ("ops", &["ops", "model", "ports", "store"]),
     ("actors", &["actors", "model", "ports", "store", "ops", "wire", "config"]),
-    ("cli", &["cli", "model", "wire", "host::guest", "setup"]),
+    ("cli", &["cli", "model", "wire", "host::guest", "host::workspace", "setup"]),
     ("setup", &["setup", "model", "config"]),
     ("helper", &["helper", "model", "wire::helper", "wire::frame", "wire::hello"]),
     ("config", &["config", "model"]),

@@ -10,3 +10,4 @@ mod notify;
 mod package;
 mod support;
 mod wire_compat;
+mod workspace;

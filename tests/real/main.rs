@@ -23,3 +23,4 @@ mod terminal;
 mod torture;
 mod upkeep;
 mod warm;
+mod workspaces;

@@ -43,10 +43,20 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
         C::Show(args) => vm::show::run(app, args).await,
         C::Exec(args) => vm::exec::run(app, args).await,
         C::Ssh(args) => vm::ssh::run(app, args).await,
+        C::Workspace(command) => workspace(app, command).await,
         C::Logs(args) => vm::logs::run(app, args).await,
         C::Health(args) => vm::health::run(app, args).await,
         C::Recover(args) => vm::recover::run(app, args).await,
         C::Stats(args) => vm::stats::run(app, args).await,
+    }
+}
+
+async fn workspace(app: &App, command: vm::workspace::Command) -> Result<Exit, CliError> {
+    use vm::workspace::Command as C;
+    match command {
+        C::Prepare(args) => vm::workspace::prepare::run(app, args).await,
+        C::Export(args) => vm::workspace::export::run(app, args).await,
+        C::Status(args) => vm::workspace::status::run(app, args).await,
     }
 }
 

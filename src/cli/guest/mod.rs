@@ -8,6 +8,8 @@ mod session;
 mod terminal;
 mod vigil;
 mod way;
+mod workspace;
 
 pub(crate) use session::{Guest, Task, What};
 pub(crate) use terminal::TtyChoice;
+pub(crate) use workspace::explain;

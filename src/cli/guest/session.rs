@@ -72,6 +72,14 @@ impl Guest {
         &self.vm_id
     }
 
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn way(&mut self) -> &mut Way {
+        &mut self.way
+    }
+
     /// The status is the guest's; an error is banger's own. `daemon` is, or becomes, a connection to
     /// learn from that the VM has ended.
     pub(crate) async fn run(

@@ -34,6 +34,9 @@ fn nonsense_is_refused_with_status_2() {
         ("kernel import k --modules d", "required arguments were not provided"),
         ("completion tcsh", "possible values: bash, zsh, fish, powershell"),
         ("vm logs web --tail x", "invalid digit"),
+        ("vm workspace prepare web --guest-path repo", "no absolute path"),
+        ("vm workspace prepare web --from HEAD", "--branch"),
+        ("vm workspace export web --apply --stat", "cannot be used with"),
     ];
     for (line, why) in table {
         let said = here.banger(&none, line).said();
@@ -52,7 +55,8 @@ fn where_a_guests_status_is_promised_nonsense_is_125() {
         ("vm run --memory x", "is not a size"),
         ("run -d -- true", "cannot be used with"),
         ("run -d --rm", "cannot be used with"),
-        ("run ./repo", "./repo: a directory cannot be taken along yet"),
+        ("run --branch x", "no PATH of a repository is named"),
+        ("run --dry-run", "PATH"),
         ("vm exec --bogus web -- true", "unexpected argument '--bogus'"),
         ("vm exec web", "required arguments were not provided"),
         ("exec web true", "unexpected argument 'true'"),
@@ -97,7 +101,7 @@ fn verbs_and_their_other_names_send_the_same() {
         ("vm ls", Request::ListVms),
         ("vm ssh web", Request::Endpoint { vm: vm() }),
         ("ssh web", Request::Endpoint { vm: vm() }),
-        ("exec web -- a", Request::Endpoint { vm: vm() }),
+        ("exec --no-workspace web -- a", Request::Endpoint { vm: vm() }),
         ("vm health web", Request::ShowUpkeep { vms: vec![vm()] }),
         (
             "vm set web --health-cmd true --health-interval 5s --health-retries 2",

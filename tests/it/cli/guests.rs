@@ -7,19 +7,19 @@ use banger::model::OpId;
 use banger::wire::reply::{Answer, EndpointInfo, OpInfo, Reply};
 use banger::wire::request::Request;
 
-use super::samples::{ended, op, vm};
+use super::samples::{Workspaces, ended, op, vm};
 use crate::support::banger::{Finish, Said, Surroundings};
 use crate::support::canned::{Canned, Say};
 use crate::support::guest::AgentGuest;
 
-struct Place {
-    here: Surroundings,
+pub(super) struct Place {
+    pub(super) here: Surroundings,
     daemon: Canned,
     _guest: AgentGuest,
 }
 
 impl Place {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let guest = AgentGuest::start(&[("FROM_VM", "vm")])?;
         let daemon = daemon_with(guest.endpoint());
         Some(Self { here: Surroundings::new(), daemon, _guest: guest })
@@ -31,7 +31,7 @@ impl Place {
         command
     }
 
-    fn said(&self, script: &str) -> Said {
+    pub(super) fn said(&self, script: &str) -> Said {
         self.bash(script).said()
     }
 
@@ -55,6 +55,7 @@ impl Place {
 /// One VM, `web`, that is made, entered and deleted at once.
 pub(super) fn daemon_with(endpoint: EndpointInfo) -> Canned {
     let endpoint = Arc::new(endpoint);
+    let kept = Workspaces::default();
     Canned::new(move |envelope| {
         let end = |kind: &str, vm| {
             let id = OpId(envelope.op_id).to_string();
@@ -73,6 +74,7 @@ pub(super) fn daemon_with(endpoint: EndpointInfo) -> Canned {
             Request::CreateVm(_) => end("vm-create", Some(vm("web", "running"))),
             Request::DeleteVm { .. } => end("vm-delete", None),
             Request::ShowVm { .. } => Reply::Done(Answer::Vms(vec![vm("web", "running")])),
+            request if kept.knows(request) => return kept.answer(request),
             other => panic!("{other:?}"),
         })]
     })
@@ -81,7 +83,10 @@ pub(super) fn daemon_with(endpoint: EndpointInfo) -> Canned {
 /// What was asked for, without the way to the guest's lane and the listening for the VM's end.
 fn asked(place: &Place) -> Vec<Request> {
     let mut requests = place.daemon.requests();
-    requests.retain(|r| !matches!(r, Request::Events { .. } | Request::Lane { .. }));
+    requests.retain(|request| {
+        let passed_over = matches!(request, Request::Events { .. } | Request::Lane { .. });
+        !passed_over && !matches!(request, Request::ShowWorkspaces { .. })
+    });
     requests
 }
 

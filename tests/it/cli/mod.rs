@@ -14,3 +14,4 @@ mod samples;
 mod simulated;
 mod system;
 mod vsock;
+mod workspaces;

@@ -31,9 +31,9 @@ fn lists_are_aligned_and_come_in_parts() {
     let ago = since_1970();
     let expected = format!(
         "\
-ID            NAME  STATE    IMAGE            IP           VCPU  MEM       DISK  CREATED
-eeeeeeeeeeee  web   running  debian-bookworm  172.16.0.5   2     512 MiB   8G    {ago}
-666666666666  db    crashed  debian-bookworm  172.16.0.17  2     2048 MiB  8G    {ago}
+ID            NAME  STATE    IMAGE            IP           VCPU  MEM       DISK  WORKSPACE  CREATED
+eeeeeeeeeeee  web   running  debian-bookworm  172.16.0.5   2     512 MiB   8G    -          {ago}
+666666666666  db    crashed  debian-bookworm  172.16.0.17  2     2048 MiB  8G    -          {ago}
 "
     );
     assert_eq!(said.out, expected);

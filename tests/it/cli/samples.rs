@@ -1,9 +1,14 @@
 //! Things that a daemon could say.
 
 use banger::model::OpId;
+use std::sync::Mutex;
+
 use banger::wire::reply::{
-    Answer, EventInfo, EventKindInfo, FailureInfo, OpInfo, Reply, StepInfo, VmInfo,
+    Answer, EventInfo, EventKindInfo, FailureInfo, OpInfo, Reply, StepInfo, VmInfo, WorkspaceInfo,
 };
+use banger::wire::request::{Request, Workspace};
+
+use crate::support::canned::Say;
 
 pub(super) const OP: OpId = OpId([0xab; 16]);
 
@@ -92,4 +97,64 @@ pub(super) fn step_done(op_id: [u8; 16], step: &str) -> Reply {
 
 pub(super) fn ended(op: OpInfo, vm: Option<VmInfo>) -> Reply {
     Reply::Done(Answer::Ended { op: Box::new(op), vm: vm.map(Box::new) })
+}
+
+/// What a daemon keeps of the one VM's workspace.
+#[derive(Default)]
+pub(super) struct Workspaces(Mutex<Keeping>);
+
+#[derive(Default)]
+struct Keeping {
+    upload: Vec<u8>,
+    kept: Option<(Workspace, Vec<u8>)>,
+}
+
+impl Workspaces {
+    pub(super) fn knows(&self, request: &Request) -> bool {
+        use Request as R;
+        let one = matches!(request, R::ShowWorkspaces { .. } | R::ShowManifest { .. });
+        one || matches!(request, R::ManifestPiece { .. } | R::RecordWorkspace { .. })
+    }
+
+    pub(super) fn answer(&self, request: &Request) -> Vec<Say> {
+        let Keeping { upload, kept } = &mut *self.0.lock().unwrap();
+        let mut said = vec![];
+        let answer = match request {
+            Request::ManifestPiece { bytes } => {
+                upload.extend_from_slice(bytes);
+                Answer::Nothing
+            }
+            Request::RecordWorkspace { workspace, .. } => {
+                *kept = Some((workspace.clone(), std::mem::take(upload)));
+                Answer::Nothing
+            }
+            Request::ShowManifest { .. } => {
+                let manifest = kept.as_ref().map(|(_, manifest)| manifest.clone());
+                said.extend(manifest.map(|bytes| Say::Reply(Reply::Bytes(bytes))));
+                Answer::Nothing
+            }
+            _ => Answer::Workspaces(kept.iter().map(|(kept, _)| info(kept)).collect()),
+        };
+        said.push(Say::Reply(Reply::Done(answer)));
+        said
+    }
+}
+
+fn info(kept: &Workspace) -> WorkspaceInfo {
+    let kept = kept.clone();
+    WorkspaceInfo {
+        id: vm("web", "running").id,
+        guest_path: kept.guest_path,
+        host_path: kept.host_path,
+        head: kept.head,
+        branch: kept.branch,
+        mode: kept.mode,
+        include_untracked: kept.include_untracked,
+        exclude: kept.exclude,
+        include_ignored: kept.include_ignored,
+        files: kept.files,
+        bytes: kept.bytes,
+        manifest: "00".repeat(32),
+        prepared_unix_ms: 0,
+    }
 }

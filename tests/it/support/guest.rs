@@ -96,7 +96,7 @@ impl Drop for AgentGuest {
 }
 
 /// Built if need be: another package's programs are not built for the tests of this one.
-fn agent_program() -> PathBuf {
+pub(crate) fn agent_program() -> PathBuf {
     let programs = Path::new(env!("CARGO_BIN_EXE_banger")).parent().unwrap();
     let program = programs.join("banger-agent");
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("agent");

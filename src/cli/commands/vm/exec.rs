@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap_complete::ArgValueCandidates;
 
 use super::guest_args::TtyArgs;
+use super::workspace::enter::WorkspaceArgs;
 use crate::cli::app::App;
 use crate::cli::commands::parse;
 use crate::cli::complete;
@@ -18,6 +19,9 @@ Examples:
   banger vm exec web -- sh -c 'cd /srv && make'      a shell, for its syntax
   tar -c . | banger vm exec web -- tar -x -C /srv    streams pass through
   banger vm exec -e TERM --workdir /srv web -- ./run --fast
+
+In a VM with a workspace (`banger vm workspace`) the command runs in it, under mise if the guest has
+mise, and a line says so when the repository has changed since.
 
 The words after -- reach the guest as they are, without a shell. Standard input is passed on:
 in a shell loop say </dev/null. Ctrl-C interrupts the command, a second one ends the wait.
@@ -40,12 +44,14 @@ pub(crate) struct Args {
         long = "env", short, value_name = "NAME[=VALUE]", value_parser = parse::variable
     )]
     env: Vec<(String, Option<String>)>,
-    /// Directory in the guest to run it in [default: the user's home]
-    #[arg(long, short, value_name = "DIR", alias = "guest-path")]
+    /// Directory in the guest to run it in [default: the workspace, else the user's home]
+    #[arg(long, short, value_name = "DIR")]
     workdir: Option<String>,
     /// End the command after so long: 30s, 5m
     #[arg(long, value_name = "TIME", value_parser = parse::duration)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    workspace: WorkspaceArgs,
     #[command(flatten)]
     tty: TtyArgs,
 }
@@ -55,9 +61,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let env = parse::environment(args.env)?;
     let mut client = app.client().await?;
     let tty = args.tty.choice().wanted();
+    let entered = args.workspace.enter(app, &mut client, op, &args.vm).await;
+    let entered = entered.map_err(|error| error.about(&args.vm))?;
     let guest = Guest::dial(&mut client, op, &args.vm, !tty).await;
     let mut guest = guest.map_err(|error| error.about(&args.vm))?;
-    let what = What::Command(args.command);
-    let task = Task { op, what, tty, env, workdir: args.workdir, timeout: args.timeout };
+    let what = What::Command(entered.argv(args.command));
+    let workdir = args.workdir.or(entered.directory);
+    let task = Task { op, what, tty, env, workdir, timeout: args.timeout };
     guest.run(task, std::future::ready(Some(client))).await
 }

@@ -9,7 +9,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::ui::table::{Cell, Table};
 use crate::cli::ui::text;
-use crate::wire::reply::{UpkeepInfo, VmInfo};
+use crate::wire::reply::{UpkeepInfo, VmInfo, WorkspaceInfo};
 
 /// List all VMs
 #[derive(Debug, clap::Args)]
@@ -52,13 +52,18 @@ async fn print(app: &App, all: bool, json: bool) -> Result<Exit, CliError> {
     vms.retain(|vm| all || vm.state == "running");
     // A daemon of before does not know of it.
     let upkeep = client.upkeep(op, vec![]).await.unwrap_or_default();
+    let workspaces = client.workspaces(op, vec![]).await.unwrap_or_default();
     if json {
-        let row = |vm| Listed { vm, upkeep: upkeep.iter().find(|upkeep| upkeep.id == vm.id) };
+        let row = |vm: &'_ VmInfo| Listed {
+            vm: vm.clone(),
+            upkeep: upkeep.iter().find(|upkeep| upkeep.id == vm.id),
+            workspace: workspaces.iter().find(|workspace| workspace.id == vm.id),
+        };
         app.out.json(&vms.iter().map(row).collect::<Vec<_>>())?;
     } else if app.out.quiet {
         vms.iter().try_for_each(|vm| app.out.line(text::short(&vm.id)))?;
     } else {
-        table(&vms, &upkeep).print(&app.out)?;
+        table(&vms, &upkeep, &workspaces).print(&app.out)?;
     }
     Ok(Exit::Ok)
 }
@@ -66,16 +71,19 @@ async fn print(app: &App, all: bool, json: bool) -> Result<Exit, CliError> {
 #[derive(Serialize)]
 struct Listed<'a> {
     #[serde(flatten)]
-    vm: &'a VmInfo,
+    vm: VmInfo,
     upkeep: Option<&'a UpkeepInfo>,
+    workspace: Option<&'a WorkspaceInfo>,
 }
 
-fn table(vms: &[VmInfo], upkeep: &[UpkeepInfo]) -> Table {
+fn table(vms: &[VmInfo], upkeep: &[UpkeepInfo], workspaces: &[WorkspaceInfo]) -> Table {
     let now = clock::unix_ms();
-    let header = ["ID", "NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "CREATED"];
+    let header =
+        ["ID", "NAME", "STATE", "IMAGE", "IP", "VCPU", "MEM", "DISK", "WORKSPACE", "CREATED"];
     let mut table = Table::new(header);
     for vm in vms {
         let upkeep = upkeep.iter().find(|upkeep| upkeep.id == vm.id);
+        let workspace = workspaces.iter().find(|workspace| workspace.id == vm.id);
         table.row([
             text::short(&vm.id).into(),
             vm.name.as_str().into(),
@@ -85,6 +93,7 @@ fn table(vms: &[VmInfo], upkeep: &[UpkeepInfo]) -> Table {
             vm.vcpu.to_string().into(),
             format!("{} MiB", vm.memory_mib).into(),
             text::size(vm.disk_bytes).into(),
+            workspace.map_or("", |workspace| workspace.guest_path.as_str()).into(),
             text::ago(now, vm.created_unix_ms).into(),
         ]);
     }

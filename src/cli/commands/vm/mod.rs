@@ -21,6 +21,7 @@ pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod suspend;
 mod upkeep;
+pub(crate) mod workspace;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -54,6 +55,9 @@ pub(crate) enum Command {
     Exec(exec::Args),
     /// Open a shell in a running VM
     Ssh(ssh::Args),
+    /// Bring a repository of this host into a VM and its changes back
+    #[command(subcommand)]
+    Workspace(workspace::Command),
     /// Print a VM's console, also when it has stopped or failed
     Logs(logs::Args),
     /// Print how a VM's health checks have gone

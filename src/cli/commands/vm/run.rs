@@ -1,7 +1,7 @@
-//! `banger vm run`: create, start, enter, and with `--rm` delete.
+//! `banger vm run`: create, start, prepare a workspace, enter, and with `--rm` delete.
 //!
 //! ```text
-//! CreateVm ──> Endpoint ──> SSH ──> (--rm) DeleteVm
+//! CreateVm ──> (PATH) prepare ──> Endpoint ──> SSH ──> (--rm) DeleteVm
 //!    │ Ctrl-C: CancelOp, then DeleteVm of what is left
 //!    └ failed: the VM, if it got that far, stays for `vm logs`
 //! ```
@@ -11,6 +11,9 @@ use std::time::Instant;
 
 use super::guest_args::{self, TtyArgs};
 use super::spec::{self, SpecArgs};
+use super::workspace::enter::Entered;
+use super::workspace::prepare as prepare_command;
+use super::workspace::source::{GUEST_PATH, Job, SourceArgs, check_guest_path};
 use crate::cli::app::App;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
@@ -18,9 +21,11 @@ use crate::cli::exit::Exit;
 use crate::cli::guest::{Guest, Task, What};
 use crate::cli::operation::{self, Broken, OnInterrupt};
 use crate::cli::ui::progress::Progress;
+use crate::cli::ui::text;
+use crate::host::workspace::Plan;
 use crate::model::OpId;
 use crate::wire::reply::VmInfo;
-use crate::wire::request::Request;
+use crate::wire::request::{CreateVm, Request};
 
 const AFTER: &str = "\
 Examples:
@@ -29,20 +34,26 @@ Examples:
   banger run -d --name web --nat         start it and leave it alone
   banger run -d --restart always         back after a crash, and after a restart of the host
   banger run --rm -e TOKEN --memory 2G -- sh -c 'make test'
+  banger run . -- make test              the repository here, in its VM, which stays for the next time
+  banger run --rm ~/src/app -- make test the same in a VM of its own
 
 The words after -- reach the guest as they are, without a shell. Without --rm the VM runs on.
-Ctrl-C while it boots takes it back.
+Ctrl-C while it boots takes it back. With PATH the VM that has the repository is used again, if there
+is one, and what changed since is brought there first.
 
 Exit status: the command's or the shell's; 128+N if signal N killed it, 126 or 127 if the guest
 could not run or find it, 125 if banger itself failed, wrong usage included. With -d 0 once the
 VM runs, else 125.";
 
+/// The user's own shell, wherever it is started.
+const LOGIN: [&str; 3] = ["sh", "-c", "exec \"${SHELL:-sh}\" -l"];
+
 /// Create a VM and enter it or run a command in it
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
-    /// Not in this release: a repository to take along
-    #[arg(value_name = "PATH", hide = true)]
+    /// A repository to work on: it is brought to the VM, and the command or the shell starts in it
+    #[arg(value_name = "PATH", value_hint = clap::ValueHint::DirPath)]
     path: Option<PathBuf>,
     /// The command and its arguments; a shell if there is none
     #[arg(value_name = "CMD", last = true)]
@@ -55,28 +66,67 @@ pub(crate) struct Args {
     detach: bool,
     #[command(flatten)]
     tty: TtyArgs,
+    /// Where in the guest the repository goes
+    #[arg(long, value_name = "DIR", default_value = GUEST_PATH, help_heading = "The repository")]
+    guest_path: String,
+    /// Print what of it would travel, and do nothing
+    #[arg(long, requires = "path", help_heading = "The repository")]
+    dry_run: bool,
+    /// Give up what was changed in the guest
+    #[arg(long, requires = "path", help_heading = "The repository")]
+    discard_guest: bool,
+    #[command(flatten, next_help_heading = "The repository")]
+    source: SourceArgs,
     #[command(flatten)]
     spec: SpecArgs,
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    if let Some(path) = args.path {
-        return Err(no_workspaces(&path));
+    let job = job(&args)?;
+    if let (Some(job), true) = (&job, args.dry_run) {
+        return prepare_command::list(app, job, false);
     }
+    // Before there is a VM: what is wrong here is told at once.
+    let plan = job.as_ref().map(Job::plan).transpose()?;
     let op = app.op(args.spec.name())?;
+    let name = args.spec.name().map(str::to_owned);
     let create = args.spec.request(true)?;
     let began = Instant::now();
     let mut client = app.client().await?;
-    let vm = boot(app, &mut client, op, &create).await?;
+    let known = match &plan {
+        Some(plan) if !args.rm => known(&mut client, op, name, &create, plan).await?,
+        _ => None,
+    };
+    let vm = match known {
+        Some(vm) => again(app, &mut client, vm, &create).await?,
+        None => boot(app, &mut client, op, &create).await?,
+    };
+    let entered = match (job, plan) {
+        (Some(job), Some(plan)) => match prepare(app, &mut client, &vm, job, plan).await {
+            Ok(entered) => entered,
+            Err(error) => {
+                if args.rm {
+                    clean_up(app, &mut client, &vm).await;
+                }
+                return Err(error);
+            }
+        },
+        _ => Entered::default(),
+    };
     if args.detach {
         spec::announce(app, &vm, began);
         app.out.line(&vm.name)?;
         return Ok(Exit::Ok);
     }
     let shell = args.command.is_empty();
-    let what = if shell { What::Shell } else { What::Command(args.command) };
+    let what = match (shell, entered.directory.is_some()) {
+        (false, _) => What::Command(entered.argv(args.command)),
+        (true, false) => What::Shell,
+        // A login shell that does not start at home.
+        (true, true) => What::Command(LOGIN.map(str::to_owned).into()),
+    };
     let tty = args.tty.choice().wanted();
-    let task = Task { op, what, tty, env: vec![], workdir: None, timeout: None };
+    let task = Task { op, what, tty, env: vec![], workdir: entered.directory, timeout: None };
     // A guest that cannot be entered stays, with --rm too: its console tells why.
     let mut guest = match enter(app, &mut client, &vm, !shell && !tty).await {
         Ok(guest) => guest,
@@ -92,20 +142,109 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     if args.rm {
         // Whatever it is that ended the command, Ctrl-C and a lost guest included.
         drop(guest);
-        if let Err(error) = delete(app, &mut client, &vm.id, &vm.name).await {
-            app.failed(&error);
-        }
+        clean_up(app, &mut client, &vm).await;
     } else {
         guest_args::note_if_running(app, client, &vm.id).await;
     }
     ended
 }
 
-fn no_workspaces(path: &std::path::Path) -> CliError {
-    let path = path.display();
-    CliError::usage(format!("{path}: a directory cannot be taken along yet; name no path"))
-        .hint(format!("to run a command of that name in the guest: banger run -- {path}"))
-        .hint("to copy files: tar -c . | banger exec VM -- tar -x -C /root")
+fn job(args: &Args) -> Result<Option<Job>, CliError> {
+    let Some(path) = &args.path else {
+        if args.source.is_given() || args.guest_path != GUEST_PATH {
+            let failure =
+                CliError::usage("no PATH of a repository is named for the options of one");
+            return Err(failure.hint("the one here: banger run . ..."));
+        }
+        return Ok(None);
+    };
+    check_guest_path(&args.guest_path)?;
+    Ok(Some(Job {
+        path: path.clone(),
+        guest_path: args.guest_path.clone(),
+        options: args.source.options(),
+        discard: args.discard_guest,
+    }))
+}
+
+/// The VM of that name, or, if none was given, the one that has the repository.
+async fn known(
+    client: &mut Client,
+    op: OpId,
+    name: Option<String>,
+    create: &Request,
+    plan: &Plan,
+) -> Result<Option<VmInfo>, CliError> {
+    let vm = match name {
+        Some(name) => Some(name),
+        None if !is_plain(create) => None,
+        None => {
+            let mut workspaces = client.workspaces(op, vec![]).await?;
+            workspaces.retain(|one| std::path::Path::new(&one.host_path) == plan.repository.root);
+            let latest = workspaces.into_iter().max_by_key(|one| one.prepared_unix_ms);
+            latest.map(|workspace| workspace.id)
+        }
+    };
+    let Some(vm) = vm else { return Ok(None) };
+    match client.vm(op, &vm).await {
+        Ok(vm) => Ok(Some(vm)),
+        Err(error) if error.exit == Exit::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether nothing but a name was asked for.
+fn is_plain(create: &Request) -> bool {
+    let Request::CreateVm(create) = create else { return false };
+    *create == CreateVm { name: create.name.clone(), start: true, ..CreateVm::default() }
+}
+
+/// A VM there is, running.
+async fn again(
+    app: &App,
+    client: &mut Client,
+    vm: VmInfo,
+    create: &Request,
+) -> Result<VmInfo, CliError> {
+    let name = &vm.name;
+    app.out.note(format!("{name} is used again"));
+    if !is_plain(create) {
+        app.out.note(format!("{name} stays as it is; what a new VM is to be means nothing to it"));
+    }
+    if vm.state == "running" {
+        return Ok(vm);
+    }
+    let op = app.op(Some(name))?;
+    let board = Progress::new(&app.out);
+    let mut track = board.track(None);
+    let request = Request::StartVm { vm: vm.id.clone() };
+    let started = operation::run(client, op, &request, &mut track, OnInterrupt::Cancel).await;
+    drop(track);
+    let started = started.map_err(|broken| CliError::from(broken).about(name))?;
+    Ok(started.vm.unwrap_or(vm))
+}
+
+async fn prepare(
+    app: &App,
+    client: &mut Client,
+    vm: &VmInfo,
+    job: Job,
+    plan: Plan,
+) -> Result<Entered, CliError> {
+    let op = app.op(Some(&vm.name))?;
+    let (began, guest_path) = (Instant::now(), job.guest_path.clone());
+    let report = job.run(app, client, op, &vm.name, Some(plan)).await;
+    let sent = report.map_err(|error| error.about(&vm.name).of(op))?.prepared;
+    let (files, bytes) = (sent.sent_files, text::size(sent.sent_bytes));
+    let took = text::elapsed(began.elapsed());
+    app.out.note(format!("{guest_path} is prepared: {files} files, {bytes} sent in {took}"));
+    Ok(Entered { directory: Some(guest_path), under_mise: true })
+}
+
+async fn clean_up(app: &App, client: &mut Client, vm: &VmInfo) {
+    if let Err(error) = delete(app, client, &vm.id, &vm.name).await {
+        app.failed(&error);
+    }
 }
 
 async fn boot(

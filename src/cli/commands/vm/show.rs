@@ -7,7 +7,7 @@ use crate::cli::app::App;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::wire::reply::{DiskInfo, LedgerInfo, UpkeepInfo, VmInfo};
+use crate::wire::reply::{DiskInfo, LedgerInfo, UpkeepInfo, VmInfo, WorkspaceInfo};
 
 const AFTER: &str = "\
 Examples:
@@ -35,8 +35,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     // A daemon of before does not know of it.
     let disk = client.disk(op, &args.vm).await.ok();
     let ledger = client.ledger(op, &args.vm).await.ok();
-    let upkeep = client.upkeep(op, vec![args.vm]).await.ok().and_then(|mut one| one.pop());
-    app.out.json(&Shown { vm: &vm, disk, upkeep, ledger })?;
+    let one = vec![args.vm];
+    let upkeep = client.upkeep(op, one.clone()).await.ok().and_then(|mut one| one.pop());
+    let workspace = client.workspaces(op, one).await.ok().and_then(|mut one| one.pop());
+    app.out.json(&Shown { vm: &vm, disk, upkeep, ledger, workspace })?;
     Ok(Exit::Ok)
 }
 
@@ -48,4 +50,5 @@ struct Shown<'a> {
     upkeep: Option<UpkeepInfo>,
     /// What it holds of the host.
     ledger: Option<Vec<LedgerInfo>>,
+    workspace: Option<WorkspaceInfo>,
 }

@@ -1,0 +1,129 @@
+//! The guest's tree as a patch. The tree is put together in an index of its own, from the prepared
+//! commit and the files that may differ from it, so that git's filters and line ends are the host's.
+
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use banger_agent::contract::workspace::{How, Kind};
+
+use super::{Work, is_git};
+use crate::host::workspace::error::{Context as _, Result};
+use crate::host::workspace::git::{Git, joined, line, names};
+
+/// Modes and links are the guest's, which has them.
+const AS_IS: [&str; 4] = ["-c", "core.fileMode=true", "-c", "core.symlinks=true"];
+const GITLINK: &[u8] = b"160000 ";
+
+#[derive(Debug)]
+pub struct Patch {
+    /// The commit that it applies to.
+    pub base: String,
+    pub bytes: Vec<u8>,
+    /// As `git diff --stat` prints it.
+    pub stat: Vec<u8>,
+    pub files: usize,
+    /// Of the guest, past the base.
+    pub commits: u64,
+}
+
+impl Work {
+    /// `base`: another commit than the prepared one, of the host or of the guest.
+    pub fn patch(&self, base: Option<&str>) -> Result<Patch> {
+        let git = self.git();
+        let tree = self.tree(&git)?;
+        let base = match base {
+            Some(base) => self.commit(&git, base)?,
+            None => self.base.clone(),
+        };
+        let diff = |options: &[&str]| {
+            let args = ["diff-tree", "-r", "--no-ext-diff", "--no-textconv", "--no-renames"];
+            git.run(&[args.as_slice(), options, &[&base, &tree]].concat())
+        };
+        let bytes =
+            diff(&["-p", "--binary", "--full-index", "--src-prefix=a/", "--dst-prefix=b/"])?;
+        let stat = diff(&["--stat"])?;
+        let files = names(&diff(&["--name-only", "-z"])?).count();
+        let commits = match &self.head {
+            Some(head) => {
+                let range = format!("{base}..{head}");
+                let count = git.output(&["rev-list", "--count", &range], &[])?;
+                line(&count.stdout).parse().unwrap_or(0)
+            }
+            None => 0,
+        };
+        Ok(Patch { base, bytes, stat, files, commits })
+    }
+
+    /// The host's git, with objects, index and tree of its own.
+    pub(super) fn git(&self) -> Git {
+        let at = |name: &str| self.dir.path().join(name);
+        Git::at(self.dir.path())
+            .with("GIT_DIR", &self.repository.git_dir)
+            .with("GIT_OBJECT_DIRECTORY", at("objects"))
+            .with("GIT_INDEX_FILE", at("index"))
+            .with("GIT_WORK_TREE", at("tree"))
+    }
+
+    fn commit(&self, git: &Git, revision: &str) -> Result<String> {
+        let commit = format!("{revision}^{{commit}}");
+        let found =
+            git.output(&["rev-parse", "-q", "--verify", "--end-of-options", &commit], &[])?;
+        match found.status.success() {
+            true => Ok(line(&found.stdout)),
+            false => self.repository.revision(revision),
+        }
+    }
+
+    fn tree(&self, git: &Git) -> Result<String> {
+        let tree = self.dir.path().join("tree");
+        fs::create_dir_all(&tree).context(|| format!("make {}", tree.display()))?;
+        git.run(&["read-tree", &self.base])?;
+        let staged = git.run(&["ls-files", "-s", "-z"])?;
+        let modules: Vec<&[u8]> = names(&staged)
+            .filter(|entry| entry.starts_with(GITLINK))
+            .filter_map(|entry| entry.splitn(2, |byte| *byte == b'\t').nth(1))
+            .collect();
+        let is_inside = |path: &[u8]| {
+            modules.iter().any(|module| {
+                path.strip_prefix(*module).is_some_and(|rest| rest.first() == Some(&b'/'))
+            })
+        };
+        let gone = self.kept.values().filter(|entry| entry.kind == Kind::Gone);
+        let deleted = self.changes.files.iter().filter(|change| change.how == How::Deleted);
+        let mut paths: BTreeSet<&[u8]> = gone.map(|entry| entry.path.as_slice()).collect();
+        paths.extend(deleted.map(|change| change.path.as_slice()));
+        paths.extend(self.contents.keys().map(Vec::as_slice));
+        paths.retain(|path| !is_inside(path) && !is_git(path));
+        self.lay_out(&tree, &paths)?;
+        let args = ["update-index", "-z", "--add", "--remove", "--replace", "--stdin"];
+        git.feed(&[AS_IS.as_slice(), &args].concat(), &joined(paths))?;
+        Ok(line(&git.run(&["write-tree"])?))
+    }
+
+    /// Files before links: while files are made there is no link that could lead elsewhere.
+    fn lay_out(&self, tree: &Path, paths: &BTreeSet<&[u8]>) -> Result<()> {
+        for kind in [Kind::File, Kind::Link] {
+            for (path, got) in self.contents.iter().filter(|(_, got)| got.kind == kind) {
+                if !paths.contains(path.as_slice()) {
+                    continue;
+                }
+                let to = tree.join(OsStr::from_bytes(path));
+                let what = || format!("lay out {}", to.display());
+                fs::create_dir_all(to.parent().unwrap_or(tree)).context(what)?;
+                if kind == Kind::Link {
+                    let target = OsString::from_vec(fs::read(&got.file).context(what)?);
+                    symlink(target, &to).context(what)?;
+                    continue;
+                }
+                fs::copy(&got.file, &to).context(what)?;
+                let mode = if got.mode & 0o111 == 0 { 0o644 } else { 0o755 };
+                fs::set_permissions(&to, fs::Permissions::from_mode(mode)).context(what)?;
+            }
+        }
+        Ok(())
+    }
+}
