@@ -2,23 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test stops where it fails")]
 
-use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
-use std::process::{Child, Stdio};
+mod support;
+
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use banger_agent::contract::config::{Control, GuestConfig, RootLayout};
-use banger_agent::contract::drive;
 use banger_agent::contract::exec::{self, ExecRequest};
 use russh::client::{self, Handle};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg};
 use russh::{Channel, ChannelMsg, Sig};
 
-const HOST_KEY: &str = include_str!("fixtures/test_host_key");
-const CLIENT_KEY: &str = include_str!("fixtures/test_client_key");
-const CLIENT_PUBLIC: &str = include_str!("fixtures/test_client_key.pub");
+use support::{CLIENT_KEY, HOST_KEY, Server};
+
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Trusting;
@@ -36,66 +32,14 @@ impl client::Handler for Trusting {
     }
 }
 
-/// A running server; ended and cleaned up when dropped.
-struct Server {
-    child: Child,
-    dir: PathBuf,
-    port: u16,
-}
-
-impl Server {
-    fn start(name: &str) -> Self {
-        let port =
-            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let config = GuestConfig {
-            vm_id: [1; 16],
-            hostname: "test".into(),
-            net: None,
-            authorized_keys: vec![CLIENT_PUBLIC.into()],
-            host_key: HOST_KEY.into(),
-            root: RootLayout::Plain { disk: [0; 16] },
-            work: None,
-            env: vec![("FROM_CONFIG".into(), "config".into())],
-            op_id: [2; 16],
-            control: Control::Vsock { port: 1 },
-            ssh_port: port,
-        };
-        let dir = std::env::temp_dir().join(format!("banger-agent-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        let file = dir.join("config");
-        std::fs::write(&file, drive::encode(&config).unwrap()).unwrap();
-        #[allow(clippy::disallowed_methods, reason = "the program under test")]
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_banger-agent"))
-            .args(["serve".as_ref(), file.as_os_str()])
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().ends_with("listening")));
-        // Keeps the pipe open, so that the server can go on logging.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self { child, dir, port }
-    }
-
-    async fn connect(&self) -> Handle<Trusting> {
-        let mut session =
-            client::connect(Arc::default(), (Ipv4Addr::LOCALHOST, self.port), Trusting)
-                .await
-                .unwrap();
-        let key = Arc::new(PrivateKey::from_openssh(CLIENT_KEY).unwrap());
-        let login =
-            session.authenticate_publickey("root", PrivateKeyWithHashAlg::new(key, None)).await;
-        assert!(login.unwrap().success());
-        session
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
-        drop(std::fs::remove_dir_all(&self.dir));
-    }
+async fn connect(server: &Server) -> Handle<Trusting> {
+    let mut session = client::connect(Arc::default(), (Ipv4Addr::LOCALHOST, server.port), Trusting)
+        .await
+        .unwrap();
+    let key = Arc::new(PrivateKey::from_openssh(CLIENT_KEY).unwrap());
+    let login = session.authenticate_publickey("root", PrivateKeyWithHashAlg::new(key, None)).await;
+    assert!(login.unwrap().success());
+    session
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -150,7 +94,7 @@ fn test<F: Future<Output = ()>>(name: &str, body: impl FnOnce(Arc<Server>) -> F)
 #[test]
 fn argv_is_not_split_and_its_environment_is_its_own() {
     test("argv", async |server| {
-        let session = server.connect().await;
+        let session = connect(&server).await;
         let mut request = argv(&["printf", "%s|", "a b", "", "$HOME", "é'\""]);
         let done = run(&session, exec::encode(&request).unwrap()).await;
         assert_eq!((done.out.as_str(), done.status), ("a b||$HOME|é'\"|", Some(0)));
@@ -165,7 +109,7 @@ fn argv_is_not_split_and_its_environment_is_its_own() {
 #[test]
 fn failures_to_start_are_126_and_127() {
     test("failures", async |server| {
-        let session = server.connect().await;
+        let session = connect(&server).await;
         let cases = [
             ("/nowhere/at/all", 127),
             ("no-such-program", 127),
@@ -189,7 +133,7 @@ fn failures_to_start_are_126_and_127() {
 #[test]
 fn a_plain_line_goes_to_the_shell_and_signals_are_told() {
     test("line", async |server| {
-        let session = server.connect().await;
+        let session = connect(&server).await;
         let done = run(&session, "echo out; echo err >&2; exit 3").await;
         assert_eq!(
             (done.out.as_str(), done.err.as_str(), done.status),
@@ -210,7 +154,7 @@ fn a_filter_neither_deadlocks_nor_loses_data() {
     test("filter", async |server| {
         const BLOCK: usize = 64 * 1024;
         const BLOCKS: usize = 512;
-        let session = server.connect().await;
+        let session = connect(&server).await;
         let channel = session.channel_open_session().await.unwrap();
         channel.exec(true, exec::encode(&argv(&["cat"])).unwrap()).await.unwrap();
         let (mut read, write) = channel.split();
@@ -245,7 +189,7 @@ fn a_filter_neither_deadlocks_nor_loses_data() {
 #[test]
 fn unread_input_is_bounded_and_holds_nobody_up() {
     test("unread", async |server| {
-        let session = server.connect().await;
+        let session = connect(&server).await;
         let stuck = session.channel_open_session().await.unwrap();
         stuck.exec(true, "exec sleep 1000").await.unwrap();
         let flood = async {
@@ -273,7 +217,7 @@ fn unread_input_is_bounded_and_holds_nobody_up() {
 fn a_command_is_hung_up_when_its_client_leaves() {
     test("hangup", async |server| {
         let marker = server.dir.join("hung-up");
-        let session = server.connect().await;
+        let session = connect(&server).await;
         let mut channel = session.channel_open_session().await.unwrap();
         let line = format!(
             "trap 'echo bye; echo x > {}; exit' HUP; echo up; while :; do sleep 0.05; done",
@@ -292,7 +236,7 @@ fn a_command_is_hung_up_when_its_client_leaves() {
 #[test]
 fn a_terminal_has_its_size_and_ends_with_its_shell() {
     test("terminal", async |server| {
-        let session = server.connect().await;
+        let session = connect(&server).await;
         let mut channel = session.channel_open_session().await.unwrap();
         channel.request_pty(true, "xterm", 132, 43, 0, 0, &[]).await.unwrap();
         // What stays in the background must not keep the session open.
@@ -334,7 +278,7 @@ fn a_forward_carries_both_ways() {
             let (mut read, mut write) = stream.split();
             tokio::io::copy(&mut read, &mut write).await.unwrap();
         };
-        let session = server.connect().await;
+        let session = connect(&server).await;
         let talk = async {
             let mut channel =
                 session.channel_open_direct_tcpip("localhost", port, "127.0.0.1", 0).await.unwrap();

@@ -9,6 +9,7 @@ use super::control::{
     Adoption, CheckEnd, Fresh, GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode,
 };
 use super::exec::ExecRequest;
+use super::job::{JobInfo, JobReply, JobRequest, JobState, StartJob};
 use super::{drive, exec};
 
 pub(super) fn sample_config() -> GuestConfig {
@@ -160,4 +161,36 @@ fn exec_request() {
     };
     let expected = format!("{}0002016103622063010141016201012f{}", hex(exec::MARK), run("0c", 16));
     assert_eq!(hex(&exec::encode(&request).unwrap()), expected);
+}
+
+#[test]
+fn jobs() {
+    let start = StartJob {
+        argv: vec!["a".into()],
+        env: vec![("A".into(), "b".into())],
+        cwd: Some("/".into()),
+        user: "u".into(),
+        op_id: [12; 16],
+    };
+    golden(&JobRequest::Start(start), &format!("00010161010141016201012f0175{}", run("0c", 16)));
+    golden(&JobRequest::List, "01");
+    golden(&JobRequest::Output { id: 7, follow: true }, "020701");
+    golden(&JobReply::Started { id: 7 }, "0007");
+    for (state, tail) in [
+        (JobState::Running, "00"),
+        (JobState::Exited(-1), "0101"),
+        (JobState::Killed(9), "0212"),
+        (JobState::Lost, "03"),
+    ] {
+        let job = JobInfo {
+            id: 1,
+            argv: vec!["a".into()],
+            user: "u".into(),
+            pid: 2,
+            started_unix_ms: 3,
+            ended_unix_ms: Some(4),
+            state,
+        };
+        golden(&JobReply::Jobs(vec![job]), &format!("010101010161017502030104{tail}"));
+    }
 }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod drive;
 pub mod exec;
+pub mod job;
 pub mod lane;
 pub mod workspace;
 

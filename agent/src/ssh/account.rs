@@ -23,6 +23,11 @@ impl Account {
     }
 }
 
+/// Of a user that the guest has.
+pub(crate) fn home_of(name: &str) -> Option<PathBuf> {
+    Account::find(name).map(|account| account.home)
+}
+
 fn root() -> Account {
     Account {
         name: "root".into(),

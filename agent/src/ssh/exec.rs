@@ -24,6 +24,8 @@ pub(super) enum Program {
     LoginShell,
     Line(Vec<u8>),
     Argv(ExecRequest),
+    /// This program, with these arguments.
+    Agent(&'static [&'static str]),
 }
 
 /// The file that this process runs, wherever it lies: a guest's root file system does not have it.
@@ -119,6 +121,11 @@ impl Launch<'_> {
                 command.arg0(program).args(words);
                 command
             }
+            Program::Agent(words) => {
+                let mut command = Command::new(OWN_PROGRAM);
+                command.arg0(AGENT).args(*words);
+                command
+            }
         };
         command.env_clear().envs(self.env.iter()).current_dir(directory);
         Ok(command)
@@ -175,6 +182,7 @@ impl Launch<'_> {
         let program = match &self.program {
             Program::Argv(request) => request.argv.first().cloned().unwrap_or_default(),
             Program::LoginShell | Program::Line(_) => self.shell().display().to_string(),
+            Program::Agent(_) => AGENT.to_owned(),
         };
         if error.kind() == io::ErrorKind::NotFound {
             return Failure { message: format!("{program}: not found"), status: 127 };
@@ -190,7 +198,7 @@ impl Launch<'_> {
             Program::Argv(request) => {
                 Some(Story::new(request.op_id, request.argv.first().cloned().unwrap_or_default()))
             }
-            Program::LoginShell | Program::Line(_) => None,
+            Program::LoginShell | Program::Line(_) | Program::Agent(_) => None,
         }
     }
 }
@@ -223,17 +231,6 @@ fn enter(cwd: &str) -> Result<PathBuf, Failure> {
 fn login_name(shell: &Path) -> OsString {
     let name = shell.file_name().unwrap_or_default().as_bytes();
     OsString::from_vec([b"-", name].concat())
-}
-
-/// Where distributions keep it.
-pub(super) fn sftp_server() -> Option<&'static str> {
-    const PLACES: [&str; 4] = [
-        "/usr/lib/openssh/sftp-server",
-        "/usr/lib/ssh/sftp-server",
-        "/usr/libexec/openssh/sftp-server",
-        "/usr/libexec/sftp-server",
-    ];
-    PLACES.into_iter().find(|path| access(*path, AccessFlags::X_OK).is_ok())
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

@@ -16,6 +16,8 @@ use super::backlog::Backlog;
 use super::resolve;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(30);
+/// For what a client had sent before it went, to be taken.
+const LAST_LIMIT: Duration = Duration::from_secs(30);
 const CHUNK: usize = 32 * 1024;
 
 #[derive(Debug)]
@@ -30,34 +32,44 @@ pub(super) async fn run(
     reply: ChannelOpenHandle,
     writer: ChannelWriteHalf<Msg>,
     input: Backlog,
-    mut open: watch::Receiver<()>,
+    open: watch::Receiver<()>,
     activity: Arc<Notify>,
 ) {
-    let carried = async {
-        match &target {
-            Target::Tcp(host, port) => match in_time(tcp(host, *port)).await {
-                Ok(stream) => {
-                    reply.accept().await;
-                    let (read, write) = stream.into_split();
-                    carry(read, write, &writer, &input, &activity).await;
-                }
-                Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
-            },
-            Target::Unix(path) => match in_time(UnixStream::connect(path)).await {
-                Ok(stream) => {
-                    reply.accept().await;
-                    let (read, write) = stream.into_split();
-                    carry(read, write, &writer, &input, &activity).await;
-                }
-                Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
-            },
-        }
-    };
-    tokio::select! {
-        () = carried => {}
-        _ = open.changed() => {}
+    let gone = || client_gone(open.clone());
+    match &target {
+        Target::Tcp(host, port) => match Box::pin(or_gone(in_time(tcp(host, *port)), gone())).await
+        {
+            Ok(stream) => {
+                reply.accept().await;
+                let (read, write) = stream.into_split();
+                carry(read, write, &writer, &input, &activity, gone()).await;
+            }
+            Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
+        },
+        Target::Unix(path) => match or_gone(in_time(UnixStream::connect(path)), gone()).await {
+            Ok(stream) => {
+                reply.accept().await;
+                let (read, write) = stream.into_split();
+                carry(read, write, &writer, &input, &activity, gone()).await;
+            }
+            Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
+        },
     }
     input.abandon();
+}
+
+async fn client_gone(mut open: watch::Receiver<()>) {
+    drop(open.changed().await);
+}
+
+async fn or_gone<T>(
+    connect: impl Future<Output = io::Result<T>>,
+    gone: impl Future<Output = ()>,
+) -> io::Result<T> {
+    tokio::select! {
+        connected = connect => connected,
+        () = gone => Err(io::ErrorKind::ConnectionAborted.into()),
+    }
 }
 
 async fn in_time<T>(connect: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -80,15 +92,30 @@ async fn tcp(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(last)
 }
 
-async fn carry(
+/// Until both sides have ended, or the client is gone and all that it had sent is delivered.
+pub(super) async fn carry(
     read: impl AsyncRead + Unpin,
     write: impl AsyncWrite + Unpin,
     writer: &ChannelWriteHalf<Msg>,
     input: &Backlog,
     activity: &Notify,
+    gone: impl Future<Output = ()>,
 ) {
-    tokio::join!(to_client(read, writer, activity), to_guest(input, write));
-    drop(writer.close().await);
+    let delivered = Notify::new();
+    let deliver = async {
+        to_guest(input, write).await;
+        delivered.notify_one();
+    };
+    let both = async { tokio::join!(to_client(read, writer, activity), deliver) };
+    let last = async {
+        gone.await;
+        input.end();
+        drop(tokio::time::timeout(LAST_LIMIT, delivered.notified()).await);
+    };
+    tokio::select! {
+        _ = both => drop(writer.close().await),
+        () = last => {}
+    }
 }
 
 async fn to_client(

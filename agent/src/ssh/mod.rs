@@ -8,8 +8,8 @@
 //! session  russh's callbacks: what a client asks for, by channel
 //! backlog  what a client sent and a program has not read yet; flow control
 //! process  a command's life: output, exit, hang-up
-//! exec, pty, environment, account, mise   how a command is started, and as whom
-//! forward  connections into the guest's network
+//! exec, pty, environment, account, user, mise   how a command is started, and as whom
+//! forward  connections into the guest's network; reverse  out of it to the client
 //! ```
 
 mod accept;
@@ -24,11 +24,15 @@ mod mise;
 mod process;
 mod pty;
 mod resolve;
+mod reverse;
 mod server;
 mod session;
 mod sessions;
 mod signals;
 mod sink;
+mod user;
 
+pub(crate) use account::home_of;
 pub(crate) use server::{Adopted, Blank, Who, blank, serve};
 pub(crate) use sessions::Sessions;
+pub(crate) use user::user_command;

@@ -20,10 +20,11 @@ use super::account::Account;
 use super::auth::Keys;
 use super::backlog::{self, Backlog};
 use super::environment::Environment;
-use super::exec::{Launch, Program, sftp_server};
+use super::exec::{Launch, Program};
 use super::forward::{self, Target};
 use super::process::{self, Control, Outlet};
 use super::pty::Terminal;
+use super::reverse::Reverse;
 use super::signals;
 use super::sink::Sink;
 
@@ -47,6 +48,7 @@ pub(super) struct Connection {
     channels: HashMap<ChannelId, Line>,
     /// Told when output is about to be sent, so that a brake lets it pass.
     activity: Arc<Notify>,
+    reverse: Reverse,
 }
 
 /// An open channel. Dropping it (the client closed it, or the connection ended) is what tells
@@ -56,6 +58,8 @@ struct Line {
     input: Backlog,
     env: Vec<(String, String)>,
     terminal: Option<Terminal>,
+    /// The program may use the client's keys.
+    agent: bool,
     control: Option<Arc<Control>>,
     open: watch::Sender<()>,
 }
@@ -68,6 +72,7 @@ impl Connection {
             authenticated: Arc::default(),
             channels: HashMap::new(),
             activity: Arc::default(),
+            reverse: Reverse::default(),
         }
     }
 
@@ -92,6 +97,7 @@ impl Connection {
             input: Backlog::default(),
             env: Vec::new(),
             terminal: None,
+            agent: false,
             control: None,
             open: watch::channel(()).0,
         };
@@ -114,6 +120,13 @@ impl Connection {
         let mut env = Environment::of(account);
         env.extend(&self.guest.env);
         env.extend(&line.env);
+        if line.agent {
+            let (activity, open) = (Arc::clone(&self.activity), line.open.subscribe());
+            match self.reverse.offer_agent(account, session.handle(), activity, open) {
+                Ok(path) => env.set("SSH_AUTH_SOCK", &path.to_string_lossy()),
+                Err(error) => crate::log::line(format_args!("offer the client's agent: {error}")),
+            }
+        }
         let launch = Launch { account, env, program, terminal: line.terminal.take() };
         let outlet = Outlet {
             sink: Sink::Channel { writer, handle: session.handle() },
@@ -253,7 +266,8 @@ impl Handler for Connection {
     }
 
     fn adjust_window(&mut self, id: ChannelId, _: u32) -> u32 {
-        let held = self.channels.get(&id).map_or(0, |line| line.input.len());
+        let held = self.channels.get(&id).map(|line| line.input.len());
+        let held = held.or_else(|| self.reverse.held(id)).unwrap_or(0);
         let all_braked = || self.channels.values().any(|line| line.input.len() > backlog::CAP);
         if held > backlog::HIGH || all_braked() { backlog::TRICKLE } else { FULL_WINDOW }
     }
@@ -346,10 +360,45 @@ impl Handler for Connection {
         name: &str,
         session: &mut Session,
     ) -> Result<(), Self::Error> {
-        match sftp_server() {
-            Some(path) if name == "sftp" => self.start(id, Program::Line(path.into()), session),
+        match name {
+            "sftp" => self.start(id, Program::Agent(&["sftp"]), session),
             _ => session.channel_failure(id),
         }
+    }
+
+    async fn agent_request(&mut self, id: ChannelId, _: &mut Session) -> Result<bool, Self::Error> {
+        Ok(self.channels.get_mut(&id).map(|line| line.agent = true).is_some())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        let (Some(account), Ok(asked)) = (&self.account, u16::try_from(*port)) else {
+            return Ok(false);
+        };
+        let (handle, activity) = (session.handle(), Arc::clone(&self.activity));
+        match self.reverse.listen(address, asked, account, handle, activity).await {
+            Ok(listens) => {
+                *port = u32::from(listens);
+                Ok(true)
+            }
+            Err(error) => {
+                crate::log::line(format_args!("listen on port {asked} for a client: {error}"));
+                Ok(false)
+            }
+        }
+    }
+
+    async fn cancel_tcpip_forward(
+        &mut self,
+        _: &str,
+        port: u32,
+        _: &mut Session,
+    ) -> Result<bool, Self::Error> {
+        Ok(u16::try_from(port).is_ok_and(|port| self.reverse.unlisten(port)))
     }
 
     async fn signal(

@@ -1,0 +1,56 @@
+//! A program of a user's for those who start it without a client: with the environment that a client's
+//! would have, in a process group of its own.
+
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::libc;
+
+use super::account::Account;
+use super::environment::Environment;
+
+/// An error is a status as a shell would give it, and why. Standard streams are the caller's to set.
+pub(crate) fn user_command(
+    user: &str,
+    argv: &[String],
+    env: &[(String, String)],
+    cwd: Option<&str>,
+) -> Result<Command, (u8, String)> {
+    let account = Account::find(user).ok_or_else(|| (126, format!("{user}: no such user")))?;
+    let mut all = Environment::of(&account);
+    all.extend(env);
+    let (program, words) = argv.split_first().ok_or_else(|| (126, "no program".to_owned()))?;
+    let home = if account.home.is_dir() { account.home.clone() } else { "/".into() };
+    let dir = cwd.map_or(home, Into::into);
+    if !dir.is_dir() {
+        return Err((126, format!("{}: no such directory", dir.display())));
+    }
+    #[allow(clippy::disallowed_methods, reason = "what the client asked for")]
+    let mut command = Command::new(all.find(program.as_ref()));
+    command.arg0(program).args(words).env_clear().envs(all.iter()).current_dir(dir);
+    command.process_group(0);
+    if nix::unistd::geteuid().is_root() {
+        let Account { uid, gid, groups, .. } = account;
+        let become_user = move || {
+            // SAFETY: between fork and exec only system calls are made, on memory made before.
+            #[allow(unsafe_code, reason = "runs between fork and exec")]
+            let done = unsafe {
+                [
+                    libc::setgroups(groups.len(), groups.as_ptr()),
+                    libc::setgid(gid),
+                    libc::setuid(uid),
+                ]
+            };
+            done.into_iter().try_for_each(|done| Errno::result(done).map(drop))?;
+            Ok::<(), io::Error>(())
+        };
+        // SAFETY: the closure makes only async-signal-safe calls.
+        #[allow(unsafe_code, reason = "runs between fork and exec")]
+        unsafe {
+            command.pre_exec(become_user);
+        }
+    }
+    Ok(command)
+}
