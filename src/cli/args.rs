@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueHint};
 
 use super::commands::{
-    completion, daemon, doctor, events, gc, image, kernel, ops, system, version, vm,
+    completion, daemon, doctor, events, gc, image, kernel, ops, ssh_config, ssh_proxy, system,
+    version, vm,
 };
 use super::output::ColorChoice;
 use crate::model::OpId;
@@ -89,6 +90,10 @@ pub(crate) enum Command {
     Ops(ops::Command),
     /// Print events of VMs and operations
     Events(events::Args),
+    /// Let stock ssh, scp, sftp and rsync reach VMs as NAME.vm
+    SshConfig(ssh_config::Args),
+    #[command(hide = true)]
+    SshProxy(ssh_proxy::Args),
     /// Check this host and the daemon
     Doctor(doctor::Args),
     /// Compare the host with the ledger; take away what is nobody's

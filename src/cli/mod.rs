@@ -20,6 +20,7 @@ mod error;
 mod exit;
 mod guest;
 mod log;
+mod openssh;
 mod operation;
 mod output;
 mod socket;

@@ -122,9 +122,14 @@ fn prepare(id: &str) -> Result<Kept, String> {
             _ => format!("126 {program}: {error}"),
         }
     })?;
+    // As it was asked for, whatever it runs under.
+    let asked = match start.argv.as_slice() {
+        [agent, _, command @ ..] if agent == AGENT => command.to_vec(),
+        _ => start.argv,
+    };
     let job = JobInfo {
         id,
-        argv: start.argv,
+        argv: asked,
         user: start.user,
         pid: child.id(),
         started_unix_ms: unix_ms(),

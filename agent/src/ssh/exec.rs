@@ -49,7 +49,7 @@ pub(super) struct Failure {
 impl Launch<'_> {
     pub(super) fn spawn(mut self) -> Result<Running, Failure> {
         if let Program::Argv(request) = &mut self.program {
-            super::mise::settle(request, &self.env);
+            super::mise::settle(&mut request.argv, &self.env);
         }
         let terminal = self.terminal.take().map(|terminal| self.open(&terminal)).transpose()?;
         let (master, slave) = terminal.unzip();

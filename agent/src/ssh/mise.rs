@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use banger_agent::contract::exec::{AGENT, ExecRequest, UNDER_MISE};
+use banger_agent::contract::exec::{AGENT, UNDER_MISE};
 use nix::unistd::{AccessFlags, access};
 
 use super::environment::Environment;
 
 /// Puts `mise exec` before a command that asks for it, or nothing.
-pub(super) fn settle(request: &mut ExecRequest, env: &Environment) {
-    let [agent, verb, ..] = request.argv.as_slice() else { return };
-    if agent != AGENT || verb != UNDER_MISE || request.argv.len() < 3 {
+pub(super) fn settle(argv: &mut Vec<String>, env: &Environment) {
+    let [agent, verb, ..] = argv.as_slice() else { return };
+    if agent != AGENT || verb != UNDER_MISE || argv.len() < 3 {
         return;
     }
-    let command = request.argv.split_off(2);
-    request.argv = match find(env) {
+    let command = argv.split_off(2);
+    *argv = match find(env) {
         Some(mise) => {
             let mise = mise.to_string_lossy().into_owned();
             [mise, "exec".to_owned(), "--".to_owned()].into_iter().chain(command).collect()
@@ -39,10 +39,9 @@ mod tests {
     use super::*;
 
     fn settled(argv: &[&str], env: &Environment) -> Vec<String> {
-        let argv = argv.iter().map(|word| (*word).to_owned()).collect();
-        let mut request = ExecRequest { argv, env: vec![], cwd: None, op_id: [0; 16] };
-        settle(&mut request, env);
-        request.argv
+        let mut argv = argv.iter().map(|word| (*word).to_owned()).collect();
+        settle(&mut argv, env);
+        argv
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) fn user_command(
     let account = Account::find(user).ok_or_else(|| (126, format!("{user}: no such user")))?;
     let mut all = Environment::of(&account);
     all.extend(env);
+    let mut argv = argv.to_vec();
+    super::mise::settle(&mut argv, &all);
     let (program, words) = argv.split_first().ok_or_else(|| (126, "no program".to_owned()))?;
     let home = if account.home.is_dir() { account.home.clone() } else { "/".into() };
     let dir = cwd.map_or(home, Into::into);

@@ -1,6 +1,9 @@
 //! From the parsed command to its function.
 
-use super::{completion, daemon, doctor, events, gc, image, kernel, ops, system, version, vm};
+use super::{
+    completion, daemon, doctor, events, gc, image, kernel, ops, ssh_config, ssh_proxy, system,
+    version, vm,
+};
 use crate::cli::app::App;
 use crate::cli::args::Command;
 use crate::cli::error::CliError;
@@ -17,6 +20,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Result<Exit, CliError> {
         Command::Kernel(command) => kernel(app, command).await,
         Command::Ops(command) => ops(app, command).await,
         Command::Events(args) => events::run(app, args).await,
+        Command::SshConfig(args) => ssh_config::run(app, &args),
+        Command::SshProxy(args) => ssh_proxy::run(app, args).await,
         Command::Doctor(args) => doctor::run(app, args).await,
         Command::Gc(args) => gc::run(app, args).await,
         Command::Daemon(daemon::Command::Status(args)) => daemon::status::run(app, args).await,
@@ -44,6 +49,8 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
         C::Exec(args) => vm::exec::run(app, args).await,
         C::Ssh(args) => vm::ssh::run(app, args).await,
         C::Workspace(command) => workspace(app, command).await,
+        C::Jobs(args) => vm::jobs::run(app, args).await,
+        C::Cp(args) => vm::cp::run(app, args).await,
         C::Logs(args) => vm::logs::run(app, args).await,
         C::Health(args) => vm::health::run(app, args).await,
         C::Recover(args) => vm::recover::run(app, args).await,

@@ -11,6 +11,8 @@ pub(crate) mod kernel;
 mod many;
 pub(crate) mod ops;
 pub(crate) mod parse;
+pub(crate) mod ssh_config;
+pub(crate) mod ssh_proxy;
 pub(crate) mod system;
 pub(crate) mod version;
 pub(crate) mod vm;

@@ -14,11 +14,12 @@ use super::escape::Escape;
 const CHUNK: usize = 32 << 10;
 const WAITING: usize = 4;
 
+pub(super) type Input = Box<dyn AsyncRead + Unpin>;
 type Leave = Option<oneshot::Receiver<()>>;
 
 /// Stdin, and with `typed` a sign that the user wants to leave: the escape is looked for only in
 /// what a person types.
-pub(super) fn stdin(typed: bool) -> io::Result<(impl AsyncRead + Unpin, Leave)> {
+pub(super) fn stdin(typed: bool) -> io::Result<(Input, Leave)> {
     let (sender, receiver) = mpsc::channel::<Bytes>(WAITING);
     let (leave, left) = oneshot::channel();
     let mut watch = typed.then(|| (Escape::default(), Some(leave)));
@@ -46,9 +47,18 @@ pub(super) fn stdin(typed: bool) -> io::Result<(impl AsyncRead + Unpin, Leave)> 
             }
         }
     })?;
+    Ok((of(receiver), typed.then_some(left)))
+}
+
+/// Nothing, at once.
+pub(super) fn none() -> (Input, Leave) {
+    (of(mpsc::channel(1).1), None)
+}
+
+fn of(receiver: mpsc::Receiver<Bytes>) -> Input {
     let chunks = futures::stream::unfold(receiver, async |mut receiver| {
         let chunk = receiver.recv().await?;
         Some((Ok::<_, io::Error>(chunk), receiver))
     });
-    Ok((StreamReader::new(Box::pin(chunks)), typed.then_some(left)))
+    Box::new(StreamReader::new(Box::pin(chunks)))
 }

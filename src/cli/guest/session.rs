@@ -6,6 +6,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::forward::Forwards;
 use super::input;
 use super::terminal::{self, RawMode};
 use super::vigil;
@@ -19,7 +20,7 @@ use crate::host::guest::ssh::{Control, ExecSpec, ExitKind, GuestError, GuestIo, 
 use crate::model::OpId;
 
 /// How long the daemon may take to notice what the lane has noticed.
-const NEWS_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const NEWS_LIMIT: Duration = Duration::from_secs(2);
 /// What a command that ran out of time gets for its farewell.
 const FAREWELL: Duration = Duration::from_secs(5);
 /// Signals and sizes that wait for the connection.
@@ -35,6 +36,10 @@ pub(crate) struct Task {
     pub(crate) env: Vec<(String, String)>,
     pub(crate) workdir: Option<String>,
     pub(crate) timeout: Option<Duration>,
+    /// Without it the program's standard input is empty.
+    pub(crate) input: bool,
+    /// The program may use the keys of the user's agent.
+    pub(crate) agent: bool,
 }
 
 #[derive(Debug)]
@@ -61,10 +66,24 @@ impl Guest {
         vm: &str,
         plain: bool,
     ) -> Result<Self, CliError> {
+        Self::dial_with(client, op, vm, None, plain, Forwards::default()).await
+    }
+
+    /// As another user, and with what else the connection is to carry, which only SSH can.
+    pub(crate) async fn dial_with(
+        client: &mut Client,
+        op: OpId,
+        vm: &str,
+        user: Option<&str>,
+        plain: bool,
+        forwards: Forwards,
+    ) -> Result<Self, CliError> {
         let endpoint = client.endpoint(op, vm).await?;
         let (vm_id, name) = (endpoint.vm_id.clone(), endpoint.name.clone());
         let env = endpoint.env.clone();
-        let way = Way::go(client, op, endpoint, plain).await?;
+        let user = user.unwrap_or(way::ROOT);
+        let plain = plain && user == way::ROOT && forwards.is_empty();
+        let way = Way::go(client, op, endpoint, user, plain, forwards).await?;
         Ok(Self { way, vm_id, name, env })
     }
 
@@ -76,8 +95,25 @@ impl Guest {
         &self.name
     }
 
+    pub(super) fn env(&self) -> &[(String, String)] {
+        &self.env
+    }
+
     pub(super) fn way(&mut self) -> &mut Way {
         &mut self.way
+    }
+
+    /// Nothing but what the connection carries beside: until it ends, or somebody ends it.
+    pub(crate) async fn stay(
+        &mut self,
+        op: OpId,
+        daemon: impl Future<Output = Option<Client>>,
+    ) -> Result<Exit, CliError> {
+        let mut interrupts = Interrupts::new()?;
+        tokio::select! {
+            number = interrupts.next() => Ok(Exit::Interrupted(number)),
+            how = vigil::ended(daemon, op, self.vm_id.clone()) => Err(gone(&self.name, &how)),
+        }
     }
 
     /// The status is the guest's; an error is banger's own. `daemon` is, or becomes, a connection to
@@ -95,7 +131,10 @@ impl Guest {
         let mut interrupts = Interrupts::new()?;
         let tty = task.tty;
         let raw = if tty { RawMode::enter().map_err(failed("set up the terminal"))? } else { None };
-        let (stdin, mut leave) = input::stdin(raw.is_some()).map_err(failed("read stdin"))?;
+        let (stdin, mut leave) = match task.input {
+            true => input::stdin(raw.is_some()).map_err(failed("read stdin"))?,
+            false => input::none(),
+        };
         let (stdout, stderr) = (tokio::io::stdout(), tokio::io::stderr());
         let mut clock = Clock::new(task.timeout);
         let mut interrupted = false;
@@ -164,11 +203,11 @@ impl Guest {
             Pty { term: term.unwrap_or_else(|| "xterm".to_owned()), cols, rows }
         });
         let env = self.env.iter().cloned().chain(task.env).collect();
-        ExecSpec { program, env, op_id: task.op, tty }
+        ExecSpec { program, env, op_id: task.op, tty, agent: task.agent }
     }
 }
 
-fn gone(name: &str, how: &str) -> CliError {
+pub(super) fn gone(name: &str, how: &str) -> CliError {
     let failure = CliError::failed(format!("{name}: the VM ended: {how}"));
     failure.hint(format!("why? banger vm show {name}"))
 }

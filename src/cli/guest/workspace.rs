@@ -32,7 +32,7 @@ impl Guest {
         let (_, controls) = mpsc::channel(1);
         let argv = vec![AGENT.to_owned(), VERB.to_owned()];
         let program = Program::Argv { argv, cwd: Some("/".to_owned()) };
-        let spec = ExecSpec { program, env: vec![], op_id: op, tty: None };
+        let spec = ExecSpec { program, env: vec![], op_id: op, tty: None, agent: false };
         let mut interrupts = Interrupts::new()?;
         let name = self.name().to_owned();
         let io = GuestIo { stdin, stdout, stderr: tokio::io::sink() };
@@ -63,7 +63,7 @@ impl Guest {
     pub(crate) async fn run_quietly(&mut self, op: OpId, argv: Vec<String>) -> Option<Exit> {
         let (_, controls) = mpsc::channel(1);
         let program = Program::Argv { argv, cwd: None };
-        let spec = ExecSpec { program, env: vec![], op_id: op, tty: None };
+        let spec = ExecSpec { program, env: vec![], op_id: op, tty: None, agent: false };
         let (stdin, stdout, stderr) = (tokio::io::empty(), tokio::io::sink(), tokio::io::sink());
         match self.way().exec(spec, GuestIo { stdin, stdout, stderr }, controls).await {
             Ok(ended) => Some(Exit::Guest(ended.status())),

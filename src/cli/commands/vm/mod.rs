@@ -1,10 +1,12 @@
 //! `banger vm`.
 
+pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod exec;
 mod guest_args;
 pub(crate) mod health;
+pub(crate) mod jobs;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
@@ -58,7 +60,11 @@ pub(crate) enum Command {
     /// Bring a repository of this host into a VM and its changes back
     #[command(subcommand)]
     Workspace(workspace::Command),
-    /// Print a VM's console, also when it has stopped or failed
+    /// List the background jobs of a running VM
+    Jobs(jobs::Args),
+    /// Copy files and trees to or from a running VM
+    Cp(cp::Args),
+    /// Print a VM's console, also when it has stopped or failed, or what a job in it wrote
     Logs(logs::Args),
     /// Print how a VM's health checks have gone
     Health(health::Args),

@@ -126,7 +126,16 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
         (true, true) => What::Command(LOGIN.map(str::to_owned).into()),
     };
     let tty = args.tty.choice().wanted();
-    let task = Task { op, what, tty, env: vec![], workdir: entered.directory, timeout: None };
+    let task = Task {
+        op,
+        what,
+        tty,
+        env: vec![],
+        workdir: entered.directory,
+        timeout: None,
+        input: true,
+        agent: false,
+    };
     // A guest that cannot be entered stays, with --rm too: its console tells why.
     let mut guest = match enter(app, &mut client, &vm, !shell && !tty).await {
         Ok(guest) => guest,

@@ -5,19 +5,21 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use russh::client::{Config, Handle, Handler, connect_stream};
+use russh::client::{ChannelOpenHandle, Config, Handle, Handler, Msg, connect_stream};
 use russh::keys::PublicKeyOrCertificate;
 use russh::keys::{Algorithm, PrivateKey, PrivateKeyWithHashAlg, PublicKey};
-use russh::{Preferred, SshId, cipher, compression, kex, mac};
+use russh::{Channel, ChannelOpenFailure, Preferred, SshId, cipher, compression, kex, mac};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::super::line::connect_vsock;
+use super::incoming::{FromGuest, FromGuests, Incoming, ToTaker, taker};
 use super::{GuestError, SshEndpoint, SshTarget};
 
 /// A guest that dies says nothing; its connection is given up after five of these. An emulated one
@@ -25,15 +27,16 @@ use super::{GuestError, SshEndpoint, SshTarget};
 const KEEPALIVE: Duration = Duration::from_secs(5);
 const MISSES: usize = 4;
 
-/// An authenticated connection to one guest. Dropping it ends whatever runs over it.
-#[derive(Debug)]
+/// An authenticated connection to one guest. Dropping the last of its copies ends whatever runs over it.
+#[derive(Clone, Debug)]
 pub struct GuestSsh {
     pub(super) handle: Session,
     pub(super) target: String,
 }
 
 /// russh's handle has no Debug of its own.
-pub(super) struct Session(pub(super) Handle<Pinned>);
+#[derive(Clone)]
+pub(super) struct Session(pub(super) Arc<Handle<Pinned>>);
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -45,6 +48,20 @@ impl std::fmt::Debug for Session {
 pub(super) struct Pinned {
     key: PublicKey,
     mismatch: Arc<AtomicBool>,
+    incoming: ToTaker,
+}
+
+impl Pinned {
+    /// Nobody is kept waiting: what cannot be taken at once is refused.
+    async fn offer(&self, what: Incoming, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+        match self.incoming.try_reserve() {
+            Ok(place) => {
+                reply.accept().await;
+                place.send(FromGuest::new(what, channel));
+            }
+            Err(_) => reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await,
+        }
+    }
 }
 
 impl Handler for Pinned {
@@ -61,13 +78,47 @@ impl Handler for Pinned {
         self.mismatch.store(!same, Ordering::Relaxed);
         Ok(same)
     }
+
+    async fn server_channel_open_forwarded_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        _: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        _: &mut russh::client::Session,
+    ) -> Result<(), russh::Error> {
+        self.offer(Incoming::Port(port), channel, reply).await;
+        Ok(())
+    }
+
+    async fn server_channel_open_agent_forward(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        _: &mut russh::client::Session,
+    ) -> Result<(), russh::Error> {
+        self.offer(Incoming::Agent, channel, reply).await;
+        Ok(())
+    }
 }
 
 impl GuestSsh {
-    /// `limit` is for everything up to the end of authentication.
+    /// `limit` is for everything up to the end of authentication. Whatever the guest would open is
+    /// refused.
     pub async fn connect(endpoint: &SshEndpoint, limit: Duration) -> Result<Self, GuestError> {
-        match timeout(limit, open(endpoint)).await {
-            Ok(connected) => connected,
+        Ok(Self::connect_both_ways(endpoint, limit).await?.0)
+    }
+
+    /// With what the guest opens, for as long as that is not dropped.
+    pub async fn connect_both_ways(
+        endpoint: &SshEndpoint,
+        limit: Duration,
+    ) -> Result<(Self, FromGuests), GuestError> {
+        let (incoming, from_guest) = taker();
+        match timeout(limit, open(endpoint, incoming)).await {
+            Ok(connected) => connected.map(|ssh| (ssh, from_guest)),
             Err(_) => Err(GuestError::Unreachable {
                 target: endpoint.target.to_string(),
                 source: io::Error::new(
@@ -105,7 +156,7 @@ impl GuestSsh {
     }
 }
 
-async fn open(endpoint: &SshEndpoint) -> Result<GuestSsh, GuestError> {
+async fn open(endpoint: &SshEndpoint, incoming: ToTaker) -> Result<GuestSsh, GuestError> {
     let target = endpoint.target.to_string();
     let unusable = |what| {
         let target = target.clone();
@@ -116,26 +167,17 @@ async fn open(endpoint: &SshEndpoint) -> Result<GuestSsh, GuestError> {
         PrivateKey::from_openssh(&endpoint.client_private).map_err(unusable("client key"))?;
 
     let unreachable = |source| GuestError::Unreachable { target: target.clone(), source };
-    let mut handle = match &endpoint.target {
-        SshTarget::Tcp(address) => {
-            let stream = dial(*address).await.map_err(unreachable)?;
-            stream.set_nodelay(true).map_err(unreachable)?;
-            handshake(stream, host_key, &target).await?
-        }
-        SshTarget::Unix(path) => {
-            let stream = UnixStream::connect(path).await.map_err(unreachable)?;
-            handshake(stream, host_key, &target).await?
-        }
-        SshTarget::Vsock(socket, port) => {
-            let stream = connect_vsock(socket, *port).await.map_err(unreachable)?;
-            handshake(stream, host_key, &target).await?
-        }
+    let mut handle = match reach(&endpoint.target).await.map_err(unreachable)? {
+        Reached::Tcp(stream) => handshake(stream, host_key, incoming, &target).await?,
+        Reached::Unix(stream) => handshake(stream, host_key, incoming, &target).await?,
     };
 
     let key = PrivateKeyWithHashAlg::new(Arc::new(client_key), None);
     let answer = handle.authenticate_publickey(&endpoint.user, key).await;
     match answer {
-        Ok(result) if result.success() => Ok(GuestSsh { handle: Session(handle), target }),
+        Ok(result) if result.success() => {
+            Ok(GuestSsh { handle: Session(Arc::new(handle)), target })
+        }
         // russh reports a connection that ended as a refusal.
         Ok(_) if handle.is_closed() => {
             Err(GuestError::Lost { target, during: "authenticating", source: None })
@@ -145,6 +187,42 @@ async fn open(endpoint: &SshEndpoint) -> Result<GuestSsh, GuestError> {
             Err(GuestError::Lost { target, during: "authenticating", source: Some(source) })
         }
     }
+}
+
+/// A connection to the guest's server on which nothing was said yet; it blocks.
+pub async fn stream(target: &SshTarget, limit: Duration) -> Result<OwnedFd, GuestError> {
+    let reached = async {
+        Ok(match reach(target).await? {
+            Reached::Tcp(stream) => blocking(stream.into_std()?.into())?,
+            Reached::Unix(stream) => blocking(stream.into_std()?.into())?,
+        })
+    };
+    let reached = timeout(limit, reached).await;
+    reached
+        .unwrap_or_else(|late| Err(late.into()))
+        .map_err(|source| GuestError::Unreachable { target: target.to_string(), source })
+}
+
+fn blocking(fd: OwnedFd) -> io::Result<OwnedFd> {
+    rustix::io::ioctl_fionbio(&fd, false)?;
+    Ok(fd)
+}
+
+enum Reached {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+async fn reach(target: &SshTarget) -> io::Result<Reached> {
+    Ok(match target {
+        SshTarget::Tcp(address) => {
+            let stream = dial(*address).await?;
+            stream.set_nodelay(true)?;
+            Reached::Tcp(stream)
+        }
+        SshTarget::Unix(path) => Reached::Unix(UnixStream::connect(path).await?),
+        SshTarget::Vsock(socket, port) => Reached::Unix(connect_vsock(socket, *port).await?),
+    })
 }
 
 /// Tries twice where the first answer may be old: a packet that was sent to the guest before it was
@@ -162,13 +240,14 @@ async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 async fn handshake<S>(
     stream: S,
     host_key: PublicKey,
+    incoming: ToTaker,
     target: &str,
 ) -> Result<Handle<Pinned>, GuestError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mismatch = Arc::new(AtomicBool::new(false));
-    let pinned = Pinned { key: host_key, mismatch: Arc::clone(&mismatch) };
+    let pinned = Pinned { key: host_key, mismatch: Arc::clone(&mismatch), incoming };
     connect_stream(Arc::new(config()), stream, pinned).await.map_err(|source| {
         let target = target.to_owned();
         if mismatch.load(Ordering::Relaxed) {

@@ -66,6 +66,7 @@ impl GuestSsh {
 /// The requests that start a program, in the order in which they are sent.
 struct Start {
     tty: Option<super::Pty>,
+    agent: bool,
     env: Vec<(String, String)>,
     what: What,
 }
@@ -77,8 +78,8 @@ enum What {
 
 impl Start {
     fn from_spec(spec: ExecSpec) -> Result<Self, GuestError> {
-        let ExecSpec { program, env, op_id, tty } = spec;
-        let start = |env, what| Self { tty, env, what };
+        let ExecSpec { program, env, op_id, tty, agent } = spec;
+        let start = |env, what| Self { tty, agent, env, what };
         Ok(match program {
             Program::Argv { argv, cwd } => {
                 let request = ExecRequest { argv, env, cwd, op_id: op_id.0 };
@@ -96,6 +97,10 @@ impl Start {
         if let Some(tty) = self.tty {
             to.request_pty(true, &tty.term, tty.cols, tty.rows, 0, 0, &[]).await?;
             expected.push("make a terminal");
+        }
+        if self.agent {
+            to.agent_forward(true).await?;
+            expected.push("offer your agent to the program");
         }
         for (name, value) in self.env {
             // Servers may refuse names they do not know; the program runs all the same.

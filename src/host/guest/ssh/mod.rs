@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! GuestSsh::connect ─> exec(ExecSpec, GuestIo, controls) ─> ExitKind
-//!                  └─> direct_tcpip(host, port) ─> a stream
+//!                  ├─> direct_tcpip(host, port) ─> a stream
+//!                  └─> listen(port) ─> streams that the guest opens
 //! ```
 //!
 //! Made for the CLI, which dials the guest by itself: the daemon may come and go meanwhile. The
@@ -13,12 +14,14 @@ mod client;
 mod endpoint;
 mod error;
 mod exec;
+mod incoming;
 mod program;
 mod pump;
 
-pub use client::GuestSsh;
+pub use client::{GuestSsh, stream};
 pub use endpoint::{SshEndpoint, SshTarget};
 pub use error::GuestError;
+pub use incoming::{FromGuest, FromGuests, Incoming};
 pub use program::{Control, ExecSpec, ExitKind, GuestIo, Program, Pty};
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ pub struct ExecSpec {
     pub op_id: OpId,
     /// A terminal in the guest. Its output and errors are one stream.
     pub tty: Option<Pty>,
+    /// It may use the keys of our agent; see [`super::Incoming::Agent`].
+    pub agent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

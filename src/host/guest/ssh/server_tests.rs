@@ -146,7 +146,7 @@ async fn run(argv: &[&str], tty: Option<Pty>) -> (Result<ExitKind, GuestError>, 
         cwd: Some("/root/repo".into()),
     };
     let env = vec![("A".to_owned(), "b c".to_owned())];
-    let spec = ExecSpec { program, env, op_id: OpId([7; 16]), tty };
+    let spec = ExecSpec { program, env, op_id: OpId([7; 16]), tty, agent: false };
     let mut stdout = Vec::new();
     let io = GuestIo { stdin: empty(), stdout: &mut stdout, stderr: sink() };
     let ended = ssh.exec(spec, io, mpsc::channel(1).1).await;
@@ -175,7 +175,7 @@ async fn a_signal_reaches_the_program() {
     let ssh = GuestSsh::connect(&server.endpoint(), LIMIT).await.unwrap();
     for name in ["USR1", "INT", "WINCH"] {
         let program = Program::Argv { argv: vec!["wait".into()], cwd: None };
-        let spec = ExecSpec { program, env: vec![], op_id: OpId([7; 16]), tty: None };
+        let spec = ExecSpec { program, env: vec![], op_id: OpId([7; 16]), tty: None, agent: false };
         let (controls, receiver) = mpsc::channel(1);
         controls.send(Control::Signal(name.into())).await.unwrap();
         let io = GuestIo { stdin: empty(), stdout: sink(), stderr: sink() };

@@ -107,7 +107,7 @@ impl Sshd {
 
 fn line(line: &str) -> ExecSpec {
     let program = Program::Line(line.into());
-    ExecSpec { program, env: vec![], op_id: OpId([1; 16]), tty: None }
+    ExecSpec { program, env: vec![], op_id: OpId([1; 16]), tty: None, agent: false }
 }
 
 fn no_controls() -> mpsc::Receiver<Control> {
