@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::{
-    DiskBackend, DiskChoice, Name, RestartPolicy, Size, SpecDefaults, Subnet, VmmChoice,
+    DiskBackend, DiskChoice, FileSync, FileSyncText, Name, RestartPolicy, Size, SpecDefaults,
+    Subnet, VmmChoice,
 };
 
 /// A Unix socket's path ends at 108 bytes; what lies below the run directory needs 32 of them.
@@ -42,6 +43,10 @@ pub struct Config {
     pub defaults: SpecDefaults,
     pub network: Network,
     pub limits: Limits,
+    /// What every guest is given at its start.
+    pub file_sync: Vec<FileSync>,
+    /// Opens every guest; made if it is not there.
+    pub ssh_key: PathBuf,
     /// Runs on fakes of every port.
     pub sim: Option<Sim>,
 }
@@ -140,6 +145,8 @@ struct File {
     default_image_name: Option<String>,
     default_kernel_name: Option<String>,
     warm: Option<bool>,
+    ssh_key_path: Option<String>,
+    file_sync: Vec<FileFileSync>,
     vm_defaults: FileDefaults,
     network: FileNetwork,
     limits: FileLimits,
@@ -153,6 +160,14 @@ struct FileDefaults {
     disk_size: Option<String>,
     work_disk_size: Option<String>,
     restart: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileFileSync {
+    host: String,
+    guest: String,
+    mode: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -268,6 +283,8 @@ impl Config {
             defaults,
             network: Network::build(file.network)?,
             limits,
+            file_sync: file_sync(file.file_sync)?,
+            ssh_key: ssh_key(file.ssh_key_path.as_deref(), &state_dir)?,
             sim: over.sim,
             state_dir,
             run_dir,
@@ -316,6 +333,32 @@ impl Network {
 
 fn value(key: &'static str, why: impl Into<String>) -> ConfigError {
     ConfigError::Value { key, why: why.into() }
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from)
+}
+
+/// A bad entry is named by its place, counted from 0.
+fn file_sync(entries: Vec<FileFileSync>) -> Result<Vec<FileSync>, ConfigError> {
+    let home = home();
+    let parse = |(index, entry): (usize, FileFileSync)| {
+        let FileFileSync { host, guest, mode } = entry;
+        FileSync::parse(&FileSyncText { host, guest, mode }, home.as_deref())
+            .map_err(|why| value("file_sync", format!("entry {index}: {why}")))
+    };
+    entries.into_iter().enumerate().map(parse).collect()
+}
+
+fn ssh_key(text: Option<&str>, state_dir: &Path) -> Result<PathBuf, ConfigError> {
+    let Some(text) = text else { return Ok(state_dir.join("ssh/id_ed25519")) };
+    let path = match (text.strip_prefix("~/"), home()) {
+        (Some(below), Some(home)) => home.join(below),
+        _ => PathBuf::from(text),
+    };
+    let absolute = path.is_absolute().then_some(path);
+    absolute
+        .ok_or_else(|| value("ssh_key_path", format!("{text:?} is neither absolute nor below ~/")))
 }
 
 fn on_shutdown(text: Option<&str>) -> Result<OnShutdown, ConfigError> {
@@ -397,12 +440,26 @@ mod tests {
             ("[vm_defaults]\ncpus = 1", "cpus"),
             ("[vm_defaults]\nrestart = \"yes\"", "restart"),
             ("[limits]\nparallel_starts = 0", "parallel_starts"),
+            ("ssh_key_path = \"x\"", "ssh_key_path"),
+            ("[[file_sync]]\nhost = \"/x\"", "guest"),
+            ("[[file_sync]]\nhost = \"/x\"\nguest = \"~/x\"\nowner = 1", "owner"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(key), "{text}: {error}");
         }
         let long = format!("run_dir = \"/{}\"", "x".repeat(100));
         assert!(parse(&long).unwrap_err().contains("run_dir"));
+    }
+
+    #[test]
+    fn a_bad_file_to_sync_is_named_by_its_place() {
+        let good = "[[file_sync]]\nhost = \"/x\"\nguest = \"~/x\"\n";
+        let bad = format!("{good}[[file_sync]]\nhost = \"/x\"\nguest = \"~/../x\"\n");
+        assert_eq!(parse(good).unwrap().file_sync.len(), 1);
+        let error = parse(&bad).unwrap_err();
+        assert!(error.contains("file_sync: entry 1: guest \"~/../x\" has .."), "{error}");
+        let key = parse("state_dir = \"/s\"").unwrap().ssh_key;
+        assert_eq!(key, Path::new("/s/ssh/id_ed25519"));
     }
 
     #[test]

@@ -8,14 +8,15 @@ use crate::config::{Config, HostFacts, Sim};
 use crate::host::clock::SystemClock;
 use crate::host::disk::LocalDisks;
 use crate::host::facts;
-use crate::host::guest::AgentLink;
+use crate::host::guest::{AgentLink, Furniture, git_identity, owner_key};
 use crate::host::helper_client::{HelperClient, HelperNet, HelperProcess};
 use crate::host::image::LocalImages;
 use crate::host::names::DnsServer;
 use crate::host::vmm::{VmmConfig, Vmms};
 use crate::host::warm::LocalWarm;
 use crate::ports::{
-    Clock, DiskHost, GuestLink, Hypervisor, ImageHost, NameHost, NetHost, ProcessHost, WarmHost,
+    Clock, DiskHost, GuestLink, HostError, Hypervisor, ImageHost, NameHost, NetHost, ProcessHost,
+    WarmHost,
 };
 use crate::sim::{Planned, SimOptions, SimWorld};
 
@@ -81,12 +82,21 @@ fn real(config: &Config) -> Result<Raw, DaemonError> {
         process: Arc::new(HelperProcess::new(helper.clone())),
         net: Arc::new(HelperNet::new(helper.clone(), bridge, subnet)),
         disk: Arc::new(LocalDisks::new(&config.state_dir, &config.run_dir)?.with_helper(helper)),
-        guest: Arc::new(AgentLink),
+        guest: Arc::new(agent_link(config)?),
         images: Arc::new(LocalImages::new(&config.state_dir, agent_bin(config))?),
         names: config.network.dns_listen.map(|at| Arc::new(DnsServer::new(at, subnet)) as _),
         warm: Arc::new(LocalWarm::new(&config.state_dir, config.limits.disk_reserve)?),
         clock: Arc::new(SystemClock),
     })
+}
+
+/// What guests are told of their owner.
+fn agent_link(config: &Config) -> Result<AgentLink, DaemonError> {
+    let key = owner_key(&config.ssh_key).map_err(|error| {
+        HostError::io("read or make the key", config.ssh_key.display().to_string(), error)
+    })?;
+    let furniture = Furniture { files: config.file_sync.clone(), git: git_identity() };
+    Ok(AgentLink::new(furniture, vec![key]))
 }
 
 /// Beside bangerd, unless configured.

@@ -9,6 +9,7 @@ mod check_disks;
 mod collect_vm;
 mod create_vm;
 mod delete_vm;
+mod furnish;
 mod journal;
 mod kill_vm;
 mod observed;

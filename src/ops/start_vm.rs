@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use super::await_guest::{AwaitReady, AwaitRunning};
 use super::check_disks::CheckDisks;
 use super::create_vm::disk_plan;
+use super::furnish::FurnishGuest;
 use super::kill_vm::kill_steps;
 use super::step::no_undo;
 use super::warm::{self, AdoptGuest, KeepSnapshot, Origin};
@@ -38,6 +39,7 @@ fn start(vm: &VmRecord, first: bool, check: Option<CheckDisks>) -> Plan {
     if first {
         steps.extend([Box::new(KeepSnapshot) as Box<dyn Step>, Box::new(AdoptGuest)]);
     }
+    steps.push(Box::new(FurnishGuest));
     steps.push(Box::new(PublishName)); // last: a name must not lead to a guest that is not there yet
     vec![Phase { direction: Direction::Back, steps }]
 }

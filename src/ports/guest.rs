@@ -73,6 +73,10 @@ pub trait GuestLink: Send + Sync + std::fmt::Debug {
         unix_ms: u64,
     ) -> PortFuture<'a, GuestReady>;
 
+    /// Brings the guest what its owner wants in every one, before anybody else is let in. Answers
+    /// with what is not there to be brought.
+    fn furnish<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, Vec<String>>;
+
     /// Asks the agent to sync and power off; returns when it has said that it will. The end of the
     /// process is seen elsewhere.
     fn shutdown<'a>(&'a self, op: OpId, paths: &'a VmPaths, grace: Duration) -> PortFuture<'a, ()>;

@@ -63,6 +63,14 @@ impl GuestLink for SimWorld {
         .boxed()
     }
 
+    fn furnish<'a>(&'a self, _op: OpId, paths: &'a VmPaths) -> PortFuture<'a, Vec<String>> {
+        async move {
+            self.vm_of(paths)?;
+            self.call("guest.furnish", |_| Ok(vec![])).await
+        }
+        .boxed()
+    }
+
     fn await_ready<'a>(
         &'a self,
         _op: OpId,

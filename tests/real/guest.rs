@@ -27,6 +27,12 @@ fn exec_carries_streams_environment_and_every_kind_of_end() {
     exec(&["g", "--", "no-such-program"]).expect(127);
     exec(&["g", "--", "/etc/passwd"]).expect(126);
     exec(&["nobody", "--", "true"]).expect(125);
+    // Users, directories, and no input.
+    exec(&["g", "--", "sh", "-c", "echo ann:x:7:7::/tmp:/bin/sh >> /etc/passwd"]).ok();
+    assert_eq!(exec(&["-u", "ann", "g", "--", "sh", "-c", "id -u; pwd"]).ok(), "7\n/tmp\n");
+    assert_eq!(exec(&["-w", "/usr", "g", "--", "pwd"]).ok(), "/usr\n");
+    assert_eq!(exec(&["-n", "g", "--", "cat"]).ok(), "");
+    exec(&["-u", "nobody", "g", "--", "true"]).expect(125);
 }
 
 #[test]
@@ -58,6 +64,49 @@ fn megabytes_pass_both_ways_unharmed() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(output.stdout.len(), 2 * data.len());
     assert!(output.stdout.starts_with(&data) && output.stdout.ends_with(&data));
+}
+
+#[test]
+fn a_long_stream_costs_no_memory_at_either_end() {
+    const LENGTH: u64 = 256 << 20;
+    let host = new_host!();
+    host.banger(&["vm", "run", "-d", "--name", "g"]).ok();
+    let agents = "for status in /proc/[0-9]*/status; do grep -q banger-agent $status && \
+                  grep VmRSS $status; done 2> /dev/null | tr -dc '0-9\\n'";
+    let most = |text: String| text.lines().filter_map(|line| line.parse::<u64>().ok()).max();
+    let before = most(host.banger(&["vm", "exec", "g", "--", "sh", "-c", agents]).ok());
+    for (there, here) in [
+        ("wc -c".to_owned(), format!("head -c {LENGTH} /dev/zero | \"$0\" \"$@\"")),
+        (format!("head -c {LENGTH} /dev/zero"), "\"$0\" \"$@\" < /dev/null | wc -c".to_owned()),
+    ] {
+        let banger = host.dir.join("bin/banger").display().to_string();
+        let line = ["-c", &here, &banger, "vm", "exec", "g", "--", "sh", "-c", &there];
+        let mut shell = host.command("sh", &line).stdout(Stdio::piped()).spawn().unwrap();
+        let mut ours = 0;
+        while shell.try_wait().unwrap().is_none() {
+            ours = ours.max(resident_of(&banger, &there));
+        }
+        let counted = shell.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), LENGTH.to_string());
+        assert!((1..64 << 10).contains(&ours), "banger took {ours} KiB");
+    }
+    let after = most(host.banger(&["vm", "exec", "g", "--", "sh", "-c", agents]).ok());
+    assert!(after.unwrap() < before.unwrap() + (8 << 10), "{before:?} to {after:?} KiB");
+}
+
+/// Of the process of that program with that last argument, KiB; 0 if there is none.
+fn resident_of(program: &str, last: &str) -> u64 {
+    let process = |dir: std::fs::DirEntry| {
+        let line = std::fs::read(dir.path().join("cmdline")).ok()?;
+        let words: Vec<_> = line.split(|byte| *byte == 0).filter(|word| !word.is_empty()).collect();
+        let is_it =
+            words.first() == Some(&program.as_bytes()) && words.last() == Some(&last.as_bytes());
+        let status = std::fs::read_to_string(dir.path().join("status")).ok().filter(|_| is_it)?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS"))?;
+        line.split_ascii_whitespace().nth(1)?.parse().ok()
+    };
+    let dirs = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    dirs.filter_map(process).max().unwrap_or(0)
 }
 
 #[test]

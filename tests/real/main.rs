@@ -8,13 +8,18 @@
 #![allow(clippy::print_stderr, reason = "skipped tests say so")]
 
 mod contract;
+mod copy;
 mod crash;
 mod firecracker;
+mod forward;
+mod furnish;
 mod guest;
+mod jobs;
 mod lane;
 mod ledger;
 mod lifecycle;
 mod network;
+mod openssh;
 mod ops;
 mod refusals;
 mod support;

@@ -11,17 +11,20 @@ use crate::ports::HostError;
 /// Two fresh ed25519 pairs, in OpenSSH's text forms and without comments: a comment would tell
 /// the guest where its key was made.
 pub fn make_keys() -> Result<VmKeys, HostError> {
-    let make = || -> Result<(String, String), ssh_key::Error> {
-        let private = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519)?;
-        let pem = private.to_openssh(LineEnding::LF)?.to_string();
-        Ok((pem, private.public_key().to_openssh()?))
-    };
     let pair = |whose: &str| {
-        make().map_err(|error| HostError::new(Code::Internal, "make key of", whose).because(error))
+        make_pair()
+            .map_err(|error| HostError::new(Code::Internal, "make key of", whose).because(error))
     };
     let (host_private, host_public) = pair("the guest")?;
     let (client_private, client_public) = pair("the client")?;
     Ok(VmKeys { host_private, host_public, client_private, client_public })
+}
+
+/// Private and public.
+pub(super) fn make_pair() -> Result<(String, String), ssh_key::Error> {
+    let private = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519)?;
+    let pem = private.to_openssh(LineEnding::LF)?.to_string();
+    Ok((pem, private.public_key().to_openssh()?))
 }
 
 #[cfg(test)]

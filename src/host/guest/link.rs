@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Control, ControlError, hello_when_there};
+use super::furnish::Furniture;
 use super::line::{Door, Line};
 use super::{keys, setup};
 use crate::model::{Code, OpId, VmKeys};
@@ -30,8 +31,20 @@ const RECONNECT: Duration = Duration::from_millis(20);
 
 const WAIT: &str = "wait for the guest at";
 
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AgentLink;
+/// What it tells guests of their owner is the same for all.
+#[derive(Clone, Debug, Default)]
+pub struct AgentLink {
+    furniture: Furniture,
+    /// Public keys that open every guest, besides its own.
+    owner_keys: Vec<String>,
+}
+
+impl AgentLink {
+    #[must_use]
+    pub fn new(furniture: Furniture, owner_keys: Vec<String>) -> Self {
+        Self { furniture, owner_keys }
+    }
+}
 
 impl GuestLink for AgentLink {
     fn make_keys(&self) -> PortFuture<'_, VmKeys> {
@@ -39,7 +52,7 @@ impl GuestLink for AgentLink {
     }
 
     fn config_drive(&self, op: OpId, guest: &GuestSetup) -> Result<Vec<u8>, HostError> {
-        setup::config_drive(op, guest)
+        setup::config_drive(op, guest, &self.owner_keys)
     }
 
     fn blank_drive(&self, op: OpId, guest: &GuestSetup) -> Result<Vec<u8>, HostError> {
@@ -94,9 +107,19 @@ impl GuestLink for AgentLink {
                     .because(error.to_string())
             })?;
             let fresh = Fresh { entropy, unix_nanos: nanos(unix_ms) };
-            let adoption = Adoption { config: setup::guest_config(op, guest), fresh };
+            let adoption =
+                Adoption { config: setup::guest_config(op, guest, &self.owner_keys), fresh };
             let question = HostBody::Adopt(Box::new(adoption));
             within(ADOPT_LIMIT, what, &line, adopted(op, &line, &question)).await
+        })
+    }
+
+    fn furnish<'a>(&'a self, op: OpId, paths: &'a VmPaths) -> PortFuture<'a, Vec<String>> {
+        Box::pin(async move {
+            match self.furniture.is_empty() {
+                true => Ok(vec![]),
+                false => self.furniture.bring(op, paths).await,
+            }
         })
     }
 

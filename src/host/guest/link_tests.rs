@@ -11,6 +11,8 @@ use tokio::net::{UnixListener, UnixStream};
 use super::*;
 use crate::model::{VmId, chain};
 
+static LINK: std::sync::LazyLock<AgentLink> = std::sync::LazyLock::new(AgentLink::default);
+
 const OP: OpId = OpId([7; 16]);
 
 /// A run directory, and the VM's paths in it.
@@ -93,7 +95,7 @@ async fn readiness_is_heard_however_late_the_port_comes() {
         guest.say(GuestEvent::NotReady { stage: "mount root".into(), error: None }).await;
         guest.say(GuestEvent::Ready(info())).await;
     };
-    let ready = both(AgentLink.await_ready(OP, &paths, &cancel), guest).await.unwrap();
+    let ready = both(LINK.await_ready(OP, &paths, &cancel), guest).await.unwrap();
     assert_eq!(ready.boot_id, "b-1");
     assert_eq!(ready.os_name, "Debian");
 }
@@ -109,7 +111,7 @@ async fn a_failed_boot_tells_the_agents_words() {
         guest.say(GuestEvent::NotReady { stage: "mount root".into(), error }).await;
     };
     let cancel = CancellationToken::new();
-    let error = both(AgentLink.await_ready(OP, &paths, &cancel), guest).await.unwrap_err();
+    let error = both(LINK.await_ready(OP, &paths, &cancel), guest).await.unwrap_err();
     assert_eq!(error.code, Code::GuestDied);
     assert!(chain(&error).ends_with("boot failed at mount root: no disk with that id"));
 }
@@ -130,7 +132,7 @@ async fn a_cut_stream_is_asked_again() {
         assert_eq!(guest.request().await.body, HostBody::Ping);
         guest.say(GuestEvent::Pong { op_id: OP.0 }).await;
     };
-    both(AgentLink.ping(OP, &paths, Duration::from_secs(30)), guest).await.unwrap();
+    both(LINK.ping(OP, &paths, Duration::from_secs(30)), guest).await.unwrap();
 }
 
 #[tokio::test]
@@ -154,7 +156,7 @@ async fn a_resumed_guest_is_told_the_time_and_given_randomness_of_its_own() {
     };
     let resumed = async {
         for _ in 0..2 {
-            let told = AgentLink.resumed(OP, &paths, 1_700_000_000_123, limit);
+            let told = LINK.resumed(OP, &paths, 1_700_000_000_123, limit);
             assert_eq!(told.await?, "b-1");
         }
         Ok(())
@@ -172,7 +174,7 @@ async fn what_an_agent_cannot_do_about_a_resume_is_told() {
         let message = "add entropy: no".to_owned();
         guest.say(GuestEvent::Failed { op_id: OP.0, message }).await;
     };
-    let resumed = AgentLink.resumed(OP, &paths, 1, Duration::from_secs(30));
+    let resumed = LINK.resumed(OP, &paths, 1, Duration::from_secs(30));
     let error = both(resumed, guest).await.unwrap_err();
     assert!(chain(&error).ends_with("add entropy: no"), "{error:?}");
 }
@@ -192,8 +194,8 @@ async fn a_clock_is_set_and_a_sync_waited_for() {
         guest.say(GuestEvent::Synced { op_id: OP.0 }).await;
     };
     let host = async {
-        AgentLink.set_clock(OP, &paths, 7).await?;
-        AgentLink.sync(OP, &paths, Duration::from_secs(30)).await
+        LINK.set_clock(OP, &paths, 7).await?;
+        LINK.sync(OP, &paths, Duration::from_secs(30)).await
     };
     both(host, guest).await.unwrap();
 }
@@ -211,7 +213,7 @@ async fn shutdown_asks_for_a_reboot_and_takes_no_answer_for_anothers() {
         guest.say(GuestEvent::ShuttingDown { op_id: OP.0 }).await;
     };
     let grace = Duration::from_secs(20);
-    both(AgentLink.shutdown(OP, &paths, grace), guest).await.unwrap();
+    both(LINK.shutdown(OP, &paths, grace), guest).await.unwrap();
 }
 
 #[tokio::test]
@@ -222,7 +224,7 @@ async fn a_vmm_that_ends_before_the_answer_is_a_shutdown() {
         let mut guest = Guest::accept(&listener).await;
         guest.request().await;
     };
-    both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap();
+    both(LINK.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap();
 }
 
 #[tokio::test]
@@ -234,7 +236,7 @@ async fn an_agent_that_refuses_is_heard() {
         guest.request().await;
         guest.say(GuestEvent::Failed { op_id: OP.0, message: "already going".into() }).await;
     };
-    let error = both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
+    let error = both(LINK.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
     assert_eq!(error.code, Code::GuestUnreachable);
     assert!(chain(&error).ends_with("already going"), "{error:?}");
 }
@@ -242,11 +244,11 @@ async fn an_agent_that_refuses_is_heard() {
 #[tokio::test]
 async fn silence_and_absence_are_told_apart_from_an_answer() {
     let (_dir, paths) = place();
-    let absent = AgentLink.ping(OP, &paths, Duration::from_secs(30)).await.unwrap_err();
+    let absent = LINK.ping(OP, &paths, Duration::from_secs(30)).await.unwrap_err();
     assert_eq!(absent.code, Code::GuestUnreachable);
     assert!(chain(&absent).contains("connect to the agent's port"), "{absent:?}");
     let _listener = UnixListener::bind(paths.control_socket()).unwrap();
-    let silent = AgentLink.ping(OP, &paths, Duration::from_millis(50)).await.unwrap_err();
+    let silent = LINK.ping(OP, &paths, Duration::from_millis(50)).await.unwrap_err();
     assert!(chain(&silent).ends_with("the agent does not answer"), "{silent:?}");
 }
 
@@ -255,7 +257,7 @@ async fn cancelling_ends_the_wait() {
     let (_dir, paths) = place();
     let cancel = CancellationToken::new();
     let stop = async { cancel.cancel() };
-    let error = both(AgentLink.await_ready(OP, &paths, &cancel), stop).await.unwrap_err();
+    let error = both(LINK.await_ready(OP, &paths, &cancel), stop).await.unwrap_err();
     assert_eq!(error.code, Code::Cancelled);
 }
 
@@ -301,7 +303,7 @@ async fn over_vsock_the_agent_comes_by_itself_however_often_it_fails() {
         assert_eq!(guest.stream.read(&mut [0]).await.unwrap(), 0);
     };
     let cancel = CancellationToken::new();
-    let ready = both(AgentLink.await_ready(OP, &paths, &cancel), guest).await.unwrap();
+    let ready = both(LINK.await_ready(OP, &paths, &cancel), guest).await.unwrap();
     assert_eq!(ready.boot_id, "b-1");
     assert!(!listener(&paths).exists(), "nobody listens there any more");
 
@@ -309,7 +311,7 @@ async fn over_vsock_the_agent_comes_by_itself_however_often_it_fails() {
         let error = Some("no such disk".into());
         dial().await.say(GuestEvent::NotReady { stage: "root".into(), error }).await;
     };
-    let error = both(AgentLink.await_ready(OP, &paths, &cancel), guest).await.unwrap_err();
+    let error = both(LINK.await_ready(OP, &paths, &cancel), guest).await.unwrap_err();
     assert_eq!(error.code, Code::GuestDied);
     assert!(chain(&error).ends_with("boot failed at root: no such disk"), "{error:?}");
 }
@@ -327,8 +329,8 @@ async fn over_vsock_a_question_is_a_connection_to_the_guest() {
         guest.say(GuestEvent::ShuttingDown { op_id: OP.0 }).await;
     };
     let host = async {
-        AgentLink.ping(OP, &paths, Duration::from_secs(30)).await?;
-        AgentLink.shutdown(OP, &paths, Duration::ZERO).await
+        LINK.ping(OP, &paths, Duration::from_secs(30)).await?;
+        LINK.shutdown(OP, &paths, Duration::ZERO).await
     };
     both(host, guest).await.unwrap();
 }
@@ -338,14 +340,14 @@ async fn over_vsock_a_guest_without_an_agent_is_unreachable() {
     let (_dir, paths) = place();
     let vmm = vsock(&paths);
     let guest = async { drop(let_in(&vmm, false).await) };
-    let error = both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
+    let error = both(LINK.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
     assert_eq!(error.code, Code::GuestUnreachable);
     assert!(chain(&error).ends_with("nobody listens in the guest"), "{error:?}");
     let guest = async {
         let mut guest = let_in(&vmm, false).await;
         guest.stream.write_all(b"HTTP/1.1 400 Bad Request\r\n").await.unwrap();
     };
-    let error = both(AgentLink.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
+    let error = both(LINK.shutdown(OP, &paths, Duration::ZERO), guest).await.unwrap_err();
     assert!(chain(&error).contains("not OK but \"HTTP"), "{error:?}");
 }
 
@@ -375,7 +377,7 @@ async fn a_blank_guest_is_told_who_it_is_and_what_only_it_knows() {
             };
             guest.say(answer).await;
         };
-        let adopted = both(AgentLink.adopt(OP, &paths, &setup, 7), guest).await;
+        let adopted = both(LINK.adopt(OP, &paths, &setup, 7), guest).await;
         match adopted {
             Ok(ready) => assert_eq!((ready.boot_id.as_str(), refuses), ("b-2", false)),
             Err(error) => {
@@ -410,7 +412,7 @@ async fn a_check_is_asked_after_over_short_connections_until_it_has_ended() {
         let (end, output) = (CheckEnd::Exited(1), b"refused\n".to_vec());
         guest.say(GuestEvent::Checked { op_id: OP.0, end, output }).await;
     };
-    let check = AgentLink.check(OP, &paths, "true", Duration::from_secs(5));
+    let check = LINK.check(OP, &paths, "true", Duration::from_secs(5));
     let check = both(check, guest).await.unwrap();
     let expected = GuestCheck {
         healthy: false,
@@ -429,7 +431,7 @@ async fn an_agent_of_before_is_not_asked_what_it_does_not_know() {
         guest.request().await;
         guest.say(GuestEvent::Ready(ReadyInfo { contract: 2, ..info() })).await;
     };
-    let check = AgentLink.check(OP, &paths, "true", Duration::from_secs(5));
+    let check = LINK.check(OP, &paths, "true", Duration::from_secs(5));
     let error = both(check, guest).await.unwrap_err();
     assert_eq!(error.code, Code::Refused);
     assert!(error.hints.iter().any(|hint| hint.contains("restart")));

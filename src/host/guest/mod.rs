@@ -6,14 +6,18 @@
 //! lose.
 
 mod control;
+mod furnish;
 mod keys;
 mod lane;
 mod line;
 mod link;
+mod owner;
 mod setup;
 pub mod ssh;
 
+pub use furnish::Furniture;
 pub use keys::make_keys;
 pub use lane::Lane;
 pub use link::AgentLink;
+pub use owner::{git_identity, owner_key};
 pub use setup::SSH_PORT;

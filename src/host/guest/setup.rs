@@ -11,13 +11,17 @@ pub const SSH_PORT: u16 = 22;
 /// Guests find each other by bare name as well as by `<name>.vm`.
 const SEARCH: &str = "vm";
 
-pub(super) fn config_drive(op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
-    encoded(&guest_config(op, setup), setup)
+pub(super) fn config_drive(
+    op: OpId,
+    setup: &GuestSetup,
+    owner_keys: &[String],
+) -> Result<Vec<u8>, HostError> {
+    encoded(&guest_config(op, setup, owner_keys), setup)
 }
 
 /// Nothing of the VM is in it, for what is in it is in the memory of others too.
 pub(super) fn blank_drive(op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
-    let GuestConfig { root, work, control, ssh_port, .. } = guest_config(op, setup);
+    let GuestConfig { root, work, control, ssh_port, .. } = guest_config(op, setup, &[]);
     let blank = GuestConfig {
         vm_id: [0; 16],
         hostname: String::new(),
@@ -46,7 +50,7 @@ fn encoded(config: &GuestConfig, setup: &GuestSetup) -> Result<Vec<u8>, HostErro
     })
 }
 
-pub(super) fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
+pub(super) fn guest_config(op: OpId, setup: &GuestSetup, owner_keys: &[String]) -> GuestConfig {
     let GuestSetup { record, subnet, dns, base_uuid, disks, vmm } = setup;
     GuestConfig {
         vm_id: record.id.0,
@@ -59,7 +63,7 @@ pub(super) fn guest_config(op: OpId, setup: &GuestSetup) -> GuestConfig {
             dns: dns.clone(),
             search: Some(SEARCH.to_owned()),
         }),
-        authorized_keys: vec![record.keys.client_public.clone()],
+        authorized_keys: [std::slice::from_ref(&record.keys.client_public), owner_keys].concat(),
         host_key: record.keys.host_private.clone(),
         root: match disks.root {
             RootPlan::Overlay { uuid, .. } => {
@@ -150,9 +154,11 @@ pub(super) mod tests {
     #[test]
     fn the_agent_reads_what_the_daemon_meant() {
         let setup = setup(vec![("A".into(), "b c".into())]);
-        let bytes = config_drive(OpId([3; 16]), &setup).unwrap();
+        let bytes = config_drive(OpId([3; 16]), &setup, &[]).unwrap();
         let config = drive::decode(&bytes).unwrap();
-        assert_eq!(config, guest_config(OpId([3; 16]), &setup));
+        assert_eq!(config, guest_config(OpId([3; 16]), &setup, &[]));
+        let owners = guest_config(OpId([3; 16]), &setup, &["owner".to_owned()]).authorized_keys;
+        assert_eq!(owners, [setup.record.keys.client_public.clone(), "owner".to_owned()]);
         assert_eq!(config.hostname, "web");
         assert_eq!(config.vm_id, [9; 16]);
         let net = config.net.unwrap();
@@ -173,7 +179,7 @@ pub(super) mod tests {
         let vsock = Control::Vsock { port: control::VSOCK_PORT };
         for (vmm, control) in [(VmmKind::Qemu, port), (VmmKind::Firecracker, vsock)] {
             let setup = GuestSetup { vmm, ..setup(vec![]) };
-            let bytes = config_drive(OpId([3; 16]), &setup).unwrap();
+            let bytes = config_drive(OpId([3; 16]), &setup, &[]).unwrap();
             assert_eq!(drive::decode(&bytes).unwrap().control, control);
         }
     }
@@ -181,7 +187,7 @@ pub(super) mod tests {
     #[test]
     fn a_clone_of_the_image_is_found_by_the_images_uuid() {
         let setup = setup_on(DiskBackend::Reflink, vec![]);
-        let config = guest_config(OpId([3; 16]), &setup);
+        let config = guest_config(OpId([3; 16]), &setup, &[]);
         assert_eq!(config.root, RootLayout::Plain { disk: [5; 16] });
     }
 
@@ -190,7 +196,7 @@ pub(super) mod tests {
         let setup = setup(vec![("A".into(), "b c".into())]);
         let config = drive::decode(&blank_drive(OpId([3; 16]), &setup).unwrap()).unwrap();
         assert!(config.is_blank());
-        let told = guest_config(OpId([3; 16]), &setup);
+        let told = guest_config(OpId([3; 16]), &setup, &[]);
         let disks = |config: &GuestConfig| (config.root.clone(), config.work);
         assert_eq!(disks(&config), disks(&told));
         assert_eq!((&config.control, config.ssh_port), (&told.control, told.ssh_port));
@@ -201,7 +207,7 @@ pub(super) mod tests {
     #[test]
     fn what_does_not_fit_on_the_drive_is_refused() {
         let setup = setup(vec![("A".into(), "x".repeat(2 << 20))]);
-        let refused = config_drive(OpId([3; 16]), &setup);
+        let refused = config_drive(OpId([3; 16]), &setup, &[]);
         assert!(refused.is_err_and(|error| error.code == Code::Invalid));
     }
 }

@@ -55,8 +55,8 @@ pub(crate) fn busybox_tar() -> PathBuf {
     path
 }
 
-/// The same with programs of one's own: path in the image and text.
-pub(crate) fn busybox_with(programs: &[(&str, &str)], path: &Path) {
+/// The same with programs of one's own: path in the image and content.
+pub(crate) fn busybox_with<T: AsRef<[u8]>>(programs: &[(&str, T)], path: &Path) {
     let mut base = tar::Archive::new(File::open(busybox_tar()).unwrap());
     let mut tar = tar::Builder::new(File::create(path).unwrap());
     for entry in base.entries().unwrap() {
@@ -64,10 +64,11 @@ pub(crate) fn busybox_with(programs: &[(&str, &str)], path: &Path) {
         tar.append(&entry.header().clone(), &mut entry).unwrap();
     }
     for (name, text) in programs {
+        let text = text.as_ref();
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o755);
         header.set_size(text.len() as u64);
-        tar.append_data(&mut header, name, text.as_bytes()).unwrap();
+        tar.append_data(&mut header, name, text).unwrap();
     }
     tar.into_inner().unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -117,4 +118,26 @@ fn write_busybox(path: &Path) {
     }
     tar.into_inner().unwrap().sync_all().unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+/// Bytes that nothing makes shorter, always the same.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    let mut bytes = vec![];
+    while bytes.len() < length {
+        bytes.extend(next());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+pub(crate) fn sha256(data: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
