@@ -10,6 +10,7 @@
 #![allow(clippy::print_stderr, reason = "progress")]
 #![allow(clippy::disallowed_methods, reason = "it measures whole processes")]
 
+mod openssh;
 mod real;
 mod simulated;
 mod table;

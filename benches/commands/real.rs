@@ -13,12 +13,15 @@ use banger_agent::contract::control::{
     FrameReader, GuestEvent, HostBody, HostRequest, encode_frame,
 };
 
+use super::openssh::Openssh;
 use super::simulated::{ask, connect};
 use super::table::{Table, median, ms, quantile};
 
 const RUNS: usize = 24;
 const EXECS: usize = 20;
 const DEATHS: usize = 9;
+const COPIES: usize = 3;
+const COPIED: u64 = 256 << 20;
 const LIMIT: Duration = Duration::from_secs(60);
 const PEER: &str = "bench-peer";
 
@@ -39,7 +42,9 @@ pub(crate) async fn measure(table: &mut Table, socket: &str) {
         Reply::Done(Answer::Endpoint(endpoint)) => *endpoint,
         other => panic!("{other:?}"),
     };
-    execs(table, &endpoint);
+    let peer = Openssh::new(&endpoint);
+    execs(table, &peer);
+    copies(table, &peer);
     super::workspaces::measure(table, PEER, &endpoint);
     let bare = Bare::copy(&vm);
     ask(client, unique(), Request::DeleteVm { vm: PEER.to_owned() }).await;
@@ -77,42 +82,58 @@ pub(crate) fn ssh_command(dir: &Path, endpoint: &EndpointInfo) -> String {
     )
 }
 
-/// A whole process each: `banger vm exec` and `ssh` with a fresh connection, alternately.
-fn execs(table: &mut Table, endpoint: &EndpointInfo) {
-    let dir = tempfile::tempdir().unwrap();
-    let (key, known) = (dir.path().join("key"), dir.path().join("known"));
-    std::fs::write(&key, &endpoint.client_private).unwrap();
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let EndpointInfo { address, port, host_key, .. } = endpoint;
-    // OpenSSH writes the usual port without brackets.
-    let place = if *port == 22 { address.clone() } else { format!("[{address}]:{port}") };
-    std::fs::write(&known, format!("{place} {host_key}\n")).unwrap();
-    let ssh = || {
-        let began = Instant::now();
-        let ended = Command::new("ssh")
-            .args(["-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
-            .arg("-o")
-            .arg(format!("UserKnownHostsFile={}", known.display()))
-            .arg("-i")
-            .arg(&key)
-            .args(["-o", "IdentitiesOnly=yes", "-p", &port.to_string()])
-            .args([&format!("root@{address}"), "true"])
-            .stdin(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(ended.success(), "ssh: {ended}");
-        began.elapsed()
-    };
-    let (mut ours, mut theirs) = (vec![], vec![]);
+/// A whole process each: `banger vm exec`, `ssh` with a fresh connection and by one that is there
+/// already, in turn.
+fn execs(table: &mut Table, peer: &Openssh) {
+    let (mut ours, mut fresh, mut mastered) = (vec![], vec![], vec![]);
+    let master = peer.master();
     for _ in 0..EXECS {
         ours.push(banger(&["vm", "exec", PEER, "--", "true"]));
-        theirs.push(ssh());
+        fresh.push(peer.fresh());
+        mastered.push(master.exec());
     }
-    let (ours, theirs, spread) = (median(&ours), median(&theirs), quantile(&ours, 95));
-    let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
-    let measured = format!("{} (p95 {}); ssh {}", ms(ours), ms(spread), ms(theirs));
-    let goal = format!("<= 0.5 of ssh (is {ratio:.2})");
-    table.row("vm exec NAME -- true, whole process", measured, goal, ratio <= 0.5);
+    let spread = quantile(&ours, 95);
+    for (theirs, how, most) in
+        [(&fresh, "a fresh connection", 0.2), (&mastered, "a ControlMaster", 0.5)]
+    {
+        let (ours, theirs) = (median(&ours), median(theirs));
+        let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+        let measured = format!("{} (p95 {}); ssh {}", ms(ours), ms(spread), ms(theirs));
+        let goal = format!("<= {most} of ssh with {how} (is {ratio:.2})");
+        table.row("vm exec NAME -- true, whole process", measured, goal, ratio <= most);
+    }
+}
+
+/// One file that nothing makes shorter, both ways, in turn with scp.
+fn copies(table: &mut Table, peer: &Openssh) {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, back) = (dir.path().join("file"), dir.path().join("back"));
+    let mut source = std::fs::File::open("/dev/urandom").unwrap().take(COPIED);
+    std::io::copy(&mut source, &mut std::fs::File::create(&file).unwrap()).unwrap();
+    let (here, place) = (file.display().to_string(), format!("{PEER}:/root/copied"));
+    let returned = back.display().to_string();
+    let clear = || banger(&["vm", "exec", PEER, "--", "rm", "-f", "/root/copied"]);
+    let (mut to, mut from) = ((vec![], vec![]), (vec![], vec![]));
+    for _ in 0..COPIES {
+        clear();
+        to.1.push(peer.copy_to(&file, "/root/copied"));
+        from.1.push(peer.copy_from("/root/copied", &back));
+        clear();
+        std::fs::remove_file(&back).unwrap();
+        to.0.push(banger(&["vm", "cp", &here, &place]));
+        from.0.push(banger(&["vm", "cp", &place, &returned]));
+        std::fs::remove_file(&back).unwrap();
+    }
+    clear();
+    for (what, (ours, theirs)) in [("into", to), ("out of", from)] {
+        let (ours, theirs) = (median(&ours), median(&theirs));
+        let speed = |time: Duration| COPIED as f64 / 1e6 / time.as_secs_f64();
+        let ratio = speed(ours) / speed(theirs);
+        let measured = format!("{:.0} MB/s; scp {:.0} MB/s", speed(ours), speed(theirs));
+        let goal = format!(">= 1.0 of scp with AES-128-GCM (is {ratio:.2})");
+        let what = format!("vm cp, {} MiB {what} a guest", COPIED >> 20);
+        table.row(&what, measured, goal, ratio >= 1.0);
+    }
 }
 
 /// QEMU as banger started it, with its own copies of the disks, made anew for each run.
