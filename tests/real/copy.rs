@@ -8,6 +8,9 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::{Host, new_host, noise, sha256, until};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -87,11 +90,24 @@ fn a_full_disk_is_told_and_leaves_no_half_of_a_file() {
 }
 
 /// A copy that has begun to write at the other end.
-fn begun(host: &Host, from: &str, to: &str, there: impl Fn() -> bool) -> Child {
+/// A copy that stands still in the middle, however fast it is: `there` looks at what has arrived.
+fn halted(host: &Host, from: &str, to: &str, there: impl Fn() -> bool) -> Child {
     let mut command = host.banger_command(&["vm", "cp", from, to]);
     let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    until("the copy is under way", LIMIT, there);
+    let counters = format!("/proc/{}/io", child.id());
+    let written = || {
+        let counters = fs::read_to_string(&counters).unwrap();
+        let line = counters.lines().find_map(|line| line.strip_prefix("wchar: "));
+        line.unwrap().parse::<u64>().unwrap() > 32 << 20
+    };
+    until("the copy is under way", LIMIT, written);
+    signal(&child, Signal::SIGSTOP);
+    until("a part of it has arrived", LIMIT, there);
     child
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
 }
 
 #[test]
@@ -103,11 +119,12 @@ fn a_vm_killed_in_the_middle_leaves_no_file_at_either_end_and_the_copy_goes_on()
     fs::write(&big, &data).unwrap();
     let big = big.display().to_string();
     shell(&host, "mkdir /root/d; sync");
-    let mut child = begun(&host, &big, "g:/root/d/big", || {
+    let mut child = halted(&host, &big, "g:/root/d/big", || {
         let sizes = "cat /root/d/.banger-*.part 2> /dev/null | wc -c";
         shell(&host, sizes).trim().parse::<u64>().unwrap() > 16 << 20
     });
     host.banger(&["vm", "kill", "g"]).ok();
+    signal(&child, Signal::SIGCONT);
     assert_eq!(child.wait().unwrap().code(), Some(1));
     host.banger(&["vm", "start", "g"]).ok();
     assert_eq!(shell(&host, "ls /root/d"), "", "no half of it under its name");
@@ -123,8 +140,9 @@ fn a_vm_killed_in_the_middle_leaves_no_file_at_either_end_and_the_copy_goes_on()
         entries.any(|entry| entry.metadata().is_ok_and(|meta| meta.len() > 4 << 20))
     };
     let place = out.join("big").display().to_string();
-    let mut child = begun(&host, "g:/root/d/big", &place, part);
+    let mut child = halted(&host, "g:/root/d/big", &place, part);
     host.banger(&["vm", "kill", "g"]).ok();
+    signal(&child, Signal::SIGCONT);
     assert_eq!(child.wait().unwrap().code(), Some(1));
     assert!(!out.join("big").exists());
     host.banger(&["vm", "start", "g"]).ok();
