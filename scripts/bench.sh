@@ -10,6 +10,7 @@ need_packages openssh-client e2fsprogs iproute2 jq git rsync
 home=${BANGER_HOME:-/var/lib/banger-quickstart}
 ./scripts/quickstart.sh >&2
 export BANGER_SOCKET=/run/banger-quickstart/bangerd.sock BANGER_BENCH_HELPER_PID
+export BANGER_BENCH_DAEMON_PID_FILE=$home/bangerd.pid BANGER_TORTURE_ROUNDS=${BANGER_TORTURE_ROUNDS:-30}
 BANGER_BENCH_HELPER_PID=$(cat "$home/helper.pid")
 
 say "In-process" >&2
@@ -17,6 +18,10 @@ cargo bench --locked --quiet --bench in_process -- --noplot | tee /dev/stderr | 
 trap 'rm -f /tmp/bench.$$' EXIT
 say "Whole commands" >&2
 table=$(cargo bench --locked --quiet --bench commands)
+say "Restarts" >&2
+need_guests >&2
+survived=$(cargo nextest run -p banger --locked --no-capture --retries 0 --test real torture 2>&1 | tee /dev/stderr \
+    | grep -oE '[0-9]+ rounds survived, [0-9]+ resources leaked, [0-9]+ VMs lost' || echo no)
 on_firecracker=
 if [ -n "${FIRECRACKER_BIN:-}" ] && [ -n "${JAILER_BIN:-}" ]; then
     say "Firecracker, in the test host" >&2
@@ -34,6 +39,7 @@ fi
     printf 'Host: %s, %s cores, Linux %s; ' "$(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r | grep -oE '^[0-9]+\.[0-9]+\.[0-9]+')"
     printf 'guests: %s\n\n' "$("$home/bin/banger" doctor --json 2>/dev/null | jq -r '.[] | select(.name=="vmm") | .detail')"
     echo "$table"
+    echo "| daemon and helper killed under real VMs that are used | $survived | all, 0 leaked, 0 lost | $([ "$survived" = no ] && echo NO || echo yes) |"
     if [ -n "$on_firecracker" ]; then
         echo "$on_firecracker"
         echo

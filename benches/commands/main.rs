@@ -10,6 +10,7 @@
 #![allow(clippy::print_stderr, reason = "progress")]
 #![allow(clippy::disallowed_methods, reason = "it measures whole processes")]
 
+mod adopt;
 mod openssh;
 mod real;
 mod simulated;
@@ -28,7 +29,12 @@ fn main() {
     runtime.block_on(simulated::measure(&mut table));
     simulated::adoption(&mut table);
     match std::env::var("BANGER_SOCKET") {
-        Ok(socket) => runtime.block_on(real::measure(&mut table, &socket)),
+        Ok(socket) => {
+            runtime.block_on(real::measure(&mut table, &socket));
+            if let Ok(file) = std::env::var("BANGER_BENCH_DAEMON_PID_FILE") {
+                runtime.block_on(adopt::measure(&mut table, socket.as_ref(), file.as_ref()));
+            }
+        }
         Err(_) => {
             eprintln!("real guests: skipped, BANGER_SOCKET is not set (see scripts/bench.sh)")
         }

@@ -137,7 +137,7 @@ pub(crate) async fn ask(client: &mut Frames, op: u64, request: Request) -> Reply
     }
 }
 
-async fn list(client: &mut Frames) -> Vec<VmInfo> {
+pub(crate) async fn list(client: &mut Frames) -> Vec<VmInfo> {
     let envelope = Envelope { op_id: [0; 16], deadline_ms: 0, request: Request::ListVms };
     client.send(&envelope).await.unwrap();
     let mut all = vec![];
