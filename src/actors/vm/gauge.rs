@@ -21,6 +21,8 @@ enum Level {
     Warn(String),
     /// Why it may not go on.
     Full(String),
+    /// The same, for want of room that is not its own.
+    HostFull(String),
 }
 
 /// What is new.
@@ -73,7 +75,7 @@ impl Gauge {
             }
         };
         let (paths, known) = (ports.disk.paths(vm), self.paused);
-        let full = matches!(level, Level::Full(_));
+        let full = matches!(level, Level::Full(_) | Level::HostFull(_));
         if known != Some(full) {
             let done = match full {
                 true => ports.hypervisor.pause(op, &paths).await,
@@ -90,6 +92,10 @@ impl Gauge {
         let seen = |found| Some(Change::Seen(Observe { kind: ConditionKind::Paused, found }));
         match level {
             Level::Full(reason) if known != Some(true) => seen(Some(Finding { reason, exit })),
+            Level::HostFull(reason) if known != Some(true) => {
+                let exit = format!("it goes on by itself when the host has {HOST_RESERVE} free");
+                seen(Some(Finding { reason, exit }))
+            }
             _ if !full && known == Some(true) => seen(None),
             Level::Warn(text) if !self.warned => {
                 self.warned = true;
@@ -99,7 +105,7 @@ impl Gauge {
                 self.warned = false;
                 None
             }
-            Level::Warn(_) | Level::Full(_) => None,
+            Level::Warn(_) | Level::Full(_) | Level::HostFull(_) => None,
         }
     }
 }
@@ -107,7 +113,7 @@ impl Gauge {
 fn level(used: Size, limit: Size, free: Size, name: &str) -> Level {
     let part = used.bytes().saturating_mul(100) / limit.bytes().max(1);
     if free < HOST_RESERVE {
-        return Level::Full(format!("the host's file system has {free} left"));
+        return Level::HostFull(format!("the host's file system has {free} left"));
     }
     let filled = format!("{part} % of the disk of {name} ({limit}) is used");
     match part {
@@ -129,6 +135,6 @@ mod tests {
         assert!(matches!(at(80), Level::Warn(text) if text.contains("80 %")));
         assert!(matches!(at(89), Level::Warn(_)));
         assert!(matches!(at(90), Level::Full(_)) && matches!(at(200), Level::Full(_)));
-        assert!(matches!(level(mib(1), mib(100), mib(63), "web"), Level::Full(_)));
+        assert!(matches!(level(mib(1), mib(100), mib(63), "web"), Level::HostFull(_)));
     }
 }
