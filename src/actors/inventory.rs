@@ -60,7 +60,7 @@ impl Inventory {
         Ok(Compared { mismatches, rows, things: seen.things.len() })
     }
 
-    /// See [`books`].
+    /// What records and ledger say now.
     pub fn books(&self) -> Result<Books, Failure> {
         books(&self.store).map_err(|error| Failure::from(&error))
     }
