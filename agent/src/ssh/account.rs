@@ -1,7 +1,11 @@
 //! Users, from `/etc/passwd` and `/etc/group` themselves: a static libc has no name service.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::libc;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Account {
@@ -21,6 +25,29 @@ impl Account {
         let group = fs::read_to_string("/etc/group").unwrap_or_default();
         find_in(name, &passwd, &group).or_else(|| (name == "root").then(root))
     }
+
+    /// Where its programs start: its home, if it has one.
+    pub(super) fn directory(&self) -> PathBuf {
+        if self.home.is_dir() { self.home.clone() } else { "/".into() }
+    }
+}
+
+/// The process is this user's from now on.
+///
+/// # Safety
+/// Only system calls: may run between fork and exec.
+#[allow(unsafe_code, reason = "runs between fork and exec")]
+pub(super) unsafe fn become_user(uid: u32, gid: u32, groups: &[u32]) -> io::Result<()> {
+    // SAFETY: the groups are as many as are told.
+    unsafe {
+        check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+        check(libc::setgid(gid))?;
+        check(libc::setuid(uid))
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    Errno::result(result).map(drop).map_err(io::Error::from)
 }
 
 /// Of a user that the guest has.

@@ -15,7 +15,7 @@ use nix::libc;
 use nix::unistd::{AccessFlags, Pid, access};
 use tokio::process::Command;
 
-use super::account::Account;
+use super::account::{self, Account};
 use super::environment::Environment;
 use super::process::{Running, Story, Streams};
 use super::pty::{Master, Terminal};
@@ -94,7 +94,7 @@ impl Launch<'_> {
 
     fn command(&mut self) -> Result<Command, Failure> {
         let shell = self.shell();
-        let mut directory = self.home();
+        let mut directory = self.account.directory();
         let mut command = match &self.program {
             Program::LoginShell => {
                 let mut command = Command::new(&shell);
@@ -155,9 +155,7 @@ impl Launch<'_> {
                 }
                 if is_root {
                     reset_oom_score();
-                    check(libc::setgroups(groups.len(), groups.as_ptr()))?;
-                    check(libc::setgid(gid))?;
-                    check(libc::setuid(uid))?;
+                    account::become_user(uid, gid, &groups)?;
                 }
             }
             Ok(())
@@ -172,10 +170,6 @@ impl Launch<'_> {
     fn shell(&self) -> PathBuf {
         let shell = &self.account.shell;
         if access(shell, AccessFlags::X_OK).is_ok() { shell.clone() } else { "/bin/sh".into() }
-    }
-
-    fn home(&self) -> PathBuf {
-        if self.account.home.is_dir() { self.account.home.clone() } else { "/".into() }
     }
 
     fn failure(&self, error: &io::Error) -> Failure {
@@ -231,10 +225,6 @@ fn enter(cwd: &str) -> Result<PathBuf, Failure> {
 fn login_name(shell: &Path) -> OsString {
     let name = shell.file_name().unwrap_or_default().as_bytes();
     OsString::from_vec([b"-", name].concat())
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    Errno::result(result).map(drop).map_err(io::Error::from)
 }
 
 /// The server's protection from the out-of-memory killer is not its commands'.

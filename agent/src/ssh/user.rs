@@ -1,14 +1,10 @@
 //! A program of a user's for those who start it without a client: with the environment that a client's
 //! would have, in a process group of its own.
 
-use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
-use nix::errno::Errno;
-use nix::libc;
-
-use super::account::Account;
+use super::account::{self, Account};
 use super::environment::Environment;
 
 /// An error is a status as a shell would give it, and why. Standard streams are the caller's to set.
@@ -24,8 +20,7 @@ pub(crate) fn user_command(
     let mut argv = argv.to_vec();
     super::mise::settle(&mut argv, &all);
     let (program, words) = argv.split_first().ok_or_else(|| (126, "no program".to_owned()))?;
-    let home = if account.home.is_dir() { account.home.clone() } else { "/".into() };
-    let dir = cwd.map_or(home, Into::into);
+    let dir = cwd.map_or_else(|| account.directory(), Into::into);
     if !dir.is_dir() {
         return Err((126, format!("{}: no such directory", dir.display())));
     }
@@ -38,15 +33,9 @@ pub(crate) fn user_command(
         let become_user = move || {
             // SAFETY: between fork and exec only system calls are made, on memory made before.
             #[allow(unsafe_code, reason = "runs between fork and exec")]
-            let done = unsafe {
-                [
-                    libc::setgroups(groups.len(), groups.as_ptr()),
-                    libc::setgid(gid),
-                    libc::setuid(uid),
-                ]
-            };
-            done.into_iter().try_for_each(|done| Errno::result(done).map(drop))?;
-            Ok::<(), io::Error>(())
+            unsafe {
+                account::become_user(uid, gid, &groups)
+            }
         };
         // SAFETY: the closure makes only async-signal-safe calls.
         #[allow(unsafe_code, reason = "runs between fork and exec")]
