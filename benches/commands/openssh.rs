@@ -42,6 +42,17 @@ impl Openssh {
         command
     }
 
+    /// `ssh` with its options as words of a shell, without the target.
+    pub(crate) fn line(&self) -> String {
+        let client = self.client("ssh");
+        let words = std::iter::once(client.get_program()).chain(client.get_args());
+        words.map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// A whole process with a connection of its own.
     pub(crate) fn fresh(&self) -> Duration {
         timed(self.client("ssh").args([&self.host, "true"]))

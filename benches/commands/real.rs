@@ -1,13 +1,12 @@
 //! Real guests: banger beside the same QEMU started by hand, and beside OpenSSH.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use banger::wire::reply::{Answer, EndpointInfo, Reply, VmInfo};
+use banger::wire::reply::{Answer, Reply, VmInfo};
 use banger::wire::request::{CreateVm, Request};
 use banger_agent::contract::control::{
     FrameReader, GuestEvent, HostBody, HostRequest, encode_frame,
@@ -45,7 +44,7 @@ pub(crate) async fn measure(table: &mut Table, socket: &str) {
     let peer = Openssh::new(&endpoint);
     execs(table, &peer);
     copies(table, &peer);
-    super::workspaces::measure(table, PEER, &endpoint);
+    super::workspaces::measure(table, PEER, &peer);
     let bare = Bare::copy(&vm);
     ask(client, unique(), Request::DeleteVm { vm: PEER.to_owned() }).await;
     runs(table, &bare);
@@ -64,22 +63,6 @@ fn banger(args: &[&str]) -> Duration {
         .unwrap();
     assert!(ended.success(), "banger {args:?}: {ended}");
     began.elapsed()
-}
-
-/// A command line of OpenSSH's client for this guest, up to the target; its files are in `dir`.
-pub(crate) fn ssh_command(dir: &Path, endpoint: &EndpointInfo) -> String {
-    let (key, known) = (dir.join("key"), dir.join("known"));
-    std::fs::write(&key, &endpoint.client_private).unwrap();
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-    let EndpointInfo { address, port, host_key, .. } = endpoint;
-    let place = if *port == 22 { address.clone() } else { format!("[{address}]:{port}") };
-    std::fs::write(&known, format!("{place} {host_key}\n")).unwrap();
-    format!(
-        "ssh -F none -o BatchMode=yes -o StrictHostKeyChecking=yes -o UserKnownHostsFile={} \
-         -i {} -o IdentitiesOnly=yes -p {port}",
-        known.display(),
-        key.display()
-    )
 }
 
 /// A whole process each: `banger vm exec`, `ssh` with a fresh connection and by one that is there

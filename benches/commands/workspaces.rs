@@ -5,8 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use banger::wire::reply::EndpointInfo;
-
+use super::openssh::Openssh;
 use super::table::{Table, median, ms};
 
 const FILES: usize = 10_000;
@@ -16,12 +15,11 @@ const FIRST: usize = 3;
 const AGAIN: usize = 5;
 const LOOKS: usize = 9;
 
-pub(crate) fn measure(table: &mut Table, vm: &str, endpoint: &EndpointInfo) {
+pub(crate) fn measure(table: &mut Table, vm: &str, peer: &Openssh) {
     let dir = tempfile::tempdir().unwrap();
     let repo = dir.path().join("repo");
     make(&repo);
-    let ssh = super::real::ssh_command(dir.path(), endpoint);
-    let target = format!("root@{}", endpoint.address);
+    let (ssh, target) = (peer.line(), peer.host());
     let shell = |script: &str| {
         let began = Instant::now();
         let ended = Command::new("bash")
