@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap_complete::ArgValueCandidates;
 
 use super::guest_args::TtyArgs;
-use super::workspace::enter::WorkspaceArgs;
+use super::workspace::enter::{Entered, WorkspaceArgs};
 use crate::cli::app::App;
 use crate::cli::client::Client;
 use crate::cli::commands::parse;
@@ -76,12 +76,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(Some(&args.vm))?;
     let env = parse::environment(args.env.clone())?;
     let mut client = app.client().await?;
-    if args.detach {
-        return detach(app, client, op, args, env).await;
-    }
-    let tty = args.tty.choice().wanted();
     let entered = args.workspace.enter(app, &mut client, op, &args.vm).await;
     let entered = entered.map_err(|error| error.about(&args.vm))?;
+    if args.detach {
+        return detach(app, client, op, args, env, entered).await;
+    }
+    let tty = args.tty.choice().wanted();
     let (user, forwards) = (args.user.as_deref(), Forwards::default());
     let guest = Guest::dial_with(&mut client, op, &args.vm, user, !tty, forwards).await;
     let mut guest = guest.map_err(|error| error.about(&args.vm))?;
@@ -98,9 +98,8 @@ async fn detach(
     op: OpId,
     args: Args,
     env: Vec<(String, String)>,
+    entered: Entered,
 ) -> Result<Exit, CliError> {
-    let entered = args.workspace.enter(app, &mut client, op, &args.vm).await;
-    let entered = entered.map_err(|error| error.about(&args.vm))?;
     let guest = Guest::dial(&mut client, op, &args.vm, true).await;
     let mut guest = guest.map_err(|error| error.about(&args.vm))?;
     let argv = entered.argv(args.command);
