@@ -4,7 +4,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Host, Running, new_host, until};
+use crate::support::{Host, Running, new_host, noise, until};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -31,18 +31,6 @@ fn repository(host: &Host) -> String {
     git(host, "add -A");
     git(host, "commit -q -m first");
     host.dir.join("repo").display().to_string()
-}
-
-/// What zlib cannot make smaller.
-fn noise(bytes: u32) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let next = |_| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    };
-    (0..bytes / 8).flat_map(next).collect()
 }
 
 #[test]
