@@ -20,6 +20,7 @@ mod inventory;
 mod janitor;
 mod mint;
 mod net_watch;
+mod patience;
 mod remedy;
 mod service;
 mod session;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::events::EventSink;
+use super::patience::Patience;
 use super::vm::Ended;
 use crate::model::{Entry, EventKind, Failure, OpId, OpRecord, Outcome, StepEvent};
 use crate::ports::Clock;
@@ -95,8 +96,10 @@ impl Solo {
 
     pub(super) async fn end(self, outcome: Outcome, failure: Option<Failure>, done: &Done) {
         let (store, now) = (&self.desk.store, self.desk.clock.unix_ms());
-        if let Err(error) = store.settle(self.op_id, outcome, now).await {
+        let mut patience = Patience::new();
+        while let Err(error) = store.settle(self.op_id, outcome.clone(), now).await {
             tracing::error!(error = %crate::model::chain(&error), "outcome not written");
+            patience.pause().await; // until the daemon ends
         }
         if let Ok(Some(op)) = store.op(self.op_id) {
             let failure = failure.map(|failure| failure.of(self.op_id));

@@ -5,7 +5,8 @@
 //! there is nothing to be named (see `attempt`) the write and the step go side by side. That
 //! a step has succeeded is written together with the start of the next, which costs one commit per
 //! step; a crash in between finds the step running, and both its halves bear being repeated.
-//! When the journal cannot be written the runner stops dead, because nothing may happen unrecorded.
+//! When the journal cannot be written the runner stops dead, because nothing may happen unrecorded;
+//! whoever ran it goes on from what is durable once it can be written again.
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -34,14 +35,6 @@ pub enum RunError {
     Illegal(#[from] IllegalEvent),
     #[error("the journal names a step this plan lacks: {0}")]
     UnknownStep(String),
-}
-
-impl From<&RunError> for Failure {
-    /// The operation is neither done nor undone: the journal has it, and recovery takes it up.
-    fn from(error: &RunError) -> Self {
-        Self::from_error(Code::Internal, error)
-            .hint("restart the daemon: it finishes or undoes what its journal has as begun")
-    }
 }
 
 /// How a run ended.

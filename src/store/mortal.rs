@@ -1,18 +1,21 @@
-//! A store of a daemon that dies at one of its writes, for tests.
+//! A store of a daemon that dies at one of its writes, or whose disk takes none for a while, for tests.
 //!
 //! ```text
 //! write n ──lost──> never done, never answered       ┐ the power is off: no write after it is done
-//!        └──kept──> durable, and never answered      ┘ or answered
+//!        ├──kept──> durable, and never answered      ┘ or answered
+//!        └──refused──> never done, an error          as on a disk that is full
 //! ```
 //!
 //! What writes does so on its own thread, one job at a time, so that a test is the same each time.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
+use super::StoreError;
 use super::writer::Writer;
 
 #[derive(Clone)]
@@ -22,6 +25,7 @@ pub(crate) struct Mortal {
     power: CancellationToken,
     writes: Arc<AtomicUsize>,
     dies: Arc<Mutex<Option<(usize, bool)>>>,
+    refused: Arc<Mutex<Range<usize>>>,
 }
 
 impl std::fmt::Debug for Mortal {
@@ -33,7 +37,8 @@ impl std::fmt::Debug for Mortal {
 impl Mortal {
     pub(super) fn new(writer: Writer, power: CancellationToken) -> Self {
         let writer = Arc::new(writer);
-        Self { writer, power, writes: Arc::default(), dies: Arc::default() }
+        let (writes, dies, refused) = (Arc::default(), Arc::default(), Arc::default());
+        Self { writer, power, writes, dies, refused }
     }
 
     /// How many writes there were since the store was opened.
@@ -45,6 +50,11 @@ impl Mortal {
     pub(crate) fn dies_at(&self, write: usize, keeps: bool) {
         *self.dies.lock().unwrap_or_else(PoisonError::into_inner) = Some((write, keeps));
     }
+
+    /// These writes, counted from 0, fail.
+    pub(crate) fn refuses(&self, writes: Range<usize>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = writes;
+    }
 }
 
 /// What a write ends with.
@@ -53,20 +63,24 @@ pub(super) struct Turn<'a> {
     last: bool,
 }
 
-/// Returns if the write is to be done.
-pub(super) async fn begin(mortal: Option<&Mortal>) -> Turn<'_> {
-    let Some(of) = mortal else { return Turn { mortal, last: false } };
+/// Returns if the write is to be done, or fails.
+pub(super) async fn begin(mortal: Option<&Mortal>) -> Result<Turn<'_>, StoreError> {
+    let Some(of) = mortal else { return Ok(Turn { mortal, last: false }) };
     if of.power.is_cancelled() {
         std::future::pending::<()>().await;
     }
     let write = of.writes.fetch_add(1, Ordering::Relaxed);
+    if of.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(&write) {
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        return Err(StoreError::Commit(Arc::new(full.into())));
+    }
     let dies = *of.dies.lock().unwrap_or_else(PoisonError::into_inner);
     match dies.filter(|(at, _)| *at == write) {
         Some((_, false)) => {
             of.power.cancel();
             std::future::pending().await
         }
-        dies => Turn { mortal, last: dies.is_some() },
+        dies => Ok(Turn { mortal, last: dies.is_some() }),
     }
 }
 

@@ -78,7 +78,7 @@ impl Store {
         F: FnOnce(&mut RwTxn<'_>, &Dbs) -> Result<T, StoreError> + Send + 'static,
     {
         #[cfg(test)]
-        let turn = super::mortal::begin(self.mortal.as_ref()).await;
+        let turn = super::mortal::begin(self.mortal.as_ref()).await?;
         let (reply, answer) = oneshot::channel();
         let job: Box<dyn Job> = Box::new(TypedJob::new(job, reply));
         self.queue.try_send(job).map_err(|refused| match refused {

@@ -54,6 +54,39 @@ fn everywhere(before: &[Act], cmd: &Cmd, faults: &[Planned]) {
     }
 }
 
+/// What cannot be written for a while is settled by the same daemon once it can.
+#[test]
+fn a_store_that_takes_no_writes_for_a_while_leaves_no_operation_without_an_end() {
+    let on = || created(true, true);
+    let settled: Vec<(Vec<Act>, Cmd)> = vec![
+        (vec![], create(true, false, true, RestartPolicy::No)),
+        (vec![], create(false, true, true, RestartPolicy::Always)),
+        (vec![created(true, false)], Cmd::Start),
+        (vec![on(), Act::Ends(0, 1)], Cmd::Start),
+        (vec![on()], Cmd::Stop),
+        (vec![on()], Cmd::Restart),
+        (vec![on()], Cmd::Suspend),
+        (vec![on()], Cmd::Delete),
+        (vec![on()], MORE),
+        (suspended(true), Cmd::Resume),
+    ];
+    for (before, cmd) in settled {
+        let whole = |faults: Vec<Planned>| {
+            let act = Act::Ask { asks: vec![(0, cmd.clone())], faults, crash: None };
+            before.iter().cloned().chain([act]).collect::<Vec<_>>()
+        };
+        let writes = play(&whole(vec![])).unwrap().writes;
+        for nth in 0..writes {
+            for more in [0, 3] {
+                let unwritten = Planned::Unwritten(nth, more);
+                if let Err(why) = play(&whole(vec![unwritten.clone()])) {
+                    panic!("{cmd:?} after {before:?}, {unwritten:?}:\n{why}");
+                }
+            }
+        }
+    }
+}
+
 macro_rules! crashes_everywhere {
     ($($name:ident: $before:expr, $cmd:expr $(, $fault:expr)*;)*) => {
         $(#[test]

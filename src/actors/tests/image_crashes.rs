@@ -123,6 +123,10 @@ fn everywhere(ask: &Ask) {
     });
     assert_ne!(before, after);
     assert!(used.0 > 0 && used.1 > 1, "{used:?}");
+    for n in 0..used.1 {
+        let shelf = Shelf::new();
+        system().block_on(unwritten_for_a_while(&shelf, ask, n, &before, &after));
+    }
     for at in (0..used.0).map(Point::Effect).chain((0..used.1).map(Point::Write)) {
         for kept in [false, true] {
             let shelf = Shelf::new();
@@ -133,6 +137,19 @@ fn everywhere(ask: &Ask) {
             system().block_on(next_daemon(&shelf, ask, &what, &before, &after));
         }
     }
+}
+
+/// The nth write and two more fail: the same daemon ends what it began.
+async fn unwritten_for_a_while(shelf: &Shelf, ask: &Ask, n: usize, before: &Names, after: &Names) {
+    let daemon = shelf.daemon().await;
+    let first = daemon.store.mortal().writes() + n;
+    daemon.store.mortal().refuses(first..first + 3);
+    let (outcome, what) = (daemon.ask(ask, op(OP)).await, format!("{ask:?} unwritten at {n}"));
+    daemon.store.mortal().refuses(0..0);
+    assert!(daemon.store.open_ops().unwrap().is_empty(), "{what}: an operation without an end");
+    let fits = if outcome == Outcome::Done { after } else { before };
+    assert_eq!(daemon.names(), *fits, "{what}: {outcome:?}");
+    until("files and names agree", || daemon.agrees(&shelf.sim)).await;
 }
 
 async fn cut_short(shelf: &Shelf, ask: &Ask, at: Point, kept: bool) {

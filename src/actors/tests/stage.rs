@@ -75,6 +75,8 @@ pub(super) enum Planned {
     Every(&'static str, Fault),
     /// This VM's VMM ends at the nth call of all from here.
     Ends(usize, usize),
+    /// The nth write to the store from here fails, and as many after it.
+    Unwritten(usize, usize),
 }
 
 /// What the last act took when it was not cut short.
@@ -229,6 +231,7 @@ impl Stage {
     fn disarm(&self, store: &Store) {
         self.sim.forget_faults();
         store.mortal().dies_at(usize::MAX, false);
+        store.mortal().refuses(0..0);
     }
 
     async fn acts(&mut self, house: &House, script: &mut VecDeque<Act>) -> Result<Life, String> {
@@ -322,7 +325,7 @@ impl Stage {
             .map(|(name, cmd)| predicted(&self.model, MEMORY_MIB, 0, NAMES[*name], cmd));
         let faulty = !faults.is_empty();
         for fault in faults {
-            self.plan(fault);
+            self.plan(&store, fault);
         }
         self.crash = crash;
         if let Some(Crash { at, kept, .. }) = crash {
@@ -387,8 +390,13 @@ impl Stage {
         }
     }
 
-    fn plan(&mut self, fault: Planned) {
+    fn plan(&mut self, store: &Store, fault: Planned) {
         match fault {
+            Planned::Unwritten(nth, more) => {
+                let first = store.mortal().writes() + nth;
+                store.mortal().refuses(first..first + more + 1);
+                self.meanwhile.new_daemon = true; // what it would do is done by the same one
+            }
             Planned::Nth(name, nth, fault) => {
                 let nth = self.sim.calls_of(name) + nth;
                 self.sim.plan(At::Nth(name.to_owned(), nth), fault);

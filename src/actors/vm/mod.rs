@@ -185,6 +185,7 @@ impl VmActor {
             handles: self.handles.clone(),
             generation: self.scope.view.borrow().generation,
             cancel,
+            closing: self.scope.cancel.clone(),
             deps: Arc::clone(&self.scope.deps),
             leftovers: matches!(self.record.state, VmState::Crashed | VmState::Error),
         };

@@ -9,13 +9,14 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::messages::{Asker, Ended, OpRequest, Ticket};
-use super::{VmDeps, upkeep};
+use super::{VmDeps, recovery, upkeep};
 use crate::actors::envelope::CallError;
+use crate::actors::patience::Patience;
 use crate::model::{
     Code, EventKind, Failure, OpId, OpRecord, Outcome, VmEvent, VmHandles, VmRecord, VmState,
     VmView, step,
 };
-use crate::ops::{self, Finished, Plan, StepCx, StoreJournal};
+use crate::ops::{self, Finished, Plan, RunError, StepCx, StoreJournal};
 use crate::store::Intent;
 
 pub(super) struct Op {
@@ -27,9 +28,20 @@ pub(super) struct Op {
     pub(super) handles: VmHandles,
     pub(super) generation: u64,
     pub(super) cancel: CancellationToken,
+    /// Cancelled when the daemon ends.
+    pub(super) closing: CancellationToken,
     pub(super) deps: Arc<VmDeps>,
     /// Its last run may have left something on the host.
     pub(super) leftovers: bool,
+}
+
+/// Why an operation has no end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unsettled {
+    /// The store takes no writes: it goes on from what is durable when it does again.
+    NotWritten,
+    /// What is durable does not say how it is to go on.
+    Senseless,
 }
 
 impl Op {
@@ -53,12 +65,39 @@ impl Op {
                 return None;
             }
         }
-        let ended = self.carry_out().await;
-        match &ended {
-            Some(ended) => drop(done.send_replace(Some(ended.clone()))),
-            None => tracing::error!("operation not finished; recovery will settle it"),
+        let ended = match self.carry_out().await {
+            Err(Unsettled::NotWritten) => self.settle_when_it_can_be_written().await,
+            ended => ended,
+        };
+        match ended {
+            Ok(ended) => {
+                drop(done.send_replace(Some(ended.clone())));
+                Some(ended)
+            }
+            Err(why) => {
+                tracing::error!(?why, "operation not finished; recovery will settle it");
+                None
+            }
         }
-        ended
+    }
+
+    /// As the next daemon would, but without one: the VM stays busy with it until then.
+    async fn settle_when_it_can_be_written(&self) -> Result<Ended, Unsettled> {
+        let text =
+            "the journal cannot be written; the operation is settled as soon as it can".to_owned();
+        self.deps.events.publish(Some(self.op_id), Some(self.record.id), EventKind::Note { text });
+        let mut patience = Patience::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled() => return Err(Unsettled::NotWritten),
+                () = patience.pause() => {}
+            }
+            match recovery::settle_anew(self).await {
+                Err(Unsettled::NotWritten) => {}
+                ended => return ended,
+            }
+        }
     }
 
     /// Makes the intent durable, together with the state it puts the VM in. A known operation is
@@ -104,24 +143,22 @@ impl Op {
         }
     }
 
-    async fn carry_out(&mut self) -> Option<Ended> {
+    async fn carry_out(&mut self) -> Result<Ended, Unsettled> {
         let (plan, cx) = (plan_for(&self.request, &self.record, self.leftovers), self.step_cx());
         let mut journal = StoreJournal::new(self.deps.store.clone(), self.op_id);
         let finished = ops::run(&plan, &cx, &mut journal).await;
         self.conclude(finished, &cx).await
     }
 
-    /// Finishes, or takes back, what a crash cut short.
-    pub(super) async fn recover(mut self) -> Option<Ended> {
+    /// Finishes, or takes back, what was cut short.
+    pub(super) async fn recover(mut self) -> Result<Ended, Unsettled> {
         let resumed = StoreJournal::resume(self.deps.store.clone(), self.op_id);
-        let (mut journal, history) = match resumed {
-            Ok(resumed) => resumed,
-            Err(error) => {
-                tracing::error!(error = %crate::model::chain(&error), "journal not read");
-                return None;
-            }
-        };
-        let plan = ops::plan_for_recovery(self.request.kind(), &self.record, &history)?;
+        let (mut journal, history) = resumed.map_err(|error| {
+            tracing::error!(error = %crate::model::chain(&error), "journal not read");
+            Unsettled::NotWritten
+        })?;
+        let plan = ops::plan_for_recovery(self.request.kind(), &self.record, &history)
+            .ok_or(Unsettled::Senseless)?;
         if let OpRequest::Create { start } = &mut self.request {
             *start = plan.len() > 1; // only the journal knows whether it went on to the start
         }
@@ -132,14 +169,17 @@ impl Op {
 
     async fn conclude(
         &mut self,
-        finished: Result<Finished, ops::RunError>,
+        finished: Result<Finished, RunError>,
         cx: &StepCx,
-    ) -> Option<Ended> {
+    ) -> Result<Ended, Unsettled> {
         match finished {
             Ok(finished) => self.settle(finished, cx.observed.handles()).await,
             Err(error) => {
                 tracing::error!(error = %crate::model::chain(&error), "operation stopped dead");
-                None
+                Err(match error {
+                    RunError::Journal(_) => Unsettled::NotWritten,
+                    RunError::Illegal(_) | RunError::UnknownStep(_) => Unsettled::Senseless,
+                })
             }
         }
     }
@@ -156,7 +196,7 @@ impl Op {
     }
 
     /// Outcome and the VM's new state become durable in one job.
-    async fn settle(&mut self, finished: Finished, seen: VmHandles) -> Option<Ended> {
+    async fn settle(&mut self, finished: Finished, seen: VmHandles) -> Result<Ended, Unsettled> {
         let Finished { outcome, failure } = finished;
         let (store, now) = (self.deps.store.clone(), self.deps.ports.clock.unix_ms());
         let failure = failure.map(|failure| failure.of(self.op_id));
@@ -175,18 +215,17 @@ impl Op {
         };
         if let Err(error) = written {
             tracing::error!(error = %crate::model::chain(&error), "outcome not written");
-            return None;
+            return Err(Unsettled::NotWritten);
         }
-        let op = store.op(self.op_id).ok().flatten()?;
-        let view = (!gone).then(|| VmView {
-            record: self.record.clone(),
-            handles: self.handles.clone(),
-            generation: self.generation,
-            busy: None,
-            conditions: vec![],
-            health: None,
-        });
-        Some(Ended { op, failure, view })
+        let op = store.op(self.op_id).ok().flatten().ok_or(Unsettled::NotWritten)?;
+        let view = (!gone).then(|| self.view(self.record.clone(), self.handles.clone()));
+        Ok(Ended { op, failure, view })
+    }
+
+    /// Of a VM that is busy with nothing any more.
+    pub(super) fn view(&self, record: VmRecord, handles: VmHandles) -> VmView {
+        let (conditions, generation) = (vec![], self.generation);
+        VmView { record, handles, generation, busy: None, conditions, health: None }
     }
 
     fn apply(&mut self, outcome: &Outcome, failure: Option<Failure>, seen: VmHandles) {

@@ -14,8 +14,8 @@ use futures::{StreamExt, TryStreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::host_boot::{self, HostBoot};
-use super::op::Op;
-use super::{Changes, OpRequest, VmDeps, upkeep};
+use super::op::{Op, Unsettled};
+use super::{Changes, Ended, OpRequest, VmDeps, upkeep};
 use crate::model::{
     Code, EventKind, Exit, ExitReport, Failure, OpKind, OpRecord, Outcome, ResourceKind, TapName,
     VmHandles, VmId, VmRecord, VmState,
@@ -83,9 +83,55 @@ async fn settle_open(deps: &Arc<VmDeps>, op: OpRecord) -> Result<(), StoreError>
         let now = deps.ports.clock.unix_ms();
         return deps.store.settle(op.id, Outcome::RolledBack { step, cause }, now).await;
     };
-    tracing::info!(op_id = %op.id, vm_id = %record.id, kind = op.kind.as_str(), "operation was cut short");
     let handles = deps.store.handles(record.id)?.unwrap_or_default();
-    let running = Op {
+    let closing = CancellationToken::new();
+    match cut_short(deps, &op, request, record, handles, closing).recover().await {
+        Ok(ended) => {
+            let outcome = ended.op.outcome;
+            tracing::info!(op_id = %op.id, ?outcome, "operation settled");
+        }
+        Err(why) => {
+            tracing::error!(op_id = %op.id, ?why, "operation not settled; the next start tries again");
+        }
+    }
+    Ok(())
+}
+
+/// Of this daemon's own, which it could not write down to the end.
+pub(super) async fn settle_anew(of: &Op) -> Result<Ended, Unsettled> {
+    let (deps, store) = (&of.deps, &of.deps.store);
+    let unread = |error: StoreError| {
+        tracing::error!(error = %crate::model::chain(&error), "store not read");
+        Unsettled::NotWritten
+    };
+    let op = store.op(of.op_id).map_err(unread)?.ok_or(Unsettled::Senseless)?;
+    let record = store.vm(of.record.id).map_err(unread)?;
+    let handles = store.handles(of.record.id).map_err(unread)?.unwrap_or_default();
+    match (record, request_of(op.kind)) {
+        // It was written after all.
+        (record, _) if op.outcome.is_some() => {
+            let failure = record.as_ref().and_then(|record| record.last_failure.clone());
+            let view = record.map(|record| of.view(record, handles));
+            Ok(Ended { op, failure, view })
+        }
+        (Some(record), Some(request)) => {
+            let anew = cut_short(deps, &op, request, record, handles, of.closing.clone());
+            Op { generation: of.generation, ..anew }.recover().await
+        }
+        (None, _) | (_, None) => Err(Unsettled::Senseless),
+    }
+}
+
+fn cut_short(
+    deps: &Arc<VmDeps>,
+    op: &OpRecord,
+    request: OpRequest,
+    record: VmRecord,
+    handles: VmHandles,
+    closing: CancellationToken,
+) -> Op {
+    tracing::info!(op_id = %op.id, vm_id = %record.id, kind = op.kind.as_str(), "operation was cut short");
+    Op {
         op_id: op.id,
         request,
         request_hash: op.request_hash,
@@ -94,16 +140,10 @@ async fn settle_open(deps: &Arc<VmDeps>, op: OpRecord) -> Result<(), StoreError>
         handles,
         generation: 0,
         cancel: CancellationToken::new(),
+        closing,
         deps: Arc::clone(deps),
         leftovers: true,
-    };
-    match running.recover().await.and_then(|ended| ended.op.outcome) {
-        Some(outcome) => tracing::info!(op_id = %op.id, ?outcome, "operation settled"),
-        None => {
-            tracing::error!(op_id = %op.id, "operation not settled; the next start tries again")
-        }
     }
-    Ok(())
 }
 
 /// The request that a record stands for. What only the request knew (how long to wait for a guest)
