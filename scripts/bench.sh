@@ -12,6 +12,10 @@ home=${BANGER_HOME:-/var/lib/banger-quickstart}
 export BANGER_SOCKET=/run/banger-quickstart/bangerd.sock BANGER_BENCH_HELPER_PID
 export BANGER_BENCH_DAEMON_PID_FILE=$home/bangerd.pid BANGER_TORTURE_ROUNDS=${BANGER_TORTURE_ROUNDS:-30}
 BANGER_BENCH_HELPER_PID=$(cat "$home/helper.pid")
+# OpenSSH is met with its own server in the guest, which the quick start's image does not have.
+export BANGER_BENCH_SSH_IMAGE=bench-openssh
+"$home/bin/banger" image show $BANGER_BENCH_SSH_IMAGE >/dev/null 2>&1 \
+    || "$home/bin/banger" image build debian --name $BANGER_BENCH_SSH_IMAGE --include openssh-server,rsync >&2
 
 say "In-process" >&2
 cargo bench --locked --quiet --bench in_process -- --noplot | tee /dev/stderr | grep -E 'time:|^[a-z]+: ' > /tmp/bench.$$

@@ -1,6 +1,7 @@
-//! The peer of commands and copies: OpenSSH's clients against the same guest, with the cipher that is
-//! ours too.
+//! The peer of commands and copies: OpenSSH, its clients and its server, in the same guest, with the
+//! cipher that is ours too.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,32 +9,51 @@ use std::time::{Duration, Instant};
 use banger::wire::reply::EndpointInfo;
 
 const CIPHER: &str = "aes128-gcm@openssh.com";
+/// Beside the agent's own server.
+const PORT: u16 = 2200;
+const SERVE: &str = "mkdir -p /run/sshd /root/.ssh; cat > /root/.ssh/authorized_keys; \
+    chmod -R go= /root/.ssh; /usr/sbin/sshd -p 2200; cat /etc/ssh/ssh_host_ed25519_key.pub";
 
 pub(crate) struct Openssh {
     dir: tempfile::TempDir,
     host: String,
-    port: u16,
 }
 
 impl Openssh {
-    pub(crate) fn new(endpoint: &EndpointInfo) -> Self {
-        use std::os::unix::fs::PermissionsExt;
+    /// Starts the server in a guest whose image has it.
+    pub(crate) fn serve(vm: &str, endpoint: &EndpointInfo) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let key = dir.path().join("key");
-        std::fs::write(&key, &endpoint.client_private).unwrap();
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let EndpointInfo { address, port, host_key, .. } = endpoint;
-        // OpenSSH writes the usual port without brackets.
-        let place = if *port == 22 { address.clone() } else { format!("[{address}]:{port}") };
-        std::fs::write(dir.path().join("known"), format!("{place} {host_key}\n")).unwrap();
-        Self { dir, host: format!("root@{address}"), port: *port }
+        let mut keygen = Command::new("ssh-keygen");
+        assert!(
+            keygen
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(&key)
+                .status()
+                .unwrap()
+                .success()
+        );
+        let mut exec = Command::new(env!("CARGO_BIN_EXE_banger"))
+            .args(["vm", "exec", "-i", vm, "--", "sh", "-ec", SERVE])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let public = std::fs::read(key.with_extension("pub")).unwrap();
+        exec.stdin.take().unwrap().write_all(&public).unwrap();
+        let served = exec.wait_with_output().unwrap();
+        assert!(served.status.success(), "sshd in {vm}: {}", served.status);
+        let host_key = String::from_utf8(served.stdout).unwrap();
+        let address = &endpoint.address;
+        std::fs::write(dir.path().join("known"), format!("[{address}]:{PORT} {host_key}")).unwrap();
+        Self { dir, host: format!("root@{address}") }
     }
 
     fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         let file = |name: &str| self.dir.path().join(name).display().to_string();
         let known = format!("UserKnownHostsFile={}", file("known"));
-        let port = format!("Port={}", self.port);
+        let port = format!("Port={PORT}");
         command.args(["-F", "none", "-i", &file("key"), "-o", &known, "-o", &port, "-c", CIPHER]);
         for option in ["BatchMode=yes", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes"] {
             command.args(["-o", option]);

@@ -31,25 +31,45 @@ pub(crate) async fn measure(table: &mut Table, socket: &str) {
         op += 1;
         (u64::from(std::process::id()) << 32) | op
     };
+    match std::env::var("BANGER_BENCH_SSH_IMAGE") {
+        Ok(image) => {
+            let create = CreateVm {
+                name: Some(PEER.to_owned()),
+                start: true,
+                image: Some(image),
+                ..CreateVm::default()
+            };
+            started(ask(client, unique(), Request::CreateVm(create)).await);
+            let asked = Request::Endpoint { vm: PEER.to_owned() };
+            let endpoint = match ask(client, unique(), asked).await {
+                Reply::Done(Answer::Endpoint(endpoint)) => *endpoint,
+                other => panic!("{other:?}"),
+            };
+            let peer = Openssh::serve(PEER, &endpoint);
+            execs(table, &peer);
+            copies(table, &peer);
+            super::workspaces::measure(table, PEER, &peer);
+            drop(peer);
+            ask(client, unique(), Request::DeleteVm { vm: PEER.to_owned() }).await;
+        }
+        Err(_) => {
+            eprintln!("OpenSSH: skipped, BANGER_BENCH_SSH_IMAGE names no image with its server")
+        }
+    }
     let create = CreateVm { name: Some(PEER.to_owned()), start: true, ..CreateVm::default() };
-    let Reply::Done(Answer::Ended { vm: Some(vm), .. }) =
-        ask(client, unique(), Request::CreateVm(create)).await
-    else {
-        panic!("the VM to measure against did not start")
-    };
-    let endpoint = match ask(client, unique(), Request::Endpoint { vm: PEER.to_owned() }).await {
-        Reply::Done(Answer::Endpoint(endpoint)) => *endpoint,
-        other => panic!("{other:?}"),
-    };
-    let peer = Openssh::new(&endpoint);
-    execs(table, &peer);
-    copies(table, &peer);
-    super::workspaces::measure(table, PEER, &peer);
+    let vm = started(ask(client, unique(), Request::CreateVm(create)).await);
     let bare = Bare::copy(&vm);
     ask(client, unique(), Request::DeleteVm { vm: PEER.to_owned() }).await;
     runs(table, &bare);
     deaths(table);
     helper(table);
+}
+
+fn started(reply: Reply) -> VmInfo {
+    match reply {
+        Reply::Done(Answer::Ended { vm: Some(vm), .. }) => *vm,
+        other => panic!("the VM to measure against did not start: {other:?}"),
+    }
 }
 
 fn banger(args: &[&str]) -> Duration {

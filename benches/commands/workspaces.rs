@@ -48,11 +48,6 @@ pub(crate) fn measure(table: &mut Table, vm: &str, peer: &Openssh) {
     }
     ratio(table, "first prepare, 10,000 files, 300 MB", &ours, "tar | ssh", &theirs, 0.7);
 
-    // The guest is given the host's rsync, for its image has none.
-    shell(&format!(
-        "tar -ch $(which rsync) $(ldd $(which rsync) | grep -o '/[^ ]*') | \
-         {ssh} {target} 'which rsync || tar -x -C /'"
-    ));
     let rsync = || {
         shell(&format!("rsync -a --delete --exclude .git -e '{ssh}' ./ {target}:/root/by-hand/"))
     };
@@ -113,9 +108,15 @@ fn make(repo: &Path) {
         std::fs::create_dir_all(&directory).unwrap();
         std::fs::write(directory.join(format!("f{n}")), content(n)).unwrap();
     }
-    for line in
-        ["init -q -b main", "add -A", "-c user.name=b -c user.email=b@b commit -q -m all", "gc -q"]
-    {
+    // A commit of so many files would have git collect garbage behind our back.
+    for line in [
+        "init -q -b main",
+        "config gc.auto 0",
+        "config maintenance.auto false",
+        "add -A",
+        "-c user.name=b -c user.email=b@b commit -q -m all",
+        "gc -q",
+    ] {
         let git = Command::new("git").arg("-C").arg(repo).args(line.split(' ')).status().unwrap();
         assert!(git.success(), "git {line}");
     }
