@@ -164,6 +164,18 @@ fn what_is_done_to_the_host_of_firecracker_is_noticed_told_and_repaired() {
     Scenario::new(Start::Installed, FAULTS, 2 * LONG).on("firecracker").run();
 }
 
+const REBOOT: &str = include_str!("scenarios/reboot.sh");
+
+#[test]
+fn a_host_that_is_restarted_or_loses_power_loses_no_vm() {
+    Scenario::new(Start::Installed, REBOOT, 3 * LONG).on("qemu").run();
+}
+
+#[test]
+fn a_host_of_firecracker_that_is_restarted_or_loses_power_loses_no_vm() {
+    Scenario::new(Start::Installed, REBOOT, 3 * LONG).on("firecracker").run();
+}
+
 /// Whatever `scripts/testhost.sh` was told to run.
 #[test]
 fn a_scenario_given_by_the_environment() {

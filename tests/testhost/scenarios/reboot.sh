@@ -1,6 +1,5 @@
 # The host goes down in good order, its VMs stopped, then suspended; then its power fails. Each time it
 # comes up again, and its VMs are as their owner's word and their policies say.
-# A test it becomes when it has been seen to pass as a whole: scripts/testhost.sh runs it.
 reboot=100 power_cut=101
 kept=/var/tmp/kept # what one boot tells the next
 mkdir -p $kept
