@@ -75,7 +75,8 @@ world() {
     echo "cgroups:"; find /sys/fs/cgroup -path '*banger-*' -type d
     echo "VMMs:"; vmms
     echo "files:"; find /run/banger /var/lib/banger/s -not -path '*/store/*' \
-        -not -path '*/templates/*' -not -path '*/initrd*' -not -path '*/s/warm/*' | sort
+        -not -path '*/templates/*' -not -path '*/initrd*' -not -path '*/s/warm/*' \
+        -not -path '*/s/.local*' | sort # the log of what the owner's own commands did
 }
 is_world() { [ "$(world)" = "$1" ]; }
 
