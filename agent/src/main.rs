@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         Some([verb]) if verb == "sftp" => sftp::run(),
         Some([verb]) if verb == "dial" => dial::run(),
         Some([verb]) if verb == "copy" => copy::run(),
+        Some([verb]) if verb == contract::exec::NOTHING => ExitCode::SUCCESS,
         Some([verb]) if verb == "git-identity" => git::run(),
         Some([verb]) if verb == contract::job::VERB => jobs::run(),
         Some([verb, id]) if verb == jobs::KEEP => jobs::keep(id),

@@ -16,6 +16,9 @@ pub const AGENT: &str = "@agent";
 /// As [`AGENT`]'s first argument: a command follows, which runs under `mise exec` if the guest has
 /// mise, else as it is.
 pub const UNDER_MISE: &str = "mise";
+/// As [`AGENT`]'s only argument: nothing. That it could be started tells that its user may enter the
+/// directory; an agent that is older than the word starts as well.
+pub const NOTHING: &str = "nothing";
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ExecRequest {

@@ -112,14 +112,15 @@ fn prepare(id: &str) -> Result<Kept, String> {
     let start: StartJob = codec::decode(&request).map_err(|error| other(&error))?;
     let shelf = Shelf::standard();
     let output = Output::new(&shelf.dir(id)).map_err(|error| other(&error))?;
-    let mut command = user_command(&start.user, &start.argv, &start.env, start.cwd.as_deref())
-        .map_err(|(status, why)| format!("{status} {why}"))?;
+    let command = user_command(&start.user, &start.argv, &start.env, start.cwd.as_deref());
+    let (mut command, directory) = command.map_err(|(status, why)| format!("{status} {why}"))?;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| {
         let program = start.argv.first().map_or("", String::as_str);
-        match error.kind() {
-            io::ErrorKind::NotFound => format!("127 {program}: not found"),
-            _ => format!("126 {program}: {error}"),
+        match (directory.why_not(&error), error.kind()) {
+            (Some(why), _) => format!("126 {why}"),
+            (None, io::ErrorKind::NotFound) => format!("127 {program}: not found"),
+            (None, _) => format!("126 {program}: {error}"),
         }
     })?;
     // As it was asked for, whatever it runs under.

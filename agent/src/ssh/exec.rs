@@ -16,6 +16,7 @@ use nix::unistd::{AccessFlags, Pid, access};
 use tokio::process::Command;
 
 use super::account::{self, Account};
+use super::directory::Directory;
 use super::environment::Environment;
 use super::process::{Running, Story, Streams};
 use super::pty::{Master, Terminal};
@@ -53,18 +54,18 @@ impl Launch<'_> {
         }
         let terminal = self.terminal.take().map(|terminal| self.open(&terminal)).transpose()?;
         let (master, slave) = terminal.unzip();
-        let mut command = self.command()?;
+        let (mut command, directory) = self.command()?;
         let plain = slave.is_none() && self.is_own_user();
         if plain {
             // Nothing has to be done between fork and exec, so none is needed: the standard
             // library starts it by posix_spawn, without a copy of this process.
-            command.process_group(0);
+            command.process_group(0).current_dir(directory.path());
         } else {
-            self.become_user(&mut command, slave.is_some());
+            self.become_user(&mut command, slave.is_some(), directory.clone());
         }
         let (stdin, stdout, stderr) = standard_streams(slave)?;
         command.stdin(stdin).stdout(stdout).stderr(stderr);
-        let mut child = command.spawn().map_err(|error| self.failure(&error))?;
+        let mut child = command.spawn().map_err(|error| self.failure(&error, &directory))?;
         // The command holds the slave; while it lives, the terminal never ends.
         drop(command);
         let pid = child
@@ -92,9 +93,10 @@ impl Launch<'_> {
         Ok((master, slave))
     }
 
-    fn command(&mut self) -> Result<Command, Failure> {
+    /// And where it is to start.
+    fn command(&mut self) -> Result<(Command, Directory), Failure> {
         let shell = self.shell();
-        let mut directory = self.account.directory();
+        let mut directory = Directory::home(self.account);
         let mut command = match &self.program {
             Program::LoginShell => {
                 let mut command = Command::new(&shell);
@@ -110,7 +112,8 @@ impl Launch<'_> {
             Program::Argv(request) => {
                 self.env.extend(&request.env);
                 if let Some(cwd) = &request.cwd {
-                    directory = enter(cwd)?;
+                    let asked_for = Directory::asked_for(cwd);
+                    directory = asked_for.map_err(|message| Failure { message, status: 126 })?;
                 }
                 let mut words = request.argv.iter();
                 let program = words.next().map(OsStr::new).unwrap_or_default();
@@ -127,8 +130,8 @@ impl Launch<'_> {
                 command
             }
         };
-        command.env_clear().envs(self.env.iter()).current_dir(directory);
-        Ok(command)
+        command.env_clear().envs(self.env.iter());
+        Ok((command, directory))
     }
 
     /// The server's own user, with the server's own rights.
@@ -141,7 +144,7 @@ impl Launch<'_> {
     }
 
     /// Its own session, so that a hang-up reaches all of it and nothing else.
-    fn become_user(&self, command: &mut Command, has_terminal: bool) {
+    fn become_user(&self, command: &mut Command, has_terminal: bool, directory: Directory) {
         let Account { uid, gid, .. } = *self.account;
         let groups = self.account.groups.clone();
         let is_root = nix::unistd::geteuid().is_root();
@@ -157,8 +160,8 @@ impl Launch<'_> {
                     reset_oom_score();
                     account::become_user(uid, gid, &groups)?;
                 }
+                directory.enter()
             }
-            Ok(())
         };
         // SAFETY: the closure makes only async-signal-safe calls.
         #[allow(unsafe_code, reason = "runs between fork and exec")]
@@ -172,7 +175,10 @@ impl Launch<'_> {
         if access(shell, AccessFlags::X_OK).is_ok() { shell.clone() } else { "/bin/sh".into() }
     }
 
-    fn failure(&self, error: &io::Error) -> Failure {
+    fn failure(&self, error: &io::Error, directory: &Directory) -> Failure {
+        if let Some(message) = directory.why_not(error) {
+            return Failure { message, status: 126 };
+        }
         let program = match &self.program {
             Program::Argv(request) => request.argv.first().cloned().unwrap_or_default(),
             Program::LoginShell | Program::Line(_) => self.shell().display().to_string(),
@@ -208,17 +214,6 @@ fn standard_streams(slave: Option<OwnedFd>) -> Result<(Stdio, Stdio, Stdio), Fai
         })
     };
     Ok((copy()?.into(), copy()?.into(), slave.into()))
-}
-
-fn enter(cwd: &str) -> Result<PathBuf, Failure> {
-    match std::fs::metadata(cwd) {
-        Ok(meta) if meta.is_dir() => Ok(cwd.into()),
-        Ok(_) => Err(Failure { message: format!("{cwd}: not a directory"), status: 126 }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(Failure { message: format!("{cwd}: no such directory"), status: 126 })
-        }
-        Err(error) => Err(Failure { message: format!("{cwd}: {error}"), status: 126 }),
-    }
 }
 
 /// `-bash`: how a shell knows that it is a login shell.

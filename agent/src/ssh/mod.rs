@@ -8,7 +8,7 @@
 //! session  russh's callbacks: what a client asks for, by channel
 //! backlog  what a client sent and a program has not read yet; flow control
 //! process  a command's life: output, exit, hang-up
-//! exec, pty, environment, account, user, mise   how a command is started, and as whom
+//! exec, pty, environment, directory, account, user, mise   how a command is started, and as whom
 //! forward  connections into the guest's network; reverse  out of it to the client
 //! ```
 
@@ -16,6 +16,7 @@ mod accept;
 mod account;
 mod auth;
 mod backlog;
+mod directory;
 mod environment;
 mod exec;
 mod forward;

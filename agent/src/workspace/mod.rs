@@ -37,8 +37,8 @@ use stage::Stage;
 use talk::Talk;
 
 pub(crate) fn run() -> ExitCode {
-    // Files get the modes that they are sent with.
-    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    // Directories are made with modes of their own, and are not to be everybody's.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     let streams = || -> std::io::Result<(File, File)> {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned()?;
         Ok((stdin.into(), std::io::stdout().as_fd().try_clone_to_owned()?.into()))

@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -174,6 +174,10 @@ fn take(talk: &mut Talk, entry: &Entry, path: &Path, buffer: &mut [u8]) -> Resul
     let mode = entry.mode & 0o777;
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path).context(what)?;
+    // The mask, which is meant for directories, has taken these away.
+    if mode & 0o022 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(mode)).context(what)?;
+    }
     while left > 0 {
         let piece = next(talk, &mut left, buffer)?;
         file.write_all(piece).context(what)?;
