@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use super::error::{Result, WorkspaceError};
 
 /// Of whatever the user's shell has set, what would point git elsewhere.
-const FOREIGN: [&str; 12] = [
+const FOREIGN: [&str; 13] = [
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_INDEX_FILE",
@@ -22,6 +22,7 @@ const FOREIGN: [&str; 12] = [
     "GIT_CONFIG_PARAMETERS",
     "GIT_CONFIG_COUNT",
     "GIT_EXTERNAL_DIFF",
+    "GIT_ATTR_SOURCE",
 ];
 const FIXED: [(&str, &str); 6] = [
     ("LC_ALL", "C"),

@@ -8,10 +8,11 @@ use banger::host::workspace::{Repository, Work, WorkspaceError as W, fetch};
 
 use super::{Place, agent, git};
 
-async fn work(place: &Place) -> Work {
+pub(super) async fn work(place: &Place) -> Work {
     let (stream, _agent) = agent();
     let repository = Repository::find(&place.repo()).unwrap();
-    fetch(repository, place.guest().to_str().unwrap(), stream).await.unwrap()
+    let head = repository.head.clone();
+    fetch(repository, place.guest().to_str().unwrap(), &head, stream).await.unwrap()
 }
 
 /// Every file and link below, but git's own.
@@ -95,7 +96,8 @@ async fn nothing_done_is_an_empty_patch() {
     let nothing = Place::new();
     let (stream, _agent) = agent();
     let repository = Repository::find(&nothing.repo()).unwrap();
-    let refused = fetch(repository, nothing.guest().to_str().unwrap(), stream).await.unwrap_err();
+    let guest = nothing.guest().display().to_string();
+    let refused = fetch(repository, &guest, "HEAD", stream).await.unwrap_err();
     assert!(matches!(refused, W::NotPrepared { .. }), "{refused:?}");
 }
 

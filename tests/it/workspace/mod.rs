@@ -6,6 +6,7 @@
 mod compare;
 mod export;
 mod guest_changes;
+mod hostile;
 mod interrupted;
 mod prepare;
 mod refusals;

@@ -47,6 +47,8 @@ impl Work {
             "fetch.fsckObjects=true",
             "-c",
             "gc.auto=0",
+            "-c",
+            "maintenance.auto=false",
             "fetch",
             "--no-tags",
             "--no-write-fetch-head",

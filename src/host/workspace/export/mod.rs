@@ -9,6 +9,7 @@
 //! ```
 
 mod apply;
+mod blobs;
 mod branch;
 mod patch;
 mod place;
@@ -35,8 +36,10 @@ use super::talk::{Content, Talk, check};
 pub struct Work {
     repository: Repository,
     dir: tempfile::TempDir,
-    /// The commit that the workspace was prepared from.
+    /// The commit that the workspace was prepared from, as the guest tells.
     pub base: String,
+    /// One that the host itself knows of: whose attributes count.
+    recorded: String,
     /// What was sent, but git's own.
     kept: HashMap<Vec<u8>, Entry>,
     changes: Changes,
@@ -55,7 +58,13 @@ struct Got {
 
 type Sink = Box<dyn Write + Send>;
 
-pub async fn fetch<S>(repository: Repository, guest_path: &str, stream: S) -> Result<Work>
+/// `recorded`: the commit that the host was at when the workspace was prepared.
+pub async fn fetch<S>(
+    repository: Repository,
+    guest_path: &str,
+    recorded: &str,
+    stream: S,
+) -> Result<Work>
 where
     S: AsyncRead + AsyncWrite,
 {
@@ -65,12 +74,14 @@ where
     };
     let base = noted(&note).into_iter().next().unwrap_or_default();
     let base = repository.revision(&base)?;
+    let recorded = repository.revision(recorded)?;
     let dir = tempfile::tempdir().context(|| "make a directory for the guest's work".into())?;
     let kept = talk.kept().await?;
     let mut work = Work {
         repository,
         dir,
         base,
+        recorded,
         kept: HashMap::new(),
         changes: Changes::default(),
         contents: BTreeMap::new(),

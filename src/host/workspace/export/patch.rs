@@ -1,21 +1,14 @@
 //! The guest's tree as a patch. The tree is put together in an index of its own, from the prepared
-//! commit and the files that may differ from it, so that git's filters and line ends are the host's.
+//! commit and the files that may differ from it.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
-use std::fs;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
 
 use banger_agent::contract::workspace::{How, Kind};
 
 use super::{Work, is_git};
-use crate::host::workspace::error::{Context as _, Result};
-use crate::host::workspace::git::{Git, joined, line, names};
+use crate::host::workspace::error::Result;
+use crate::host::workspace::git::{Git, line, names};
 
-/// Modes and links are the guest's, which has them.
-const AS_IS: [&str; 4] = ["-c", "core.fileMode=true", "-c", "core.symlinks=true"];
 const GITLINK: &[u8] = b"160000 ";
 
 #[derive(Debug)]
@@ -39,9 +32,11 @@ impl Work {
             Some(base) => self.commit(&git, base)?,
             None => self.base.clone(),
         };
+        // What is text and what is binary is not the guest's to say either.
+        let attributed = self.attributed();
         let diff = |options: &[&str]| {
             let args = ["diff-tree", "-r", "--no-ext-diff", "--no-textconv", "--no-renames"];
-            git.run(&[args.as_slice(), options, &[&base, &tree]].concat())
+            attributed.run(&[args.as_slice(), options, &[&base, &tree]].concat())
         };
         let bytes =
             diff(&["-p", "--binary", "--full-index", "--src-prefix=a/", "--dst-prefix=b/"])?;
@@ -79,8 +74,6 @@ impl Work {
     }
 
     fn tree(&self, git: &Git) -> Result<String> {
-        let tree = self.dir.path().join("tree");
-        fs::create_dir_all(&tree).context(|| format!("make {}", tree.display()))?;
         git.run(&["read-tree", &self.base])?;
         let staged = git.run(&["ls-files", "-s", "-z"])?;
         let modules: Vec<&[u8]> = names(&staged)
@@ -98,32 +91,16 @@ impl Work {
         paths.extend(deleted.map(|change| change.path.as_slice()));
         paths.extend(self.contents.keys().map(Vec::as_slice));
         paths.retain(|path| !is_inside(path) && !is_git(path));
-        self.lay_out(&tree, &paths)?;
-        let args = ["update-index", "-z", "--add", "--remove", "--replace", "--stdin"];
-        git.feed(&[AS_IS.as_slice(), &args].concat(), &joined(paths))?;
+        let blobs = self.blobs(&paths)?;
+        let nothing = format!("0 {}", "0".repeat(self.base.len())).into_bytes();
+        let entries = paths.into_iter().fold(vec![], |mut all, path| {
+            all.extend_from_slice(blobs.get(path).unwrap_or(&nothing));
+            all.push(b'\t');
+            all.extend_from_slice(path);
+            all.push(0);
+            all
+        });
+        git.feed(&["update-index", "-z", "--replace", "--index-info"], &entries)?;
         Ok(line(&git.run(&["write-tree"])?))
-    }
-
-    /// Files before links: while files are made there is no link that could lead elsewhere.
-    fn lay_out(&self, tree: &Path, paths: &BTreeSet<&[u8]>) -> Result<()> {
-        for kind in [Kind::File, Kind::Link] {
-            for (path, got) in self.contents.iter().filter(|(_, got)| got.kind == kind) {
-                if !paths.contains(path.as_slice()) {
-                    continue;
-                }
-                let to = tree.join(OsStr::from_bytes(path));
-                let what = || format!("lay out {}", to.display());
-                fs::create_dir_all(to.parent().unwrap_or(tree)).context(what)?;
-                if kind == Kind::Link {
-                    let target = OsString::from_vec(fs::read(&got.file).context(what)?);
-                    symlink(target, &to).context(what)?;
-                    continue;
-                }
-                fs::copy(&got.file, &to).context(what)?;
-                let mode = if got.mode & 0o111 == 0 { 0o644 } else { 0o755 };
-                fs::set_permissions(&to, fs::Permissions::from_mode(mode)).context(what)?;
-            }
-        }
-        Ok(())
     }
 }

@@ -67,9 +67,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let told = |error| explain(vm, error).of(op);
     let repository = Repository::find(Path::new(&info.host_path)).map_err(told)?;
     let guest_path = args.guest_path.clone().unwrap_or(info.guest_path);
+    let head = info.head;
     let guest = Guest::dial(&mut client, op, vm, true).await;
     let mut guest = guest.map_err(|error| error.about(vm))?;
-    let fetch = |stream| crate::host::workspace::fetch(repository, &guest_path, stream);
+    let fetch = |stream| crate::host::workspace::fetch(repository, &guest_path, &head, stream);
     let work = guest.converse(op, fetch).await.map_err(|error| error.of(op))?;
     drop(guest);
     if args.apply {
