@@ -68,6 +68,13 @@ pub(super) fn found(place: &Place, kept: &Kept) -> Result<Vec<Change>> {
     let Walk { items, mut changes, .. } = walk;
     // What was not met on the way is not there.
     changes.extend(items.into_keys().map(|path| Change { path: path.to_vec(), how: How::Deleted }));
+    // Git writes it anew when it only looks at files: the host tells whether that means anything.
+    let index = kept.entries.iter().find(|item| item.entry.path == b".git/index");
+    if let Some(item) = index
+        && as_kept(kept, item, &place.at(&item.entry.path))?.is_none()
+    {
+        changes.push(Change { path: item.entry.path.clone(), how: How::Modified });
+    }
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(changes)
 }

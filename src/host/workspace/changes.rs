@@ -4,26 +4,35 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read as _, Seek as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use banger_agent::contract::workspace::{Answer, Ask, Change, How, Moved, pieces};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::error::{Context as _, Result};
+use super::error::{Context as _, Result, WorkspaceError};
 use super::git::{Git, joined, names};
+use super::index;
 use super::repository::Repository;
 use super::talk::{Talk, check};
-use crate::model::show_path;
+use crate::model::{Digest, show_path};
 
 /// Lines that a refusal has.
 const NAMED: usize = 20;
+const INDEX: &[u8] = b".git/index";
+/// Of a million files.
+const MAX_INDEX: u64 = 256 << 20;
 
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// Directories taken apart, and what is ignored left out.
     pub(super) files: Vec<Change>,
     pub(super) moved: Vec<Moved>,
+    /// Git there has written its index, be it that it only has looked.
+    pub(super) index_written: bool,
+    /// What is staged there is not what was sent.
+    pub(super) staged: bool,
 }
 
 /// Files with rules of what is ignored, in a directory of their own.
@@ -90,6 +99,9 @@ pub(super) async fn find<S: AsyncRead + AsyncWrite>(
     })
     .await?;
     check(changes.files.iter().map(|change| &change.path))?;
+    let files = changes.files.len();
+    changes.files.retain(|change| change.path != INDEX);
+    changes.index_written = changes.files.len() < files;
     let is_new = |change: &Change| matches!(change.how, How::New | How::NewDirectory);
     let (mut new, known): (Vec<_>, Vec<_>) = changes.files.into_iter().partition(is_new);
     changes.files = known;
@@ -117,8 +129,33 @@ pub(super) async fn find<S: AsyncRead + AsyncWrite>(
 }
 
 impl Changes {
+    /// Where nothing else has changed: is the index of another meaning than the one that was sent?
+    pub(super) async fn look_at_index<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        talk: &mut Talk<S>,
+        sent: Digest,
+        object: usize,
+    ) -> Result<()> {
+        if !self.index_written || !self.is_empty() {
+            return Ok(());
+        }
+        let what = || "keep the guest's index".to_owned();
+        let mut file = tempfile::tempfile().context(what)?;
+        let to = file.try_clone().context(what)?;
+        let mut to = Some(to);
+        talk.read(&[INDEX.to_vec()], |_, _| {
+            to.take().ok_or(WorkspaceError::OutOfTurn("an index twice"))
+        })
+        .await?;
+        let mut index = vec![];
+        file.rewind().context(what)?;
+        file.take(MAX_INDEX).read_to_end(&mut index).context(what)?;
+        self.staged = index::staged(&index, object) != Some(sent);
+        Ok(())
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.files.is_empty() && self.moved.is_empty()
+        self.files.is_empty() && self.moved.is_empty() && !self.staged
     }
 
     /// As `git status` would tell it.
@@ -143,7 +180,9 @@ impl Changes {
             };
             format!("{how}: {}", show_path(&change.path))
         });
-        let mut lines: Vec<String> = moved.chain(files).collect();
+        let staged = "staged: what git has in its index there, and neither a file nor a commit has";
+        let staged = self.staged.then(|| staged.to_owned());
+        let mut lines: Vec<String> = moved.chain(files).chain(staged).collect();
         if lines.len() > NAMED {
             let more = lines.len() - NAMED;
             lines.truncate(NAMED);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::error::{Context as _, Result};
 use super::git::{Git, joined, line};
 use super::plan::Plan;
-use crate::model::{FileStat, WorkspaceMode};
+use crate::model::{Digest, FileStat, WorkspaceMode};
 
 /// What makes an index depend on other files than itself.
 const INDEX_SETTINGS: &str = "^(core\\.splitindex|index\\.sparse|core\\.sparsecheckoutcone)$";
@@ -19,6 +19,8 @@ const INDEX_SETTINGS: &str = "^(core\\.splitindex|index\\.sparse|core\\.sparsech
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) files: Vec<GitFile>,
+    /// By the index among them.
+    pub(super) staged: Option<Digest>,
     _dir: tempfile::TempDir,
 }
 
@@ -33,7 +35,7 @@ pub(super) struct GitFile {
 /// `have`: commits that the guest was sent before.
 pub(super) fn collect(plan: &Plan, have: &[String]) -> Result<History> {
     let dir = tempfile::tempdir().context(|| "make a directory for git's files".into())?;
-    let mut history = History { files: vec![], _dir: dir };
+    let mut history = History { files: vec![], staged: None, _dir: dir };
     let dir = history._dir.path().to_owned();
     for name in packs(plan, have, &dir)? {
         history.add(&format!(".git/objects/pack/{name}"), &dir.join(&name))?;
@@ -59,6 +61,8 @@ pub(super) fn collect(plan: &Plan, have: &[String]) -> Result<History> {
     }
     history.write(&dir, ".git/config", config(plan)?.trim_end())?;
     index(plan, &dir.join("index"))?;
+    let staged = fs::read(dir.join("index")).context(|| "read the index".into())?;
+    history.staged = super::index::staged(&staged, plan.repository.object_bytes());
     history.add(".git/index", &dir.join("index"))?;
     let repository = &plan.repository;
     for (from, name) in [
@@ -175,15 +179,16 @@ fn index(plan: &Plan, to: &Path) -> Result<()> {
     } else {
         fs::copy(&from, to).context(what)?;
     }
+    if !plan.left_out.is_empty() {
+        let paths = joined(plan.left_out.iter().map(Vec::as_slice));
+        git.feed(&["update-index", "--skip-worktree", "-z", "--stdin"], &paths)?;
+    }
+    // The last to write it: else it would be again what the settings say.
     let settings = ["config", "--get-regexp", INDEX_SETTINGS];
     let is_plain = line(&repository.git.output(&settings, &[])?.stdout).is_empty();
     if !is_plain {
         let args = ["-c", "index.sparse=false", "update-index", "--no-split-index"];
         git.run(&[args.as_slice(), &["--force-write-index"]].concat())?;
-    }
-    if !plan.left_out.is_empty() {
-        let paths = joined(plan.left_out.iter().map(Vec::as_slice));
-        git.feed(&["update-index", "--skip-worktree", "-z", "--stdin"], &paths)?;
     }
     // Its own time stamp is what git holds those of its entries against.
     let modified = fs::metadata(&from).and_then(|meta| meta.modified());

@@ -6,6 +6,7 @@
 //! select      which of its files are meant
 //! scan        their stat and content, in parallel, beneath its root
 //! history     git's own files for the guest: packs, HEAD, index
+//! index       what is staged, in git's words
 //! manifest    what was sent, as kept by the daemon
 //! plan        all that can be known before there is a VM
 //! talk        frames to and from the guest's agent
@@ -24,6 +25,7 @@ mod error;
 mod export;
 mod git;
 mod history;
+mod index;
 mod manifest;
 mod plan;
 mod prepare;

@@ -25,6 +25,8 @@ use crate::model::{Digest, FileStat};
 const AHEAD: usize = 8;
 /// Commits of which the guest's note says that it has them.
 const HAVE: usize = 16;
+/// In the note, before the digest of what was staged.
+const STAGED: &str = "index ";
 
 #[derive(Debug)]
 pub struct Prepared {
@@ -66,7 +68,10 @@ where
         }
         Found::Ours { note } => {
             have = noted(&note);
-            let changes = changes::find(&mut talk, &rules(&plan)?).await?;
+            let mut changes = changes::find(&mut talk, &rules(&plan)?).await?;
+            if let Some(sent) = noted_index(&note) {
+                changes.look_at_index(&mut talk, sent, plan.repository.object_bytes()).await?;
+            }
             if !changes.is_empty() && !discard {
                 let (guest_path, lines) = (guest_path.to_owned(), changes.lines());
                 return Err(WorkspaceError::GuestChanged { guest_path, lines });
@@ -97,7 +102,7 @@ where
     let sent_bytes = needed.iter().filter_map(entry).map(|entry| entry.size).sum();
     let sent_files = needed.len() as u64;
     send(&mut talk, Root::open(&plan.repository.root)?, entries, sources, needed).await?;
-    talk.ask(&Ask::Commit { note: note(&plan.commit, have) }).await?;
+    talk.ask(&Ask::Commit { note: note(&plan.commit, have, history.staged) }).await?;
     match talk.from.answer().await? {
         Answer::Done => {}
         _ => return Err(WorkspaceError::OutOfTurn("something else than that it is done")),
@@ -290,12 +295,18 @@ impl Frames {
     }
 }
 
-/// The first is what the tree stands on.
-fn note(commit: &str, mut have: Vec<String>) -> String {
+/// Commits, the first of which is what the tree stands on, and what its index stages.
+fn note(commit: &str, mut have: Vec<String>, staged: Option<Digest>) -> String {
     have.retain(|one| one != commit);
     have.insert(0, commit.to_owned());
     have.truncate(HAVE);
+    have.extend(staged.map(|staged| format!("{STAGED}{staged}")));
     have.join("\n")
+}
+
+/// None, if an earlier banger wrote the note.
+fn noted_index(note: &str) -> Option<Digest> {
+    note.lines().find_map(|line| line.strip_prefix(STAGED))?.parse().ok()
 }
 
 pub(super) fn noted(note: &str) -> Vec<String> {

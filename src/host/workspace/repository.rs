@@ -66,13 +66,18 @@ impl Repository {
         let git_dir = as_path(git_dir);
         let root = as_path(&here.run(&["rev-parse", "--show-toplevel"])?);
         let git = Git::at(&root);
-        let common_dir = as_path(&git.run(&["rev-parse", "--git-common-dir"])?);
-        let common_dir = root.join(common_dir);
-        let Some(head) = commit(&git, "HEAD")? else {
+        // In one go, for every command in a workspace asks; the path is last, for it may have any name.
+        let args =
+            ["rev-parse", "HEAD^{commit}", "--symbolic-full-name", "HEAD", "--git-common-dir"];
+        let found = git.output(&args, &[])?;
+        if !found.status.success() {
             return Err(WorkspaceError::NoCommits { root });
-        };
-        let branch = git.output(&["symbolic-ref", "-q", "HEAD"], &[])?.stdout;
-        let branch = line(&branch).strip_prefix("refs/heads/").map(str::to_owned);
+        }
+        let mut lines = found.stdout.splitn(3, |byte| *byte == b'\n');
+        let mut next = || lines.next().unwrap_or_default();
+        let (head, branch, common_dir) = (line(next()), line(next()), as_path(next()));
+        let branch = branch.strip_prefix("refs/heads/").map(str::to_owned);
+        let common_dir = root.join(common_dir);
         Ok(Self { root, git_dir, common_dir, head, branch, is_sha256, git })
     }
 
@@ -83,6 +88,11 @@ impl Repository {
             Some((_, what)) => Err(WorkspaceError::InProgress { root: self.root.clone(), what }),
             None => Ok(()),
         }
+    }
+
+    /// Of a name of git's, as bytes.
+    pub(super) fn object_bytes(&self) -> usize {
+        self.head.len() / 2
     }
 
     pub(super) fn revision(&self, revision: &str) -> Result<String> {

@@ -54,6 +54,40 @@ async fn commits_of_the_guest_count_and_looking_does_not() {
 }
 
 #[tokio::test]
+async fn what_is_only_staged_counts_as_well() {
+    let place = Place::new();
+    place.write("b.txt", "two\n");
+    place.commit("second");
+    place.prepare().await.unwrap();
+    let object = place.git_guest("rev-parse HEAD:b.txt");
+    let stage = format!("update-index --cacheinfo 100755,{},b.txt", object.trim());
+    for staged in ["rm -q --cached a.txt", "update-index --force-remove a.txt", &stage] {
+        place.git_guest(staged);
+        let told = lines(place.prepare().await.unwrap_err());
+        assert_eq!(told.len(), 1, "{staged}: {told:?}");
+        assert!(told[0].starts_with("staged: "), "{staged}: {told:?}");
+        assert_ne!(place.git_guest("status --porcelain"), "", "nothing is lost of it");
+        place.prepare_with(PlanOptions::default(), true).await.unwrap();
+        assert_eq!(place.git_guest("status --porcelain"), "", "{staged}: given up");
+    }
+    // In another form it means the same, and what was staged here is what was sent.
+    place.git_guest("update-index --index-version 4");
+    place.prepare().await.unwrap();
+    place.write("a.txt", "staged here\n");
+    place.git("add a.txt");
+    place.prepare().await.unwrap();
+    place.git_guest("status");
+    place.git_guest("update-index --really-refresh");
+    place.prepare().await.unwrap();
+    // An export is of files and commits.
+    place.git_guest("rm -q --cached b.txt");
+    assert_eq!(super::export::work(&place).await.uncommitted(), 0);
+    fs::remove_file(place.guest().join(".git/index")).unwrap();
+    let told = lines(place.prepare().await.unwrap_err());
+    assert!(told[0].starts_with("staged: "), "{told:?}");
+}
+
+#[tokio::test]
 async fn a_touched_file_of_the_same_content_is_no_change() {
     let place = Place::new();
     place.prepare().await.unwrap();
