@@ -43,6 +43,10 @@ pub struct Plan {
     pub left_out: Vec<Vec<u8>>,
     /// Not tracked, not ignored, and left behind.
     pub untracked_left: usize,
+    /// Repositories within that are no submodules, and left behind.
+    pub nested: Vec<Vec<u8>>,
+    /// Submodules of which nothing is here to be sent.
+    pub absent: Vec<Vec<u8>>,
     /// Files that hold a pointer in place of what git-lfs has not fetched.
     pub pointers: usize,
 }
@@ -115,6 +119,8 @@ pub fn plan(path: &Path, options: PlanOptions) -> Result<Plan> {
         gone,
         left_out: selected.left_out,
         untracked_left: selected.untracked_left,
+        nested: selected.nested,
+        absent: selected.absent,
         pointers,
     })
 }
@@ -141,6 +147,23 @@ pub(super) fn now_ns() -> i64 {
 }
 
 impl Plan {
+    /// What was sent the last time and is not to be there any more. `last`: what the daemon keeps of it.
+    #[must_use]
+    pub fn removed(&self, last: &[u8]) -> Vec<Vec<u8>> {
+        let last = manifest::decode(last).unwrap_or_default();
+        let mut paths: Vec<_> = last.files.into_iter().map(|file| file.path).collect();
+        let meant = &self.manifest.files;
+        paths.retain(|path| meant.binary_search_by(|file| file.path.cmp(path)).is_err());
+        paths
+    }
+
+    /// How many of them are here all the same.
+    pub fn still_here(&self, paths: &[Vec<u8>]) -> Result<usize> {
+        let paths: Vec<&[u8]> = paths.iter().map(Vec::as_slice).collect();
+        let stats = Root::open(&self.repository.root)?.stat_all(&paths);
+        Ok(stats.iter().flatten().count())
+    }
+
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.manifest.files.iter().map(|file| file.stat.size).sum()

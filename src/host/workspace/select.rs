@@ -22,6 +22,10 @@ pub(super) struct Selected {
     pub(super) left_out: Vec<Vec<u8>>,
     /// Not tracked, not ignored, and not asked for.
     pub(super) untracked_left: usize,
+    /// Repositories within that are no submodules.
+    pub(super) nested: Vec<Vec<u8>>,
+    /// Submodules of which nothing is here.
+    pub(super) absent: Vec<Vec<u8>>,
 }
 
 pub(super) fn select(
@@ -64,15 +68,26 @@ pub(super) fn select(
                 selected.files.insert(path.to_vec(), true);
             }
         }
+        let is_absent = |module: &Vec<u8>| {
+            let inside = [module.as_slice(), b"/"].concat();
+            let first = selected.files.range(inside.clone()..).next();
+            !first.is_some_and(|(path, _)| path.starts_with(&inside))
+        };
+        let absent: Vec<_> = submodules.into_iter().filter(is_absent).collect();
+        // Or git there would take them for deleted.
+        selected.left_out.extend(absent.iter().cloned());
+        selected.absent = absent;
     }
     if selection.include_untracked || count_untracked {
         let args = excludes.args(&["ls-files", "-z", "-o", "--exclude-standard"]);
         let output = git.run(&refs(&args))?;
         // A name that ends in a slash is another repository.
-        let others = names(&output).filter(|path| !path.ends_with(b"/"));
+        let (nested, others): (Vec<&[u8]>, Vec<&[u8]>) =
+            names(&output).partition(|path| path.ends_with(b"/"));
+        selected.nested = nested.into_iter().map(<[u8]>::to_vec).collect();
         match selection.include_untracked {
-            true => selected.files.extend(others.map(|path| (path.to_vec(), false))),
-            false => selected.untracked_left = others.count(),
+            true => selected.files.extend(others.iter().map(|path| (path.to_vec(), false))),
+            false => selected.untracked_left = others.len(),
         }
     }
     include_ignored(repository, selection, &excludes, &mut selected)?;

@@ -54,7 +54,9 @@ async fn any_name_any_link_and_any_mode_arrives_as_it_is() {
     symlink("/etc/passwd", place.repo().join("outside")).unwrap();
     symlink("src", place.repo().join("inside")).unwrap();
     place.commit("odd");
-    fs::set_permissions(place.repo().join("Case"), fs::Permissions::from_mode(0o600)).unwrap();
+    for (path, mode) in [("Case", 0o600), ("src/b.txt", 0o666)] {
+        fs::set_permissions(place.repo().join(path), fs::Permissions::from_mode(mode)).unwrap();
+    }
     place.prepare().await.unwrap();
     for name in odd {
         assert_eq!(fs::read(place.guest().join(OsStr::from_bytes(name))).unwrap(), name);
@@ -64,8 +66,9 @@ async fn any_name_any_link_and_any_mode_arrives_as_it_is() {
     let link = |name: &str| fs::read_link(place.guest().join(name)).unwrap();
     assert_eq!(link("outside").to_str(), Some("/etc/passwd"), "kept, never followed");
     assert_eq!(link("inside").to_str(), Some("src"));
-    let mode = fs::metadata(place.guest().join("Case")).unwrap().permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    let mode = |path: &str| fs::metadata(place.guest().join(path)).unwrap().permissions().mode();
+    assert_eq!((mode("Case") & 0o777, mode("src/b.txt") & 0o777), (0o600, 0o666));
+    assert_eq!(mode("src") & 0o777, 0o755, "a directory is nobody's but its owner's");
     let time = |root: std::path::PathBuf| fs::metadata(root.join("a.txt")).unwrap().modified();
     assert_eq!(time(place.guest()).unwrap(), time(place.repo()).unwrap());
 }
@@ -188,6 +191,18 @@ async fn submodules_worktrees_sparse_trees_and_shallow_clones() {
     assert_eq!(sparse.read_guest("src/b.txt"), None);
     assert_eq!(sparse.git_guest("status --porcelain"), "");
 
+    // The same by directories, with an index that is sparse itself; and one within it whole again.
+    let cone = Place::new();
+    cone.git("sparse-checkout set --cone --sparse-index none");
+    assert!(cone.git("ls-files --sparse").contains("src/\n"), "the index names a directory");
+    cone.prepare().await.unwrap();
+    assert_eq!(cone.read_guest("src/b.txt"), None);
+    assert_eq!(cone.git_guest("status --porcelain"), "");
+    cone.git("sparse-checkout disable");
+    cone.prepare().await.unwrap();
+    assert_eq!(cone.read_guest("src/b.txt").as_deref(), Some("two\n"));
+    assert_eq!(cone.git_guest("status --porcelain"), "");
+
     // One that does not have all of its history.
     let deep = Place::new();
     deep.write("a.txt", "second\n");
@@ -210,6 +225,41 @@ async fn submodules_worktrees_sparse_trees_and_shallow_clones() {
     with.prepare_with(full, false).await.unwrap();
     assert_eq!(with.read_guest("sub/a.txt").as_deref(), Some("one\n"));
     assert_eq!(with.git_guest("tag"), "v1\n");
+    assert_eq!(with.git_guest("status --porcelain"), "", "no commit of theirs goes along");
+}
+
+#[tokio::test]
+async fn what_has_no_files_here_or_is_a_repository_of_its_own_is_told() {
+    // The working tree of a bare repository is a tree like others.
+    let place = Place::new();
+    let dir = place.dir.path();
+    git(dir, "clone -q --bare repo bare");
+    git(&dir.join("bare"), "worktree add -q ../tree main");
+    let plan = banger::host::workspace::plan(&dir.join("tree"), PlanOptions::default()).unwrap();
+    place.send(plan, false).await.unwrap();
+    assert_eq!(place.git_guest("status --porcelain"), "");
+    // A submodule that was not fetched, in a clone.
+    let with = Place::new();
+    with.git(&format!("submodule --quiet add {} sub", place.repo().display()));
+    with.commit("sub");
+    git(with.dir.path(), "clone -q repo clone");
+    let clone = with.dir.path().join("clone");
+    let full = PlanOptions { mode: WorkspaceMode::FullCopy, ..PlanOptions::default() };
+    let plan = banger::host::workspace::plan(&clone, full).unwrap();
+    assert_eq!(plan.absent, [b"sub"]);
+    with.send(plan, false).await.unwrap();
+    assert_eq!(with.git_guest("status --porcelain"), "", "and not taken for deleted");
+    // One that is nobody's submodule, asked for with what is untracked.
+    let outer = Place::new();
+    outer.write("vendor/inner/f", "x");
+    git(&outer.repo().join("vendor/inner"), "init -q");
+    outer.write("vendor/plain", "y");
+    let selection = Selection { include_untracked: true, ..Selection::default() };
+    let plan = outer.plan(options(selection)).unwrap();
+    assert_eq!(plan.nested, [b"vendor/inner/"]);
+    outer.send(plan, false).await.unwrap();
+    assert_eq!(outer.read_guest("vendor/plain").as_deref(), Some("y"));
+    assert_eq!(outer.read_guest("vendor/inner/f"), None);
 }
 
 #[tokio::test]
