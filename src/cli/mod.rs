@@ -7,7 +7,7 @@
 //!                     └── guest (session, terminal) ── SSH ──> banger-agent
 //! ```
 //!
-//! It owns no state. It never opens the store, starts a VMM or touches the network of the host;
+//! It owns no state; what it keeps of its own is a log and copies. It never opens the store, starts a VMM or touches the network of the host;
 //! whatever it shows was told by the daemon. Every write to a terminal goes through `output`.
 
 mod app;
@@ -20,6 +20,7 @@ mod error;
 mod exit;
 mod guest;
 mod log;
+mod manifests;
 mod openssh;
 mod operation;
 mod output;

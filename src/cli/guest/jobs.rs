@@ -2,7 +2,7 @@
 
 use banger_agent::contract::codec;
 use banger_agent::contract::exec::AGENT;
-use banger_agent::contract::job::{JobInfo, JobReply, JobRequest, StartJob, VERB};
+use banger_agent::contract::job::{JobInfo, JobReply, JobRequest, JobState, StartJob, VERB};
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
@@ -52,6 +52,14 @@ impl Guest {
             },
             _ => Err(CliError::failed(format!("{}: {}", self.name(), err.last()))),
         }
+    }
+
+    /// How it ended. What it wrote is where jobs leave it.
+    pub(crate) async fn await_job(&mut self, op: OpId, id: u32) -> Result<JobState, CliError> {
+        let request = JobRequest::Output { id, follow: true };
+        self.ask(op, &request, tokio::io::sink(), tokio::io::sink()).await?;
+        let job = self.jobs(op).await?.into_iter().find(|job| job.id == id);
+        Ok(job.map_or(JobState::Lost, |job| job.state))
     }
 
     /// To this process's own streams, which stay apart.

@@ -20,4 +20,5 @@ pub(crate) use copy::{Copied, Copy};
 pub(crate) use forward::{Forward, Forwards, Socks, own_agent};
 pub(crate) use session::{Guest, Task, What};
 pub(crate) use terminal::TtyChoice;
+pub(crate) use way::ROOT;
 pub(crate) use workspace::explain;

@@ -95,7 +95,7 @@ impl Guest {
         &self.name
     }
 
-    pub(super) fn env(&self) -> &[(String, String)] {
+    pub(crate) fn env(&self) -> &[(String, String)] {
         &self.env
     }
 

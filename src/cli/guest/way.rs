@@ -22,7 +22,7 @@ use crate::wire::reply::EndpointInfo;
 pub(super) const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Who commands are, unless told.
-pub(super) const ROOT: &str = "root";
+pub(crate) const ROOT: &str = "root";
 
 #[derive(Debug)]
 pub(super) enum Way {

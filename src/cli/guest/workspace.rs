@@ -1,6 +1,6 @@
 //! A conversation with the agent about a workspace: its standard streams are one stream here.
 
-use banger_agent::contract::exec::AGENT;
+use banger_agent::contract::exec::{AGENT, NOTHING};
 use banger_agent::contract::workspace::{Refusal, VERB};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -17,6 +17,7 @@ use crate::model::OpId;
 const BUFFER: usize = 256 << 10;
 /// What an agent says that does not know the conversation, or how to have any.
 const UNKNOWN: [u8; 2] = [2, 127];
+const NOT_STARTED: u8 = 126;
 
 impl Guest {
     pub(crate) async fn converse<T, F>(
@@ -60,10 +61,31 @@ impl Guest {
 
 impl Guest {
     /// A command that is of no interest but for its end; `None` if it could not be run.
-    pub(crate) async fn run_quietly(&mut self, op: OpId, argv: Vec<String>) -> Option<Exit> {
+    pub(crate) async fn run_quietly(
+        &mut self,
+        op: OpId,
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+    ) -> Option<Exit> {
+        self.quietly(op, Program::Argv { argv, cwd: None }, env).await
+    }
+
+    /// Whether the user that this is may go there.
+    pub(crate) async fn may_enter(&mut self, op: OpId, directory: &str) -> bool {
+        let argv = [AGENT, NOTHING].map(str::to_owned).to_vec();
+        let program = Program::Argv { argv, cwd: Some(directory.to_owned()) };
+        let ended = self.quietly(op, program, vec![]).await;
+        !matches!(ended, Some(Exit::Guest(NOT_STARTED)))
+    }
+
+    async fn quietly(
+        &mut self,
+        op: OpId,
+        program: Program,
+        env: Vec<(String, String)>,
+    ) -> Option<Exit> {
         let (_, controls) = mpsc::channel(1);
-        let program = Program::Argv { argv, cwd: None };
-        let spec = ExecSpec { program, env: vec![], op_id: op, tty: None, agent: false };
+        let spec = ExecSpec { program, env, op_id: op, tty: None, agent: false };
         let (stdin, stdout, stderr) = (tokio::io::empty(), tokio::io::sink(), tokio::io::sink());
         match self.way().exec(spec, GuestIo { stdin, stdout, stderr }, controls).await {
             Ok(ended) => Some(Exit::Guest(ended.status())),

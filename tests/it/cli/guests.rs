@@ -20,9 +20,12 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new() -> Option<Self> {
-        let guest = AgentGuest::start(&[("FROM_VM", "vm")])?;
+        AgentGuest::start(&[("FROM_VM", "vm")]).map(Self::of)
+    }
+
+    pub(super) fn of(guest: AgentGuest) -> Self {
         let daemon = daemon_with(guest.endpoint());
-        Some(Self { here: Surroundings::new(), daemon, _guest: guest })
+        Self { here: Surroundings::new(), daemon, _guest: guest }
     }
 
     fn bash(&self, script: &str) -> assert_cmd::Command {
@@ -33,6 +36,11 @@ impl Place {
 
     pub(super) fn said(&self, script: &str) -> Said {
         self.bash(script).said()
+    }
+
+    /// What the daemon was asked for so far.
+    pub(super) fn requests(&self) -> Vec<Request> {
+        self.daemon.requests()
     }
 
     /// Runs `script` and, once the guest's command has made the file `ready`, `then`.

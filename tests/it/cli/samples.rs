@@ -1,6 +1,6 @@
 //! Things that a daemon could say.
 
-use banger::model::OpId;
+use banger::model::{Digest, OpId};
 use std::sync::Mutex;
 
 use banger::wire::reply::{
@@ -154,7 +154,7 @@ fn info(kept: &Workspace) -> WorkspaceInfo {
         include_ignored: kept.include_ignored,
         files: kept.files,
         bytes: kept.bytes,
-        manifest: "00".repeat(32),
+        manifest: Digest(kept.manifest).to_string(),
         prepared_unix_ms: 0,
     }
 }

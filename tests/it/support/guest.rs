@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::SystemTime;
@@ -18,22 +19,44 @@ pub(crate) struct AgentGuest {
     port: u16,
     keys: VmKeys,
     _dir: tempfile::TempDir,
+    /// Of its own, if it is not the one that was built.
+    _program: Option<tempfile::TempDir>,
 }
 
 impl AgentGuest {
     /// `None`, said aloud, where this user may not become the guest's root.
     pub(crate) fn start(env: &[(&str, &str)]) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: only root can run the agent outside a guest");
+        if !is_root() {
             return None;
         }
-        let program = agent_program();
-        for _ in 0..5 {
-            if let Some(guest) = Self::try_start(&program, env) {
-                return Some(guest);
-            }
+        Some(Self::start_program(&agent_program(), env))
+    }
+
+    fn start_program(program: &Path, env: &[(&str, &str)]) -> Self {
+        let mut tries = (0..5).filter_map(|_| Self::try_start(program, env));
+        tries.next().expect("the agent starts")
+    }
+
+    /// One of before the contract had this word: in its place it has another of that length.
+    pub(crate) fn older_than(word: &str) -> Option<Self> {
+        if !is_root() {
+            return None;
         }
-        panic!("the agent did not start");
+        let mut bytes = std::fs::read(agent_program()).unwrap();
+        let windows = bytes.windows(word.len()).enumerate();
+        let places = windows.filter(|(_, one)| *one == word.as_bytes()).map(|(at, _)| at);
+        let places: Vec<_> = places.collect();
+        assert!(!places.is_empty(), "the agent does not know {word} at all");
+        for at in places {
+            bytes[at] = b'?';
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("banger-agent");
+        std::fs::write(&program, bytes).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let mut guest = Self::start_program(&program, &[]);
+        guest._program = Some(dir);
+        Some(guest)
     }
 
     fn try_start(program: &Path, env: &[(&str, &str)]) -> Option<Self> {
@@ -69,7 +92,7 @@ impl AgentGuest {
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let listening =
             lines.by_ref().map_while(Result::ok).any(|line| line.ends_with("listening"));
-        let guest = Self { child, port, keys, _dir: dir };
+        let guest = Self { child, port, keys, _dir: dir, _program: None };
         // What it says later is read, or it would stop when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         listening.then_some(guest)
@@ -93,6 +116,14 @@ impl Drop for AgentGuest {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn is_root() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("skipped: only root can run the agent outside a guest");
+    }
+    root
 }
 
 /// Built if need be: another package's programs are not built for the tests of this one.

@@ -12,7 +12,7 @@ use crate::cli::commands::parse;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::guest::{Forwards, Guest, Task, What};
+use crate::cli::guest::{Forwards, Guest, ROOT, Task, What};
 use crate::model::OpId;
 
 const AFTER: &str = "\
@@ -25,7 +25,8 @@ Examples:
   banger vm exec --detach web -- ./serve             a job; see vm jobs and vm logs --job
 
 In a VM with a workspace (`banger vm workspace`) the command runs in it, under mise if the guest has
-mise, and a line says so when the repository has changed since.
+mise, and a line says so when the repository has changed since. A user who may not enter it is at
+home instead.
 
 The words after -- reach the guest as they are, without a shell. Standard input is passed on:
 in a shell loop say -n. Ctrl-C interrupts the command, a second one ends the wait.
@@ -85,6 +86,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let (user, forwards) = (args.user.as_deref(), Forwards::default());
     let guest = Guest::dial_with(&mut client, op, &args.vm, user, !tty, forwards).await;
     let mut guest = guest.map_err(|error| error.about(&args.vm))?;
+    let entered = match args.workdir {
+        Some(_) => entered,
+        None => entered.of_user(app, op, &mut guest, user).await,
+    };
     let what = What::Command(entered.argv(args.command));
     let workdir = args.workdir.or(entered.directory);
     let (timeout, input) = (args.timeout, !args.no_stdin);
@@ -100,6 +105,16 @@ async fn detach(
     env: Vec<(String, String)>,
     entered: Entered,
 ) -> Result<Exit, CliError> {
+    let entered = match (&args.user, &args.workdir) {
+        (Some(user), None) if entered.is_implied && user != ROOT => {
+            let forwards = Forwards::default();
+            let as_user =
+                Guest::dial_with(&mut client, op, &args.vm, Some(user), false, forwards).await;
+            let mut as_user = as_user.map_err(|error| error.about(&args.vm))?;
+            entered.of_user(app, op, &mut as_user, Some(user)).await
+        }
+        _ => entered,
+    };
     let guest = Guest::dial(&mut client, op, &args.vm, true).await;
     let mut guest = guest.map_err(|error| error.about(&args.vm))?;
     let argv = entered.argv(args.command);

@@ -14,6 +14,7 @@ use super::spec::{self, SpecArgs};
 use super::workspace::enter::Entered;
 use super::workspace::prepare as prepare_command;
 use super::workspace::source::{GUEST_PATH, Job, SourceArgs, check_guest_path};
+use super::workspace::tools;
 use crate::cli::app::App;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
@@ -36,10 +37,13 @@ Examples:
   banger run --rm -e TOKEN --memory 2G -- sh -c 'make test'
   banger run . -- make test              the repository here, in its VM, which stays for the next time
   banger run --rm ~/src/app -- make test the same in a VM of its own
+  banger run --nat .                     a shell in it, with the tools that it names
 
 The words after -- reach the guest as they are, without a shell. Without --rm the VM runs on.
 Ctrl-C while it boots takes it back. With PATH the VM that has the repository is used again, if there
-is one, and what changed since is brought there first.
+is one, and what changed since is brought there first. Where the guest has mise, it installs the tools that
+the repository names: with -d before this ends, beside a shell while you are in it, for a command as it
+needs them.
 
 Exit status: the command's or the shell's; 128+N if signal N killed it, 126 or 127 if the guest
 could not run or find it, 125 if banger itself failed, wrong usage included. With -d 0 once the
@@ -69,12 +73,15 @@ pub(crate) struct Args {
     /// Where in the guest the repository goes
     #[arg(long, value_name = "DIR", default_value = GUEST_PATH, help_heading = "The repository")]
     guest_path: String,
-    /// Print what of it would travel, and do nothing
+    /// Print what of it is to be there and what would be removed, and do nothing
     #[arg(long, requires = "path", help_heading = "The repository")]
     dry_run: bool,
     /// Give up what was changed in the guest
     #[arg(long, requires = "path", help_heading = "The repository")]
     discard_guest: bool,
+    /// Do not have the guest's mise install the tools that it names
+    #[arg(long, requires = "path", help_heading = "The repository")]
+    no_bootstrap: bool,
     #[command(flatten, next_help_heading = "The repository")]
     source: SourceArgs,
     #[command(flatten)]
@@ -83,26 +90,40 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let job = job(&args)?;
-    if let (Some(job), true) = (&job, args.dry_run) {
-        return prepare_command::list(app, job, false);
-    }
     // Before there is a VM: what is wrong here is told at once.
     let plan = job.as_ref().map(Job::plan).transpose()?;
     let op = app.op(args.spec.name())?;
     let name = args.spec.name().map(str::to_owned);
+    let has_nat = args.spec.has_nat();
     let create = args.spec.request(true)?;
+    if let (Some(job), Some(plan), true) = (&job, &plan, args.dry_run) {
+        let of = match app.client().await {
+            Ok(mut client) if !args.rm => {
+                let known = known(&mut client, op, name, &create, plan).await.ok().flatten();
+                known.map(|vm| (client, vm.id))
+            }
+            _ => None,
+        };
+        return prepare_command::list(app, job, plan, op, of, false).await;
+    }
     let began = Instant::now();
     let mut client = app.client().await?;
     let known = match &plan {
         Some(plan) if !args.rm => known(&mut client, op, name, &create, plan).await?,
         _ => None,
     };
+    // For whoever comes to stay, and to wait for if nobody does. A command has mise fetch what it needs.
+    let bootstrap = (args.command.is_empty() && !args.no_bootstrap).then_some(args.detach);
+    if let (Some(plan), None, Some(_)) = (&plan, &known, bootstrap) {
+        tools::check_way_out(plan, has_nat)?;
+    }
     let vm = match known {
         Some(vm) => again(app, &mut client, vm, &create).await?,
         None => boot(app, &mut client, op, &create).await?,
     };
     let entered = match (job, plan) {
-        (Some(job), Some(plan)) => match prepare(app, &mut client, &vm, job, plan).await {
+        (Some(job), Some(plan)) => match prepare(app, &mut client, &vm, job, plan, bootstrap).await
+        {
             Ok(entered) => entered,
             Err(error) => {
                 if args.rm {
@@ -233,21 +254,32 @@ async fn again(
     Ok(started.vm.unwrap_or(vm))
 }
 
+/// `bootstrap`: install the repository's tools, and whether to wait for that.
 async fn prepare(
     app: &App,
     client: &mut Client,
     vm: &VmInfo,
     job: Job,
     plan: Plan,
+    bootstrap: Option<bool>,
 ) -> Result<Entered, CliError> {
     let op = app.op(Some(&vm.name))?;
     let (began, guest_path) = (Instant::now(), job.guest_path.clone());
     let report = job.run(app, client, op, &vm.name, Some(plan)).await;
-    let sent = report.map_err(|error| error.about(&vm.name).of(op))?.prepared;
+    let report = report.map_err(|error| error.about(&vm.name).of(op))?;
+    let sent = report.prepared;
     let (files, bytes) = (sent.sent_files, text::size(sent.sent_bytes));
     let took = text::elapsed(began.elapsed());
     app.out.note(format!("{guest_path} is prepared: {files} files, {bytes} sent in {took}"));
-    Ok(Entered { directory: Some(guest_path), under_mise: true })
+    if let Some(wait) = bootstrap {
+        match tools::install(app, client, &vm.name, &guest_path, &report.plan, wait).await {
+            Err(error) if wait => return Err(error),
+            // Nobody is kept from the shell by it.
+            Err(error) => app.failed(&error),
+            Ok(()) => {}
+        }
+    }
+    Ok(Entered { directory: Some(guest_path), under_mise: true, is_implied: false })
 }
 
 async fn clean_up(app: &App, client: &mut Client, vm: &VmInfo) {

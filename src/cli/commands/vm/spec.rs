@@ -99,6 +99,10 @@ impl SpecArgs {
         self.name.as_deref()
     }
 
+    pub(crate) fn has_nat(&self) -> bool {
+        self.nat
+    }
+
     pub(crate) fn request(self, start: bool) -> Result<Request, CliError> {
         let warm = (self.warm || self.no_warm).then_some(self.warm);
         let disk = match self.disk {

@@ -3,7 +3,8 @@
 use crate::cli::app::App;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
-use crate::cli::guest::explain;
+use crate::cli::guest::{Guest, ROOT, explain};
+use crate::cli::manifests;
 use crate::host::workspace::Compared;
 use crate::model::{Digest, OpId, Staleness, Workspace, WorkspaceMode};
 use crate::wire::reply::WorkspaceInfo;
@@ -35,6 +36,8 @@ pub(crate) struct Entered {
     /// `None`: at home.
     pub(crate) directory: Option<String>,
     pub(crate) under_mise: bool,
+    /// Nobody has named it: another will do.
+    pub(crate) is_implied: bool,
 }
 
 impl Entered {
@@ -44,6 +47,25 @@ impl Entered {
             true => [AGENT, UNDER_MISE].map(str::to_owned).into_iter().chain(command).collect(),
             false => command,
         }
+    }
+
+    /// Whoever may not enter a workspace that was not asked for is at home, and told.
+    pub(crate) async fn of_user(
+        self,
+        app: &App,
+        op: OpId,
+        guest: &mut Guest,
+        user: Option<&str>,
+    ) -> Self {
+        let user = user.filter(|user| self.is_implied && *user != ROOT);
+        let (Some(user), Some(directory)) = (user, &self.directory) else { return self };
+        if guest.may_enter(op, directory).await {
+            return self;
+        }
+        app.out.note(format!(
+            "{user} may not enter the workspace {directory}: the command runs in {user}'s home"
+        ));
+        Self::default()
     }
 }
 
@@ -75,9 +97,10 @@ impl WorkspaceArgs {
                 return Err(failure.hint(format!("banger vm workspace prepare {vm} PATH")));
             }
             let directory = self.guest_path.clone();
-            return Ok(Entered { under_mise: directory.is_some() && !self.no_mise, directory });
+            let under_mise = directory.is_some() && !self.no_mise;
+            return Ok(Entered { directory, under_mise, is_implied: false });
         };
-        let manifest = client.manifest(op, vm).await?;
+        let manifest = manifests::of(client, op, &info).await?;
         let stale = match look(&info, manifest).await {
             Ok(compared) => compared.staleness,
             Err(error) => Staleness::Unknown(error.message),
@@ -100,8 +123,9 @@ impl WorkspaceArgs {
                     .note(format!("warning: the workspace {} is {stale}{again}", info.guest_path));
             }
         }
+        let is_implied = self.guest_path.is_none();
         let directory = self.guest_path.clone().unwrap_or(info.guest_path);
-        Ok(Entered { directory: Some(directory), under_mise: !self.no_mise })
+        Ok(Entered { directory: Some(directory), under_mise: !self.no_mise, is_implied })
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod export;
 pub(crate) mod prepare;
 pub(crate) mod source;
 pub(crate) mod status;
+pub(crate) mod tools;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {

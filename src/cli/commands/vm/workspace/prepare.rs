@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::source::{GUEST_PATH, Job, SourceArgs, check_guest_path, notices};
 use crate::cli::app::App;
+use crate::cli::client::Client;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::ui::{table, text};
 use crate::host::workspace::Plan;
-use crate::model::show_path;
+use crate::model::{OpId, show_path};
 
 const AFTER: &str = "\
 Examples:
@@ -24,7 +25,8 @@ Examples:
 
 Tracked files travel as they are, uncommitted edits and the history with them. Again, only what has
 changed does; what the guest has changed meanwhile is never overwritten, but told. What git ignores
-in the guest, such as build output, stays.";
+in the guest, such as build output, stays. What was sent before and is not asked for any more, such as
+untracked files without --include-untracked, is removed there, and a line says so.";
 
 /// Bring a repository, with its history and uncommitted edits, into a running VM
 #[derive(Debug, clap::Args)]
@@ -41,7 +43,7 @@ pub(crate) struct Args {
     guest_path: String,
     #[command(flatten)]
     source: SourceArgs,
-    /// Print the mode and what would travel, and do nothing
+    /// Print the mode, what is to be there and what would be removed, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Give up what was changed in the guest
@@ -60,11 +62,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
         options: args.source.options(),
         discard: args.discard_guest,
     };
-    if args.dry_run {
-        return list(app, &job, args.json);
-    }
     let op = app.op(Some(&args.vm))?;
     let began = Instant::now();
+    if args.dry_run {
+        // Nobody needs to be there for it.
+        let of = app.client().await.ok().map(|client| (client, args.vm));
+        return list(app, &job, &job.plan()?, op, of, args.json).await;
+    }
     let mut client = app.client().await?;
     let guest_path = job.guest_path.clone();
     let report =
@@ -113,20 +117,34 @@ struct Shown {
     sent_bytes: u64,
 }
 
-/// The exact list, and nothing else happens.
-pub(crate) fn list(app: &App, job: &Job, json: bool) -> Result<Exit, CliError> {
-    let plan: Plan = job.plan()?;
-    let files: Vec<_> = plan.manifest.files.iter().map(|file| show_path(&file.path)).collect();
+/// The exact list, and nothing else happens. `of`: whom to ask what is there already.
+pub(crate) async fn list(
+    app: &App,
+    job: &Job,
+    plan: &Plan,
+    op: OpId,
+    of: Option<(Client, String)>,
+    json: bool,
+) -> Result<Exit, CliError> {
+    let last = match of {
+        Some((mut client, vm)) => job.last(&mut client, op, &vm).await,
+        None => None,
+    };
+    let shown = |path: &Vec<u8>| show_path(path);
+    let files: Vec<_> = plan.manifest.files.iter().map(|file| shown(&file.path)).collect();
+    let removed: Vec<_> = job.removed(plan, last.as_ref()).iter().map(shown).collect();
     if json {
         let (root, mode) = (plan.repository.root.display().to_string(), plan.mode.as_str());
-        let shown = serde_json::json!({ "root": root, "mode": mode, "files": files });
+        let shown = serde_json::json!({
+            "root": root, "mode": mode, "files": files, "removed": removed
+        });
         app.out.json(&shown)?;
     } else {
-        let lines = files
-            .iter()
-            .fold(format!("mode: {}\n", plan.mode.as_str()), |all, file| all + file + "\n");
+        let mut lines = format!("mode: {}\n", plan.mode.as_str());
+        files.iter().for_each(|file| lines.extend([file, "\n"]));
+        removed.iter().for_each(|file| lines.extend(["removed: ", file, "\n"]));
         app.out.raw(lines.as_bytes())?;
     }
-    notices(app, &plan);
+    notices(app, plan);
     Ok(Exit::Ok)
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use crate::cli::app::App;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
-use crate::cli::exit::Exit;
 use crate::cli::guest::{Guest, explain};
+use crate::cli::manifests;
 use crate::host::workspace::{Plan, PlanOptions, Prepared, Repository, WorkspaceError};
-use crate::model::{OpId, Selection, WorkspaceMode};
+use crate::model::{OpId, Selection, WorkspaceMode, show_path};
 use crate::wire::reply::WorkspaceInfo;
 use crate::wire::request::Workspace;
+
+use super::tools;
 
 pub(crate) const GUEST_PATH: &str = "/root/repo";
 /// A file that is edited while it is sent is sent again; one that never rests is told of.
@@ -86,6 +88,13 @@ pub(crate) struct Job {
     pub(crate) discard: bool,
 }
 
+/// What went there the last time.
+#[derive(Debug)]
+pub(crate) struct Last {
+    guest_path: String,
+    manifest: Vec<u8>,
+}
+
 /// How it ended.
 #[derive(Debug)]
 pub(crate) struct Report {
@@ -122,11 +131,10 @@ impl Job {
         mut planned: Option<Plan>,
     ) -> Result<Report, CliError> {
         check_guest_path(&self.guest_path)?;
-        if planned.is_none() {
-            self.options.last = self.last(client, op, vm).await;
-        }
+        let last = self.last(client, op, vm).await;
+        self.options.last = last.as_ref().map(|last| last.manifest.clone());
         let mut tries = 0;
-        let (plan, prepared) = loop {
+        let (plan, prepared, vm_id) = loop {
             tries += 1;
             let plan = Arc::new(planned.take().map_or_else(|| self.plan(), Ok)?);
             let guest = Guest::dial(client, op, vm, true).await;
@@ -147,7 +155,7 @@ impl Job {
             });
             match sent.await {
                 Err(_) if changed && tries < TRIES => {}
-                sent => break (plan, sent?),
+                sent => break (plan, sent?, guest.vm_id().to_owned()),
             }
         };
         let host_path = text(&plan.repository.root)?;
@@ -165,19 +173,38 @@ impl Job {
             manifest: prepared.manifest_digest.0,
         };
         client.record_workspace(op, vm, workspace, &prepared.manifest).await?;
-        trust(client, op, vm, &self.guest_path, &plan).await;
+        manifests::keep(&vm_id, &prepared.manifest);
+        tools::trust(client, op, vm, &self.guest_path, &plan).await;
         notices(app, &plan);
+        let removed = self.removed(&plan, last.as_ref());
+        match plan.still_here(&removed).map_err(|error| explain(vm, error))? {
+            0 => {}
+            // A deletion here is no news; these are files that somebody may wait for there.
+            here => {
+                let files = files(here);
+                app.out.note(format!(
+                    "{files} sent before and left out now: gone in the guest, still here"
+                ));
+            }
+        }
         Ok(Report { plan, prepared })
     }
 
+    /// What is to go in the guest, if that is known.
+    pub(crate) fn removed(&self, plan: &Plan, last: Option<&Last>) -> Vec<Vec<u8>> {
+        let there = last.filter(|last| last.guest_path == self.guest_path);
+        there.map_or_else(Vec::new, |last| plan.removed(&last.manifest))
+    }
+
     /// What was sent the last time, if it was of the same repository. Only spares work.
-    async fn last(&self, client: &mut Client, op: OpId, vm: &str) -> Option<Vec<u8>> {
+    pub(crate) async fn last(&self, client: &mut Client, op: OpId, vm: &str) -> Option<Last> {
         let known = client.workspaces(op, vec![vm.to_owned()]).await.ok()?.pop()?;
         let root = Repository::find(&self.path).ok()?.root;
         if root != Path::new(&known.host_path) {
             return None;
         }
-        client.manifest(op, vm).await.ok()
+        let manifest = manifests::of(client, op, &known).await.ok()?;
+        Some(Last { guest_path: known.guest_path, manifest })
     }
 }
 
@@ -199,14 +226,19 @@ pub(crate) fn check_guest_path(path: &str) -> Result<(), CliError> {
 
 /// Said where the user looks, once.
 pub(crate) fn notices(app: &App, plan: &Plan) {
-    let files = |count: usize| match count {
-        1 => "1 file".to_owned(),
-        count => format!("{count} files"),
-    };
     if plan.untracked_left > 0 {
         let count = files(plan.untracked_left);
         app.out
             .note(format!("{count} not tracked by git left out; --include-untracked takes them"));
+    }
+    for path in &plan.nested {
+        app.out.note(format!("{} is a repository of its own: left out", show_path(path)));
+    }
+    for path in &plan.absent {
+        let path = show_path(path);
+        app.out.note(format!(
+            "nothing of the submodule {path} is here to be sent; git submodule update --init fetches it"
+        ));
     }
     if plan.pointers > 0 {
         let count = files(plan.pointers);
@@ -214,18 +246,10 @@ pub(crate) fn notices(app: &App, plan: &Plan) {
     }
 }
 
-/// Files that name tools are believed, for their owner sent them. Where there is no mise, nobody asks.
-async fn trust(client: &mut Client, op: OpId, vm: &str, guest_path: &str, plan: &Plan) {
-    const NAMES: [&[u8]; 4] =
-        [b"mise.toml", b".mise.toml", b".tool-versions", b".config/mise.toml"];
-    for file in plan.manifest.files.iter().filter(|file| NAMES.contains(&file.path.as_slice())) {
-        let Ok(mut guest) = Guest::dial(client, op, vm, true).await else { return };
-        let file = format!("{guest_path}/{}", String::from_utf8_lossy(&file.path));
-        let argv = ["mise", "trust", "--quiet", &file].map(str::to_owned);
-        match guest.run_quietly(op, argv.into()).await {
-            Some(Exit::Guest(0)) => {}
-            _ => return,
-        }
+fn files(count: usize) -> String {
+    match count {
+        1 => "1 file".to_owned(),
+        count => format!("{count} files"),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::cli::clock;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
+use crate::cli::manifests;
 use crate::cli::ui::{table, text};
 use crate::model::{Staleness, show_path};
 use crate::wire::reply::WorkspaceInfo;
@@ -58,7 +59,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
         let failure = CliError::new(Exit::NotFound, format!("{vm}: nothing was prepared in it"));
         return Err(failure.hint(format!("banger vm workspace prepare {vm} PATH")).of(op));
     };
-    let manifest = client.manifest(op, &args.vm).await?;
+    let manifest = manifests::of(&mut client, op, &info).await?;
     let compared = look(&info, manifest).await?;
     let (state, exit) = match &compared.staleness {
         Staleness::Clean => ("clean", Exit::Ok),
