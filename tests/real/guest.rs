@@ -68,7 +68,8 @@ fn megabytes_pass_both_ways_unharmed() {
 
 #[test]
 fn a_long_stream_costs_no_memory_at_either_end() {
-    const LENGTH: u64 = 256 << 20;
+    /// More than either end may take, so that whoever keeps it is seen.
+    const LENGTH: u64 = 64 << 20;
     let host = new_host!();
     host.banger(&["vm", "run", "-d", "--name", "g"]).ok();
     let agents = "for status in /proc/[0-9]*/status; do grep -q banger-agent $status && \
@@ -88,7 +89,7 @@ fn a_long_stream_costs_no_memory_at_either_end() {
         }
         let counted = shell.wait_with_output().unwrap();
         assert_eq!(String::from_utf8_lossy(&counted.stdout).trim(), LENGTH.to_string());
-        assert!((1..64 << 10).contains(&ours), "banger took {ours} KiB");
+        assert!((1..48 << 10).contains(&ours), "banger took {ours} KiB");
     }
     let after = most(host.banger(&["vm", "exec", "g", "--", "sh", "-c", agents]).ok());
     assert!(after.unwrap() < before.unwrap() + (8 << 10), "{before:?} to {after:?} KiB");

@@ -18,6 +18,7 @@ mod jobs;
 mod lane;
 mod ledger;
 mod lifecycle;
+mod mise;
 mod network;
 mod openssh;
 mod ops;

@@ -51,6 +51,22 @@ fn a_repository_is_worked_on_in_a_guest_and_comes_back() {
     let discard = ["vm", "workspace", "prepare", "g", &repo, "--include-untracked"];
     host.banger(&[discard.as_slice(), &["--discard-guest"]].concat()).ok();
     assert_eq!(exec("cat a src/b c target/out").ok(), "one\nmore\nedited here\nnew\nbuilt\n");
+    // A user who may not enter /root is at home, with a job as well; a place that was named is no other.
+    exec("echo ann:x:7:7::/tmp:/bin/sh >> /etc/passwd; chmod 700 /root").ok();
+    let ann = |args: &[&str]| {
+        let all = [&["vm", "exec", "-u", "ann"], args, &["g", "--", "sh", "-c", "pwd; id -u"]];
+        host.banger(&all.concat())
+    };
+    let home = ann(&[]);
+    assert!(home.stderr.contains("ann may not enter the workspace /root/repo"), "{}", home.stderr);
+    assert_eq!(home.ok(), "/tmp\n7\n");
+    let job = ann(&["--detach"]).ok();
+    let logs = ["vm", "logs", "-f", "--job", job.trim(), "g"];
+    assert_eq!(host.banger(&logs).ok(), "/tmp\n7\n");
+    for args in [["-w", "/root/repo"].as_slice(), &["--detach", "-w", "/root/repo"]] {
+        let refused = ann(args).expect(126);
+        assert!(refused.stderr.contains("/root/repo: Permission denied"), "{}", refused.stderr);
+    }
     // The record is the daemon's, and the tree the VM's: both outlast a stop.
     host.banger(&["vm", "stop", "g"]).ok();
     host.banger(&["vm", "workspace", "status", "g"]).expect(0);
@@ -106,4 +122,37 @@ fn a_disk_that_is_too_small_leaves_the_old_tree_and_says_so() {
     git(&host, "rm -q -f --cached large");
     host.banger(&["vm", "workspace", "prepare", "g", &repo]).ok();
     assert_eq!(host.banger(&["vm", "exec", "g", "--", "cat", "a"]).ok(), "changed\n");
+}
+
+#[test]
+fn seventy_thousand_files_are_worked_on_as_a_few_are() {
+    const FILES: usize = 70_000;
+    let host = new_host!();
+    for n in 0..FILES {
+        write(&host, &format!("d{}/e{}/f{n}", n / 1000, n / 100), format!("file {n}\n").as_bytes());
+    }
+    let repo = repository(&host);
+    // A disk for them has more inodes than the usual one of a test.
+    let spec = ["--name", "g", "--memory", "384M", "--work-disk-size", "4G"];
+    host.banger(&[&["vm", "run", "-d"], spec.as_slice(), &[&repo]].concat()).ok();
+    let workspace =
+        |verb: &str, args: &[&str]| host.banger(&[&["vm", "workspace", verb, "g"], args].concat());
+    let exec = |command: &str| host.banger(&["vm", "exec", "g", "--", "sh", "-c", command]);
+    let clean = exec("cat d69/e699/f69999; ls d*/* | grep -c ^f").expect(0);
+    assert_eq!((clean.stdout.as_str(), clean.stderr.as_str()), ("file 69999\n70000\n", ""));
+    workspace("status", &[]).expect(0);
+    write(&host, "d0/e0/f7", b"changed\n");
+    fs::remove_file(host.dir.join("repo/d69/e699/f69999")).unwrap();
+    let stale = exec("cat d0/e0/f7").expect(0);
+    assert_eq!(stale.stdout, "file 7\n");
+    assert!(stale.stderr.contains("is stale (1 file modified, 1 removed)"), "{}", stale.stderr);
+    let again = workspace("prepare", &[&repo, "--json"]).ok();
+    let again: serde_json::Value = serde_json::from_str(&again).unwrap();
+    assert_eq!((&again["files"], &again["sent_files"]), (&(FILES + 2).into(), &1.into()));
+    exec("cat d0/e0/f7; ! ls d69/e699/f69999").ok();
+    exec("echo of the guest > d1/e10/f1000; rm d1/e10/f1001; echo new > d1/new").ok();
+    let stat = workspace("export", &["--stat"]).ok();
+    assert!(stat.contains(" 5 files changed"), "{stat}");
+    let applied = workspace("export", &["--apply"]).ok();
+    assert_eq!(applied, "written: d1/e10/f1000\nwritten: d1/new\nremoved: d1/e10/f1001\n");
 }

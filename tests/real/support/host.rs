@@ -337,6 +337,7 @@ impl Cli {
         command.args(["netns", "exec", &self.netns, program]).args(args);
         command.env("BANGER_SOCKET", self.dir.join("r/bangerd.sock"));
         command.env("BANGER_LOG_DIR", self.dir.join("log"));
+        command.env("XDG_CACHE_HOME", self.dir.join("cache"));
         command.env_remove("BANGER_CONFIG");
         command
     }

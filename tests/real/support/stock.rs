@@ -122,6 +122,7 @@ fn write_busybox(path: &Path) {
 
 /// Bytes that nothing makes shorter, always the same.
 pub(crate) fn noise(length: usize) -> Vec<u8> {
+    const BLOCK: usize = 1 << 20;
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = || {
         state ^= state << 13;
@@ -129,9 +130,16 @@ pub(crate) fn noise(length: usize) -> Vec<u8> {
         state ^= state << 17;
         state.to_le_bytes()
     };
-    let mut bytes = vec![];
-    while bytes.len() < length {
+    let mut bytes = Vec::with_capacity(length.next_multiple_of(BLOCK));
+    while bytes.len() < length.min(BLOCK) {
         bytes.extend(next());
+    }
+    // To make all of it one by one takes longer than what is done with it. Each block is the first,
+    // begun elsewhere: alike for nobody who does not look a megabyte back.
+    while bytes.len() < length {
+        let at = (bytes.len() / BLOCK * 4099) % BLOCK;
+        bytes.extend_from_within(at..BLOCK);
+        bytes.extend_from_within(..at);
     }
     bytes.truncate(length);
     bytes
