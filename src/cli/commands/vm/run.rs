@@ -41,9 +41,9 @@ Examples:
 
 The words after -- reach the guest as they are, without a shell. Without --rm the VM runs on.
 Ctrl-C while it boots takes it back. With PATH the VM that has the repository is used again, if there
-is one, and what changed since is brought there first. Where the guest has mise, it installs the tools that
-the repository names: with -d before this ends, beside a shell while you are in it, for a command as it
-needs them.
+is one, and what changed since is brought there first. Where the guest has mise, it installs the
+tools that the repository names: with -d before this ends, beside a shell while you are in it, for
+a command as it needs them.
 
 Exit status: the command's or the shell's; 128+N if signal N killed it, 126 or 127 if the guest
 could not run or find it, 125 if banger itself failed, wrong usage included. With -d 0 once the

@@ -25,8 +25,8 @@ Examples:
 
 Tracked files travel as they are, uncommitted edits and the history with them. Again, only what has
 changed does; what the guest has changed meanwhile is never overwritten, but told. What git ignores
-in the guest, such as build output, stays. What was sent before and is not asked for any more, such as
-untracked files without --include-untracked, is removed there, and a line says so.";
+in the guest, such as build output, stays. What was sent before and is not asked for any more, such
+as untracked files without --include-untracked, is removed there, and a line says so.";
 
 /// Bring a repository, with its history and uncommitted edits, into a running VM
 #[derive(Debug, clap::Args)]
