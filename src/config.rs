@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::{
-    DiskBackend, DiskChoice, FileSync, FileSyncText, Name, RestartPolicy, Size, SpecDefaults,
-    Subnet, VmmChoice,
+    DiskBackend, DiskChoice, FileSync, FileSyncText, ImageLimits, Name, RestartPolicy, Size,
+    SpecDefaults, Subnet, VmmChoice,
 };
 
 /// A Unix socket's path ends at 108 bytes; what lies below the run directory needs 32 of them.
@@ -87,6 +87,7 @@ pub struct Limits {
     pub events_kept: u64,
     /// Starts by restart policies at one time.
     pub parallel_starts: usize,
+    pub images: ImageLimits,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +189,9 @@ struct FileLimits {
     disk_reserve: Option<String>,
     events_kept: Option<u64>,
     parallel_starts: Option<usize>,
+    image_size: Option<String>,
+    image_entries: Option<usize>,
+    image_ratio: Option<u32>,
 }
 
 impl Config {
@@ -257,6 +261,7 @@ impl Config {
                 Some(asked) => asked,
                 None => usize::try_from(host.cpus).unwrap_or(1),
             },
+            images: image_limits(&file.limits)?,
         };
         let vmm = match file.vmm.as_deref() {
             None | Some("auto") => VmmChoice::Auto,
@@ -369,6 +374,25 @@ fn on_shutdown(text: Option<&str>) -> Result<OnShutdown, ConfigError> {
     }
 }
 
+fn image_limits(file: &FileLimits) -> Result<ImageLimits, ConfigError> {
+    let default = ImageLimits::default();
+    let limits = ImageLimits {
+        size: size("limits.image_size", file.image_size.as_deref())?.unwrap_or(default.size),
+        entries: file.image_entries.unwrap_or(default.entries),
+        ratio: file.image_ratio.unwrap_or(default.ratio),
+    };
+    for (key, number) in [
+        ("limits.image_size", limits.size.bytes()),
+        ("limits.image_entries", limits.entries as u64),
+        ("limits.image_ratio", u64::from(limits.ratio)),
+    ] {
+        if number == 0 {
+            return Err(value(key, "0 refuses every image"));
+        }
+    }
+    Ok(limits)
+}
+
 fn disk_backend(text: Option<&str>) -> Result<DiskChoice, ConfigError> {
     let named = |word: &str| DiskBackend::ALL.into_iter().find(|known| known.as_str() == word);
     match text {
@@ -440,6 +464,9 @@ mod tests {
             ("[vm_defaults]\ncpus = 1", "cpus"),
             ("[vm_defaults]\nrestart = \"yes\"", "restart"),
             ("[limits]\nparallel_starts = 0", "parallel_starts"),
+            ("[limits]\nimage_size = \"much\"", "image_size"),
+            ("[limits]\nimage_entries = 0", "image_entries"),
+            ("[limits]\nimage_ratio = 0", "image_ratio"),
             ("ssh_key_path = \"x\"", "ssh_key_path"),
             ("[[file_sync]]\nhost = \"/x\"", "guest"),
             ("[[file_sync]]\nhost = \"/x\"\nguest = \"~/x\"\nowner = 1", "owner"),

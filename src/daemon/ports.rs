@@ -83,7 +83,10 @@ fn real(config: &Config) -> Result<Raw, DaemonError> {
         net: Arc::new(HelperNet::new(helper.clone(), bridge, subnet)),
         disk: Arc::new(LocalDisks::new(&config.state_dir, &config.run_dir)?.with_helper(helper)),
         guest: Arc::new(agent_link(config)?),
-        images: Arc::new(LocalImages::new(&config.state_dir, agent_bin(config))?),
+        images: Arc::new(
+            LocalImages::new(&config.state_dir, agent_bin(config))?
+                .with_limits(config.limits.images),
+        ),
         names: config.network.dns_listen.map(|at| Arc::new(DnsServer::new(at, subnet)) as _),
         warm: Arc::new(LocalWarm::new(&config.state_dir, config.limits.disk_reserve)?),
         clock: Arc::new(SystemClock),

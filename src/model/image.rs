@@ -34,3 +34,20 @@ pub struct KernelRecord {
     pub source: String,
     pub created_unix_ms: u64,
 }
+
+/// What an image made of layers may be at most: their archives may claim anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImageLimits {
+    /// All layers unpacked, what later ones hide and holes of files included.
+    pub size: Size,
+    /// Files, directories and links of all layers.
+    pub entries: usize,
+    /// How many times what it takes packed a layer may unpack to.
+    pub ratio: u32,
+}
+
+impl Default for ImageLimits {
+    fn default() -> Self {
+        Self { size: Size::from_bytes(64 << 30), entries: 1_000_000, ratio: 250 }
+    }
+}

@@ -39,7 +39,7 @@ pub use failure::{Code, Failure, chain};
 pub use file_sync::{FileSync, FileSyncText};
 pub use health::{Health, HealthChange, HealthCheck, HealthError, HealthRun, HealthStatus};
 pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
-pub use image::{ImageRecord, KernelRecord};
+pub use image::{ImageLimits, ImageRecord, KernelRecord};
 pub use ledger::{
     Amiss, Books, Cure, HostSeen, LedgerChange, LedgerRow, Mismatch, ResourceKind, Thing, VmBrief,
     compare, may_collect, may_hold,

@@ -12,9 +12,11 @@ use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use tokio_util::sync::CancellationToken;
 
 use super::ext4::{BuildError, Builder, Meta, Refusal, Special};
+use super::layers::TooMuch;
+use super::oci::DocumentError;
 use super::tarball::{TarEntry, TarError, TarKind, Tarball};
 use super::unpack::{UnpackError, unpack};
-use crate::model::{Code, Size};
+use crate::model::{Code, Digest, Size};
 use crate::ports::{HostError, ProgressSink};
 
 #[derive(Debug, thiserror::Error)]
@@ -37,12 +39,36 @@ pub(super) enum ImportError {
     Nested(String),
     #[error("cancelled")]
     Cancelled,
+    #[error("open")]
+    Open(#[source] io::Error),
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    #[error("layer {layer}")]
+    Layer {
+        layer: String,
+        #[source]
+        source: Box<ImportError>,
+    },
+    #[error("entry {entry:?}: {why}")]
+    TooMuch { entry: String, why: TooMuch },
+    #[error("its contents are {found}, and the image says {wanted}")]
+    DiffId { wanted: Digest, found: Digest },
 }
 
 impl ImportError {
     pub(super) fn on(self, operation: &'static str, object: &str) -> HostError {
         let mut hints = vec![];
-        let code = match &self {
+        let code = self.code(&mut hints);
+        if code == Code::NoSpace {
+            hints.push("nothing was left behind; make room and try again".to_owned());
+        }
+        let mut error = HostError::new(code, operation, object).because(self);
+        error.hints = hints;
+        error
+    }
+
+    fn code(&self, hints: &mut Vec<String>) -> Code {
+        match self {
             Self::Cancelled => Code::Cancelled,
             Self::NotARoot(_) => {
                 hints.push("a root file system has programs in bin or usr/bin".to_owned());
@@ -63,15 +89,21 @@ impl ImportError {
                 io::ErrorKind::UnexpectedEof => Code::Corrupt,
                 _ => packed_code(source),
             },
-            Self::Build(BuildError::Tables(source)) | Self::Read { source, .. } => io_code(source),
+            Self::Build(BuildError::Tables(source))
+            | Self::Read { source, .. }
+            | Self::Open(source) => io_code(source),
             Self::Build(BuildError::TooLarge) => Code::Invalid,
-        };
-        if code == Code::NoSpace {
-            hints.push("nothing was left behind; make room and try again".to_owned());
+            Self::Layer { source, .. } => source.code(hints),
+            Self::TooMuch { .. } => {
+                hints.push("if you trust the image, raise the limit in [limits]".to_owned());
+                Code::Invalid
+            }
+            Self::DiffId { .. }
+            | Self::Document(DocumentError::Digest { .. } | DocumentError::Size { .. }) => {
+                Code::Corrupt
+            }
+            Self::Document(_) => Code::Invalid,
         }
-        let mut error = HostError::new(code, operation, object).because(self);
-        error.hints = hints;
-        error
     }
 }
 
@@ -111,11 +143,11 @@ impl Watch {
         Self { progress, cancel, bytes: 0, told: 0 }
     }
 
-    fn going_on(&self) -> Result<(), ImportError> {
+    pub(super) fn going_on(&self) -> Result<(), ImportError> {
         if self.cancel.is_cancelled() { Err(ImportError::Cancelled) } else { Ok(()) }
     }
 
-    fn count(&mut self, bytes: u64, entries: usize) {
+    pub(super) fn count(&mut self, bytes: u64, entries: usize) {
         self.bytes += bytes;
         if self.bytes - self.told >= Self::STEP {
             self.told = self.bytes;
@@ -125,15 +157,27 @@ impl Watch {
     }
 
     /// Errors in the middle of a file are the cancellation's if there was one.
-    fn blame(&self, error: ImportError) -> ImportError {
+    pub(super) fn blame(&self, error: ImportError) -> ImportError {
         if self.cancel.is_cancelled() { ImportError::Cancelled } else { error }
     }
 }
 
 /// Ends when cancelled, in the middle of a large file too.
-struct Cancellable<R> {
+pub(super) struct Cancellable<R> {
     from: R,
     cancel: CancellationToken,
+}
+
+impl<R> std::fmt::Debug for Cancellable<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cancellable").finish_non_exhaustive()
+    }
+}
+
+impl<R> Cancellable<R> {
+    pub(super) fn new(from: R, cancel: CancellationToken) -> Self {
+        Self { from, cancel }
+    }
 }
 
 impl<R: Read> Read for Cancellable<R> {
@@ -151,7 +195,7 @@ pub(super) fn from_tar(
     watch: &mut Watch,
 ) -> Result<(), ImportError> {
     let unpacked = unpack(from)?;
-    let mut tar = Tarball::new(Cancellable { from: unpacked.from, cancel: watch.cancel.clone() });
+    let mut tar = Tarball::new(Cancellable::new(unpacked.from, watch.cancel.clone()));
     let mut add = || -> Result<(), ImportError> {
         while let Some(entry) = tar.next()? {
             watch.going_on()?;
@@ -188,7 +232,7 @@ fn add_entry<R: Read>(
     Ok(())
 }
 
-fn tar_meta(entry: &TarEntry) -> Result<Meta, BuildError> {
+pub(super) fn tar_meta(entry: &TarEntry) -> Result<Meta, BuildError> {
     let id = |id: u64| {
         u32::try_from(id).map_err(|_| BuildError::Refused {
             entry: String::from_utf8_lossy(&entry.path).into_owned(),
@@ -322,7 +366,7 @@ impl Walk<'_> {
                 let len = rustix::fs::fstat(&file).map_err(failed)?.st_size;
                 let len = u64::try_from(len).unwrap_or(0);
                 let cancel = self.watch.cancel.clone();
-                let mut from = Cancellable { from: File::from(file), cancel };
+                let mut from = Cancellable::new(File::from(file), cancel);
                 self.builder.file(path, meta, &mut from, len)?;
                 self.watch.count(len, self.builder.entries());
             }
@@ -377,7 +421,7 @@ impl Walk<'_> {
     }
 }
 
-fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(super) fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut list = vec![0_u8; 64 << 10];
     let Ok(len) = rustix::fs::llistxattr(path, &mut list[..]) else { return BTreeMap::new() };
     let names = list[..len].split(|byte| *byte == 0).filter(|name| is_kept(name));

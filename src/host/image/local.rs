@@ -15,10 +15,10 @@ use super::ext4::Builder;
 use super::import::{self, ImportError, Watch};
 use super::shelf::Shelf;
 use super::workdir::WorkDir;
-use super::{debian, kernel};
+use super::{debian, kernel, layers, oci};
 use crate::host::files::blocking;
 use crate::host::memory::give_back;
-use crate::model::{Code, Digest, OpId, Size};
+use crate::model::{Code, Digest, ImageLimits, OpId, Size};
 use crate::ports::{
     BaseImage, BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe,
     PortFuture, ProgressSink,
@@ -27,6 +27,8 @@ use crate::ports::{
 #[derive(Clone, Debug)]
 pub struct LocalImages {
     shelf: Arc<Shelf>,
+    /// Of images made of layers.
+    limits: ImageLimits,
 }
 
 /// An image in the making.
@@ -44,7 +46,13 @@ pub(super) struct Draft {
 impl LocalImages {
     /// Keeps everything below `state`; `agent_bin` becomes the initramfs's init.
     pub fn new(state: &Path, agent_bin: PathBuf) -> Result<Self, HostError> {
-        Ok(Self { shelf: Arc::new(Shelf::new(state, agent_bin)?) })
+        let shelf = Arc::new(Shelf::new(state, agent_bin)?);
+        Ok(Self { shelf, limits: ImageLimits::default() })
+    }
+
+    #[must_use]
+    pub fn with_limits(self, limits: ImageLimits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Reads all of an image and compares it with its digest; for `doctor`.
@@ -88,13 +96,16 @@ impl LocalImages {
                 .await
             }
             ImageRecipe::Directory { path } => {
-                let path = path.clone();
+                let (path, limits) = (path.clone(), self.limits);
                 blocking("import image", move || {
-                    let source = format!("directory {}", file_name(&path));
                     let mut draft =
                         Draft::new(shelf, watch, "import", &path.display().to_string())?;
+                    if oci::is_layout(&path) {
+                        draft.layout(&path, &limits)?;
+                        return draft.publish(format!("OCI layout {}", file_name(&path)));
+                    }
                     draft.directory(&path)?;
-                    draft.publish(source)
+                    draft.publish(format!("directory {}", file_name(&path)))
                 })
                 .await
             }
@@ -157,6 +168,13 @@ impl Draft {
 
     fn directory(&mut self, path: &Path) -> Result<(), HostError> {
         let done = import::from_dir(path, &mut self.builder, &mut self.watch);
+        done.map_err(|error| error.on(self.operation, &self.object))
+    }
+
+    fn layout(&mut self, path: &Path, limits: &ImageLimits) -> Result<(), HostError> {
+        let layers = oci::open_layout(path);
+        let done = layers
+            .and_then(|layers| layers::merge(&layers, limits, &mut self.builder, &mut self.watch));
         done.map_err(|error| error.on(self.operation, &self.object))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! tar, directory, mmdebstrap -> import -> ext4 -> images/<digest>.ext4
+//! container image            -> oci -> layers -> ext4 -> images/<digest>.ext4
 //! package, kernel file       -> kernel         -> kernels/<digest>/{vmlinux,modules.cpio,manifest.json}
 //! kernel + agent             -> cpio           -> initrd/<kernel>-<agent>.cpio
 //! ```
@@ -14,11 +15,15 @@ mod debian;
 mod ext4;
 mod import;
 mod kernel;
+mod layers;
 mod local;
+mod oci;
 mod seed;
 mod shelf;
+mod sparse;
 mod tarball;
 mod unpack;
 mod workdir;
 
+pub use layers::{Layer, merge_layers};
 pub use local::LocalImages;

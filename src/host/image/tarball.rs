@@ -2,16 +2,20 @@
 //!
 //! Stricter than `tar::Archive`, whose header decoding it uses: long names and PAX records have a
 //! limit, what is not understood is refused instead of skipped, and an archive must have its end
-//! mark, so that one cut short between two entries is noticed.
+//! mark, so that one cut short between two entries is noticed. A layer of an image, known to be
+//! whole by its digest, may do without.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
+use super::sparse::{self, Parts, Pax};
+
 const BLOCK: usize = 512;
 /// Of a long name or the PAX records of one entry.
 const MAX_EXTRA: u64 = 1 << 20;
+const MAX_GLOBAL: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub(super) enum TarError {
@@ -64,7 +68,7 @@ pub(super) struct TarEntry {
 struct Extra {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
-    pax: BTreeMap<Vec<u8>, Vec<u8>>,
+    pax: Pax,
 }
 
 pub(super) struct Tarball<R> {
@@ -72,7 +76,12 @@ pub(super) struct Tarball<R> {
     /// Of the current entry, not read yet: contents, then padding.
     left: u64,
     padding: u64,
+    /// If the current entry has holes.
+    parts: Option<Parts>,
+    /// Records of every entry that does not say otherwise.
+    global: Pax,
     seen: u64,
+    is_layer: bool,
 }
 
 impl<R> std::fmt::Debug for Tarball<R> {
@@ -83,7 +92,18 @@ impl<R> std::fmt::Debug for Tarball<R> {
 
 impl<R: Read> Tarball<R> {
     pub(super) fn new(from: R) -> Self {
-        Self { from, left: 0, padding: 0, seen: 0 }
+        let global = Pax::new();
+        Self { from, left: 0, padding: 0, parts: None, global, seen: 0, is_layer: false }
+    }
+
+    /// A digest tells that nothing is missing: such an archive may end anywhere between two entries,
+    /// and what is behind its end does not count.
+    pub(super) fn of_layer(from: R) -> Self {
+        Self { is_layer: true, ..Self::new(from) }
+    }
+
+    pub(super) fn source(&self) -> &R {
+        &self.from
     }
 
     /// The next entry; what is left of the one before is skipped. After the last one everything
@@ -115,12 +135,16 @@ impl<R: Read> Tarball<R> {
                 }
                 EntryType::XGlobalHeader => {
                     let records = self.small(size, &name)?;
-                    let known =
-                        pax(&records).is_some_and(|pax| pax.keys().all(|k| k == b"comment"));
-                    if !known {
+                    let records = pax(&records).ok_or_else(|| TarError::Unsupported {
+                        entry: name.clone(),
+                        what: "its PAX records are damaged".into(),
+                    })?;
+                    self.global.extend(records);
+                    let bytes = self.global.iter().map(|(key, value)| key.len() + value.len());
+                    if bytes.sum::<usize>() > MAX_GLOBAL {
                         return Err(TarError::Unsupported {
                             entry: name,
-                            what: "PAX records for the whole archive are not read".into(),
+                            what: "PAX records for the whole archive take more than 1 MiB".into(),
                         });
                     }
                 }
@@ -136,6 +160,14 @@ impl<R: Read> Tarball<R> {
 
     fn entry(&mut self, header: &Header, extra: Extra) -> Result<TarEntry, TarError> {
         let Extra { path, link, mut pax } = extra;
+        for (key, value) in &self.global {
+            pax.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        // An empty value takes back what was said for the whole archive.
+        pax.retain(|key, value| !value.is_empty() || key.starts_with(b"SCHILY.xattr."));
+        if let Some(name) = pax.remove(&b"GNU.sparse.name"[..]) {
+            pax.insert(b"path".to_vec(), name);
+        }
         let path = pax.remove(&b"path"[..]).or(path).unwrap_or_else(|| header.path_bytes().into());
         let name = shown(&path);
         let unsupported =
@@ -146,9 +178,6 @@ impl<R: Read> Tarball<R> {
             let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
             number.map(Some).ok_or_else(|| unsupported("its PAX records are damaged"))
         };
-        if pax.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
-            return Err(unsupported(SPARSE));
-        }
         let size = match number(b"size")? {
             Some(size) => size,
             None => header.entry_size().map_err(damaged)?,
@@ -161,8 +190,9 @@ impl<R: Read> Tarball<R> {
             .map_err(damaged)?;
         let (mtime, mtime_nsec) = match pax.get(&b"mtime"[..]) {
             Some(text) => seconds(text).ok_or_else(|| unsupported("its time is damaged"))?,
-            // Archives of old dates may hold what is no number; the epoch does then.
-            None => (i64::try_from(header.mtime().unwrap_or(0)).unwrap_or(0), 0),
+            // Archives of old dates may hold what is no number; the epoch does then. Dates before
+            // it are negative, in the binary form of numbers.
+            None => (header.mtime().unwrap_or(0).cast_signed(), 0),
         };
         let link = pax
             .remove(&b"linkpath"[..])
@@ -183,7 +213,7 @@ impl<R: Read> Tarball<R> {
             EntryType::Char => device().map(|(major, minor)| TarKind::Char(major, minor))?,
             EntryType::Block => device().map(|(major, minor)| TarKind::Block(major, minor))?,
             EntryType::Fifo => TarKind::Fifo,
-            EntryType::GNUSparse => return Err(unsupported(SPARSE)),
+            EntryType::GNUSparse => TarKind::File,
             other => {
                 let byte = char::from(other.as_byte());
                 return Err(unsupported(&format!("it has the unknown type {byte:?}")));
@@ -193,20 +223,52 @@ impl<R: Read> Tarball<R> {
             .iter()
             .filter_map(|(key, value)| {
                 let name = key.strip_prefix(b"SCHILY.xattr.")?;
-                Some((name.to_vec(), value.clone()))
+                Some((plain(name), value.clone()))
             })
             .collect();
         // PAX lets links have contents too; they are skipped.
         self.left = size;
-        self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        self.padding = size.checked_next_multiple_of(BLOCK as u64).unwrap_or(u64::MAX) - size;
+        let is_file = kind == TarKind::File;
+        let parts = if is_file { self.parts_of(header, &pax) } else { Ok(None) };
+        self.parts = parts.map_err(|()| unsupported("where its holes lie is damaged"))?;
+        let size = self.parts.as_ref().map_or(size, Parts::size);
         let mode = header.mode().map_err(damaged)?;
         Ok(TarEntry { path, kind, size, mode, uid, gid, mtime, mtime_nsec, xattrs })
+    }
+
+    /// Of a file with holes; its map is read, if that comes first.
+    fn parts_of(&mut self, header: &Header, pax: &Pax) -> Result<Option<Parts>, ()> {
+        let mut block = |into: &mut [u8; BLOCK], counts: bool| {
+            if counts && self.left < BLOCK as u64 {
+                return false;
+            }
+            self.left -= if counts { BLOCK as u64 } else { 0 };
+            self.block(into).unwrap_or(false)
+        };
+        let is = |key: &[u8], wanted: &[u8]| pax.get(key).is_some_and(|value| value == wanted);
+        let (list, size) = if header.entry_type() == EntryType::GNUSparse {
+            let header = header.as_gnu().ok_or(())?;
+            sparse::in_header(header, |into| block(into, false)).ok_or(())?
+        } else if is(b"GNU.sparse.major", b"1") && is(b"GNU.sparse.minor", b"0") {
+            sparse::in_contents(pax, |into| block(into, true)).ok_or(())?
+        } else if pax.contains_key(&b"GNU.sparse.size"[..]) {
+            sparse::in_records(pax).ok_or(())?
+        } else if pax.keys().any(|key| key.starts_with(b"GNU.sparse.")) {
+            return Err(());
+        } else {
+            return Ok(None);
+        };
+        Parts::new(list, size, self.left).ok_or(()).map(Some)
     }
 
     /// `None` at the end mark, which is two empty blocks; one and then nothing is let pass.
     fn header(&mut self) -> Result<Option<Header>, TarError> {
         let mut header = Header::new_old();
         if !self.block(header.as_mut_bytes())? {
+            if self.is_layer {
+                return Ok(None);
+            }
             return Err(if self.seen == 0 { TarError::NotTar } else { TarError::CutShort });
         }
         if header.as_bytes().iter().all(|byte| *byte == 0) {
@@ -229,7 +291,7 @@ impl<R: Read> Tarball<R> {
         loop {
             match self.from.read(&mut buffer) {
                 Ok(0) => return Ok(()),
-                Ok(n) if buffer[..n].iter().any(|byte| *byte != 0) => {
+                Ok(n) if !self.is_layer && buffer[..n].iter().any(|byte| *byte != 0) => {
                     return Err(TarError::Trailing);
                 }
                 Ok(_) => {}
@@ -256,8 +318,8 @@ impl<R: Read> Tarball<R> {
     }
 
     fn skip(&mut self) -> Result<(), TarError> {
-        let left = self.left + self.padding;
-        (self.left, self.padding) = (0, 0);
+        let left = self.left.saturating_add(self.padding);
+        (self.left, self.padding, self.parts) = (0, 0, None);
         let skipped = io::copy(&mut self.from.by_ref().take(left), &mut io::sink());
         if skipped.map_err(read_error)? < left { Err(TarError::CutShort) } else { Ok(()) }
     }
@@ -287,14 +349,25 @@ impl<R: Read> Tarball<R> {
     }
 }
 
-const SPARSE: &str = "it is a file with holes; write the archive without --sparse";
-
 struct Contents<'a, R> {
     tar: &'a mut Tarball<R>,
 }
 
 impl<R: Read> Read for Contents<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self.tar.parts.take() {
+            None => self.stored(into),
+            Some(mut parts) => {
+                let read = parts.read(into, |into| self.stored(into));
+                self.tar.parts = Some(parts);
+                read
+            }
+        }
+    }
+}
+
+impl<R: Read> Contents<'_, R> {
+    fn stored(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let most = usize::try_from(self.tar.left).map_or(into.len(), |left| left.min(into.len()));
         // Not passed on: the xz decoder takes a read of nothing for the end of a block.
         if most == 0 {
@@ -321,17 +394,36 @@ fn read_error(error: io::Error) -> TarError {
 }
 
 /// Records `length key=value\n`.
-fn pax(mut bytes: &[u8]) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let mut records = BTreeMap::new();
+fn pax(mut bytes: &[u8]) -> Option<Pax> {
+    let mut records = Pax::new();
     while !bytes.is_empty() {
         let space = bytes.iter().position(|byte| *byte == b' ')?;
         let len: usize = std::str::from_utf8(&bytes[..space]).ok()?.parse().ok()?;
         let record = bytes.get(space + 1..len)?.strip_suffix(b"\n")?;
         let equals = record.iter().position(|byte| *byte == b'=')?;
-        records.insert(record[..equals].to_vec(), record[equals + 1..].to_vec());
+        let (key, value) = (&record[..equals], &record[equals + 1..]);
+        if !sparse::gather(&mut records, key, value) {
+            records.insert(key.to_vec(), value.to_vec());
+        }
         bytes = &bytes[len..];
     }
     Some(records)
+}
+
+/// Names of attributes as GNU tar writes them: what would end the key is written as a number.
+fn plain(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len());
+    let mut left = name;
+    while let Some((first, rest)) = left.split_first() {
+        let (byte, rest) = match rest {
+            [b'3', b'D' | b'd', rest @ ..] if *first == b'%' => (b'=', rest),
+            [b'2', b'5', rest @ ..] if *first == b'%' => (b'%', rest),
+            _ => (*first, rest),
+        };
+        out.push(byte);
+        left = rest;
+    }
+    out
 }
 
 /// `1700000000.123456789`, maybe negative.
@@ -457,7 +549,8 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_refused() {
-        for (kind, word) in [(EntryType::GNUSparse, "holes"), (EntryType::new(b'V'), "type 'V'")] {
+        for (kind, word) in [(EntryType::new(b'M'), "type 'M'"), (EntryType::new(b'V'), "type 'V'")]
+        {
             let mut tar = archive();
             let mut header = header(0);
             header.set_entry_type(kind);

@@ -16,18 +16,20 @@ const AFTER: &str = "\
 Examples:
   banger image import mine rootfs.tar
   banger image import mine ./rootfs
+  skopeo copy docker://debian:bookworm oci:./debian && banger image import debian ./debian
 
-The tar may be compressed. Owners, modes, links, devices and capabilities are kept. The
+The tar may be compressed. Owners, modes, links, devices and capabilities are kept. A
+directory with an OCI layout in it becomes the image for this platform that it holds. The
 daemon reads the path as its own user.";
 
-/// Make an image from a tar file or a directory
+/// Make an image from a tar file, a directory or an OCI layout
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
     /// Name of the image
     #[arg(value_parser = parse::artefact_name)]
     name: String,
-    /// Tar file or directory with a root file system
+    /// Tar file or directory with a root file system, or an OCI layout
     #[arg(value_hint = ValueHint::AnyPath)]
     path: PathBuf,
 }

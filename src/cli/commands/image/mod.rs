@@ -11,7 +11,7 @@ pub(crate) enum Command {
     /// Build an image from a distribution's packages
     #[command(subcommand)]
     Build(build::Command),
-    /// Make an image from a tar file or a directory
+    /// Make an image from a tar file, a directory or an OCI layout
     Import(import::Args),
     /// List images
     #[command(visible_alias = "ls")]

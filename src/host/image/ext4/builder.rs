@@ -94,10 +94,8 @@ impl Builder {
         meta: Meta,
         target: &[u8],
     ) -> Result<(), BuildError> {
-        if target.is_empty() || target.len() >= BLOCK || target.contains(&0) {
-            return Err(refused(path, Refusal::LinkLength));
-        }
-        check(&meta).map_err(|why| refused(path, why))?;
+        let checked = check_link(target).and_then(|()| check(&meta));
+        checked.map_err(|why| refused(path, why))?;
         let at = self.tree.vacancy(path).map_err(|why| refused(path, why))?;
         let mut data = Run::NONE;
         if target.len() >= inode::FAST_LINK {
@@ -123,12 +121,8 @@ impl Builder {
         meta: Meta,
         special: Special,
     ) -> Result<(), BuildError> {
-        if let Special::Char { major, minor } | Special::Block { major, minor } = special
-            && (major > 0xfff || minor > 0xf_ffff)
-        {
-            return Err(refused(path, Refusal::OutOfRange("device number")));
-        }
-        check(&meta).map_err(|why| refused(path, why))?;
+        let checked = check_special(special).and_then(|()| check(&meta));
+        checked.map_err(|why| refused(path, why))?;
         let at = self.tree.vacancy(path).map_err(|why| refused(path, why))?;
         self.tree.put(at, Kind::Special(special), meta);
         Ok(())
@@ -209,8 +203,8 @@ impl Builder {
         blocks.push(inode::number(u32::try_from(index).unwrap_or(u32::MAX)), 2, b".");
         blocks.push(inode::number(*parent), 2, b"..");
         for (name, child) in children {
-            let code = inode::type_code(&self.tree.node(*child).kind);
-            blocks.push(inode::number(*child), code, name);
+            let code = inode::type_code(&self.tree.node(child.node).kind);
+            blocks.push(inode::number(child.node), code, name);
         }
         blocks.finish()
     }
@@ -352,15 +346,31 @@ fn bitmap(used: impl Fn(u32) -> bool) -> Vec<u8> {
     bytes
 }
 
-fn check(meta: &Meta) -> Result<(), Refusal> {
+pub(super) fn check(meta: &Meta) -> Result<(), Refusal> {
     xattr::encode(&meta.xattrs).map(drop)
 }
 
-fn refused(path: &[u8], why: Refusal) -> BuildError {
+pub(super) fn check_link(target: &[u8]) -> Result<(), Refusal> {
+    if target.is_empty() || target.len() >= BLOCK || target.contains(&0) {
+        return Err(Refusal::LinkLength);
+    }
+    Ok(())
+}
+
+pub(super) fn check_special(special: Special) -> Result<(), Refusal> {
+    if let Special::Char { major, minor } | Special::Block { major, minor } = special
+        && (major > 0xfff || minor > 0xf_ffff)
+    {
+        return Err(Refusal::OutOfRange("device number"));
+    }
+    Ok(())
+}
+
+pub(super) fn refused(path: &[u8], why: Refusal) -> BuildError {
     BuildError::Refused { entry: shown(path), why }
 }
 
-fn shown(path: &[u8]) -> String {
+pub(super) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 

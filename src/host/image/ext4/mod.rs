@@ -24,6 +24,7 @@ mod builder;
 mod header;
 mod inode;
 mod journal;
+mod layers;
 mod layout;
 mod seed;
 mod tree;
@@ -31,5 +32,6 @@ mod verify;
 mod xattr;
 
 pub(super) use builder::{BuildError, Builder, Built};
+pub(super) use layers::FileId;
 pub(super) use tree::{Meta, Refusal, Special};
 pub(super) use verify::{digest_of, is_growable, uuid_of};

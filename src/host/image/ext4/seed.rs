@@ -64,9 +64,9 @@ impl Builder {
 /// The last name first, for what is left is taken from the end.
 fn push_children(dir: &Kind, path: &[u8], left: &mut Vec<(u32, Vec<u8>)>) {
     let Kind::Dir { children, .. } = dir else { return };
-    for (name, index) in children.iter().rev() {
+    for (name, entry) in children.iter().rev() {
         let path = if path.is_empty() { name.clone() } else { [path, b"/", name].concat() };
-        left.push((*index, path));
+        left.push((entry.node, path));
     }
 }
 

@@ -32,7 +32,7 @@ pub(in crate::host::image) enum Special {
 #[derive(Debug)]
 pub(super) enum Kind {
     File { len: u64, data: Run },
-    Dir { children: BTreeMap<Vec<u8>, u32>, parent: u32, subdirs: u32, data: Run },
+    Dir { children: BTreeMap<Vec<u8>, Dirent>, parent: u32, subdirs: u32, data: Run },
     Symlink { target: Vec<u8>, data: Run },
     Special(Special),
 }
@@ -41,8 +41,16 @@ pub(super) enum Kind {
 pub(super) struct Node {
     pub(super) kind: Kind,
     pub(super) meta: Meta,
-    /// Names of anything but a directory.
+    /// Names of anything but a directory, which has one. None: it has been removed.
     pub(super) links: u32,
+}
+
+/// What a name stands for, and the layer that put it there: one of several that make an image, the
+/// first of which is what every other kind of archive is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dirent {
+    pub(super) node: u32,
+    pub(super) layer: u16,
 }
 
 /// Why an entry is refused.
@@ -80,34 +88,52 @@ pub(in crate::host::image) enum Refusal {
     TooManyLinks,
     #[error("it is larger than 160 GiB")]
     FileTooLarge,
-    #[error("with it there are more than four million entries")]
-    TooMany,
+    #[error("with it there are more than {0} entries")]
+    TooMany(usize),
     #[error("its extended attribute {0:?} cannot be kept")]
     Xattr(String),
     #[error("its extended attributes take more than 4 KiB")]
     XattrsTooLarge,
+    #[error("its name begins with `/`")]
+    Absolute,
+    #[error("its name leads through {0:?}, a symbolic link that leads out of the image")]
+    LinkLeadsOut(String),
+    #[error("its name leads through more than 40 symbolic links")]
+    LinkLoop,
+    #[error("it lies in more than 1024 directories")]
+    TooDeep,
+    #[error("with it names, links and attributes take more than 64 MiB")]
+    NamesTooLarge,
+    #[error("it removes something that has no name")]
+    Whiteout,
 }
 
 const MAX_LINKS: u32 = 65_000;
 const MAX_NODES: usize = 4_000_000;
-const ROOT: u32 = 0;
+const MAX_DEPTH: usize = 1024;
+pub(super) const ROOT: u32 = 0;
 
 #[derive(Debug)]
 pub(super) struct Tree {
     /// The first is the root.
     pub(super) nodes: Vec<Node>,
+    pub(super) max_nodes: usize,
+    /// Whose entries are coming.
+    pub(super) layer: u16,
+    /// Bytes of names, links and attributes so far, those removed since included.
+    pub(super) text: usize,
 }
 
 /// Where a new name goes; proof that it may be put there.
 #[derive(Debug)]
 pub(super) struct Vacancy {
-    parent: u32,
-    name: Vec<u8>,
+    pub(super) parent: u32,
+    pub(super) name: Vec<u8>,
 }
 
 impl Tree {
     pub(super) fn new() -> Self {
-        let mut tree = Self { nodes: vec![] };
+        let mut tree = Self { nodes: vec![], max_nodes: MAX_NODES, layer: 0, text: 0 };
         tree.nodes.push(Node { kind: empty_dir(ROOT), meta: plain_dir(), links: 1 });
         tree
     }
@@ -120,15 +146,14 @@ impl Tree {
         if self.child(parent, name).is_some() {
             return Err(Refusal::Duplicate);
         }
-        if self.nodes.len() >= MAX_NODES {
-            return Err(Refusal::TooMany);
-        }
+        self.room_for_one()?;
         Ok(Vacancy { parent, name: name.to_vec() })
     }
 
-    pub(super) fn put(&mut self, at: Vacancy, kind: Kind, meta: Meta) {
+    pub(super) fn put(&mut self, at: Vacancy, kind: Kind, meta: Meta) -> u32 {
         let node = self.push(Node { kind, meta, links: 1 });
         self.name(at.parent, at.name, node);
+        node
     }
 
     /// A directory may come again, and after what is in it: the last one's owner and mode stay.
@@ -162,12 +187,17 @@ impl Tree {
         for part in &parts {
             node = self.child(node, part).ok_or_else(|| Refusal::LinkMissing(shown()))?;
         }
+        self.link(at, node).map_err(|why| why.unwrap_or_else(|| Refusal::LinkToDir(shown())))
+    }
+
+    /// Gives the node one name more; `None` is said of a directory.
+    pub(super) fn link(&mut self, at: Vacancy, node: u32) -> Result<(), Option<Refusal>> {
         let found = &mut self.nodes[node as usize];
         if matches!(found.kind, Kind::Dir { .. }) {
-            return Err(Refusal::LinkToDir(shown()));
+            return Err(None);
         }
         if found.links >= MAX_LINKS {
-            return Err(Refusal::TooManyLinks);
+            return Err(Some(Refusal::TooManyLinks));
         }
         found.links += 1;
         self.name(at.parent, at.name, node);
@@ -185,11 +215,28 @@ impl Tree {
         Some(self.node(index))
     }
 
-    fn child(&self, dir: u32, name: &[u8]) -> Option<u32> {
+    pub(super) fn child(&self, dir: u32, name: &[u8]) -> Option<u32> {
         match &self.node(dir).kind {
-            Kind::Dir { children, .. } => children.get(name).copied(),
+            Kind::Dir { children, .. } => children.get(name).map(|entry| entry.node),
             _ => None,
         }
+    }
+
+    pub(super) fn room_for_one(&self) -> Result<(), Refusal> {
+        if self.nodes.len() >= self.max_nodes {
+            return Err(Refusal::TooMany(self.max_nodes));
+        }
+        Ok(())
+    }
+
+    /// Directories above this one. What walks down the tree may so call itself for each.
+    fn depth(&self, mut dir: u32) -> usize {
+        let mut depth = 0;
+        while dir != ROOT {
+            let Kind::Dir { parent, .. } = self.node(dir).kind else { break };
+            (dir, depth) = (parent, depth + 1);
+        }
+        depth
     }
 
     fn walk(&mut self, parts: &[&[u8]]) -> Result<u32, Refusal> {
@@ -208,9 +255,15 @@ impl Tree {
         Ok(dir)
     }
 
-    fn make_dir(&mut self, parent: u32, name: &[u8], meta: Meta) -> Result<u32, Refusal> {
-        if self.nodes.len() >= MAX_NODES {
-            return Err(Refusal::TooMany);
+    pub(super) fn make_dir(
+        &mut self,
+        parent: u32,
+        name: &[u8],
+        meta: Meta,
+    ) -> Result<u32, Refusal> {
+        self.room_for_one()?;
+        if self.depth(parent) >= MAX_DEPTH {
+            return Err(Refusal::TooDeep);
         }
         if let Kind::Dir { subdirs, .. } = &mut self.nodes[parent as usize].kind {
             if *subdirs >= MAX_LINKS - 2 {
@@ -229,15 +282,16 @@ impl Tree {
         u32::try_from(self.nodes.len() - 1).unwrap_or(u32::MAX)
     }
 
-    fn name(&mut self, parent: u32, name: Vec<u8>, node: u32) {
+    pub(super) fn name(&mut self, parent: u32, name: Vec<u8>, node: u32) {
+        let entry = Dirent { node, layer: self.layer };
         if let Kind::Dir { children, .. } = &mut self.nodes[parent as usize].kind {
-            children.insert(name, node);
+            children.insert(name, entry);
         }
     }
 }
 
 /// The parts of a name; a leading `/` or `./` means nothing.
-fn components(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
+pub(super) fn components(path: &[u8]) -> Result<Vec<&[u8]>, Refusal> {
     if path.len() > 4096 {
         return Err(Refusal::PathTooLong);
     }
@@ -262,7 +316,7 @@ fn empty_dir(parent: u32) -> Kind {
 }
 
 /// Of directories that no entry describes.
-fn plain_dir() -> Meta {
+pub(super) fn plain_dir() -> Meta {
     Meta { mode: 0o755, ..Meta::default() }
 }
 
