@@ -46,7 +46,7 @@ pub(crate) fn measure(table: &mut Table, vm: &str, peer: &Openssh) {
             "git ls-files -z | tar -c --null -T - | {ssh} {target} 'tar -x -C /root/by-hand && sync'"
         )));
     }
-    ratio(table, "first prepare, 10,000 files, 300 MB", &ours, "tar | ssh", &theirs, 0.7);
+    ratio(table, "first prepare, 10,000 files, 300 MB", &ours, "tar over ssh", &theirs, 0.7);
 
     let rsync = || {
         shell(&format!("rsync -a --delete --exclude .git -e '{ssh}' ./ {target}:/root/by-hand/"))

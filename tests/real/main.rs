@@ -16,6 +16,7 @@ mod furnish;
 mod guest;
 mod jobs;
 mod lane;
+mod layers;
 mod ledger;
 mod lifecycle;
 mod mise;
