@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::stage::NAMES;
 use super::wishes::{after, has_given_up, spread};
 use super::*;
 use crate::model::{HealthChange, OpRecord, ProcessIdentity, Verb, VmRecord, Wanted, admits};
@@ -113,6 +114,21 @@ impl Vm {
     pub(super) fn is_on(&self) -> bool {
         matches!(self.is, Is::On(_))
     }
+}
+
+/// Of the VM that a command is about.
+pub(super) fn spec_of(name: usize, cmd: &Cmd) -> VmSpec {
+    let mut spec = create(NAMES[name], false).spec;
+    "debian".clone_into(&mut spec.kernel); // as the reservation names it
+    if let Cmd::Create { memory_mib, dm, warm, restart, checked, .. } = cmd {
+        spec.memory_mib = *memory_mib;
+        spec.restart = *restart;
+        spec.health = health(*checked).apply(None).unwrap();
+        spec.warm = *warm;
+        let backend = if *dm { DiskBackend::DmSnapshot } else { DiskBackend::Overlay };
+        spec.root = RootDisk { backend, why: "asked for".to_owned() };
+    }
+    spec
 }
 
 pub(super) fn changes(cmd: &Cmd, spec: &VmSpec) -> Changes {

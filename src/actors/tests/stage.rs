@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use tokio_util::sync::CancellationToken;
 
 use super::expected::{
-    Cmd, Meanwhile, Model, Said, Told, Vm, candidates, changes, health, predicted, seen_as,
+    Cmd, Meanwhile, Model, Said, Told, Vm, candidates, changes, predicted, seen_as, spec_of,
     without_broken, world_of,
 };
 use super::*;
@@ -587,18 +587,4 @@ fn seen_on(world: &World) -> HostSeen {
         seen.add(ResourceKind::Tap, tap.0.clone(), None);
     }
     seen
-}
-
-fn spec_of(name: usize, cmd: &Cmd) -> VmSpec {
-    let mut spec = create(NAMES[name], false).spec;
-    "debian".clone_into(&mut spec.kernel); // as the reservation names it
-    if let Cmd::Create { memory_mib, dm, warm, restart, checked, .. } = cmd {
-        spec.memory_mib = *memory_mib;
-        spec.restart = *restart;
-        spec.health = health(*checked).apply(None).unwrap();
-        spec.warm = *warm;
-        let backend = if *dm { DiskBackend::DmSnapshot } else { DiskBackend::Overlay };
-        spec.root = RootDisk { backend, why: "asked for".to_owned() };
-    }
-    spec
 }
