@@ -50,6 +50,7 @@ fn what_leaked_by_hand_is_found_and_taken_away_and_nothing_else() {
     until("ledger and host agree", Duration::from_secs(20), || gc(&host).is_empty());
     let doctor = || host.banger(&["doctor"]).stdout;
     assert!(doctor().contains("and they agree"), "{}", doctor());
+    host.until_taps_are_ready();
     let (web, before) = (host.show("web"), host.world());
     let held: Vec<_> = web["ledger"].as_array().unwrap().iter().collect();
     for kind in ["tap", "nat-rule", "process", "run-dir", "vm-dir", "config-drive"] {

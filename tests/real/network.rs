@@ -1,8 +1,6 @@
 //! Addresses, names and the way out.
 
-use std::time::Duration;
-
-use crate::support::{Host, new_host, until};
+use crate::support::{Host, new_host};
 
 fn guest(host: &Host, name: &str, command: &[&str]) -> crate::support::Outcome {
     let mut args = vec!["vm", "exec", name, "--"];
@@ -90,16 +88,11 @@ impl Drop for Outside {
 #[test]
 fn taps_are_warm_and_come_back() {
     let host = new_host!();
-    let ready = || {
-        let status = host.banger(&["daemon", "status", "--json"]).ok();
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
-        status["taps_ready"].as_u64().unwrap()
-    };
-    until("a warm pool", Duration::from_secs(20), || ready() == 4);
+    host.until_taps_are_ready();
     host.banger(&["vm", "run", "-d", "--name", "a"]).ok();
-    until("the pool is filled again", Duration::from_secs(20), || ready() == 4);
+    host.until_taps_are_ready();
     host.banger(&["vm", "delete", "a"]).ok();
-    until("one too many is removed", Duration::from_secs(20), || ready() == 4);
+    host.until_taps_are_ready();
     let links = host.inside("ip", &["-br", "link"]).ok();
     assert_eq!(links.matches("bgt").count(), 4, "{links}");
 }

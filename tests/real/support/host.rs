@@ -285,6 +285,15 @@ impl Host {
         )
     }
 
+    /// The pool makes up for a tap that it lent a while after, which changes the world.
+    pub(crate) fn until_taps_are_ready(&self) {
+        until("a full pool of taps", Duration::from_secs(20), || {
+            let status = self.banger(&["daemon", "status", "--json"]).ok();
+            let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+            status["taps_ready"] == 4
+        });
+    }
+
     /// Names of links and who they belong to; indices and carrier differ from run to run.
     fn links(&self) -> String {
         let links = self.inside("ip", &["-j", "link"]).ok();
