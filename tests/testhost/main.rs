@@ -100,12 +100,12 @@ const OVERFLOW: &str = include_str!("scenarios/overflow.sh");
 
 #[test]
 fn a_vm_that_fills_its_disk_is_paused_and_goes_on_with_more() {
-    installed(OVERFLOW).on("qemu").run();
+    Scenario::new(Start::Installed, OVERFLOW, 2 * LONG).on("qemu").run();
 }
 
 #[test]
 fn a_vm_of_firecracker_that_fills_its_disk_is_paused_and_goes_on_with_more() {
-    installed(OVERFLOW).on("firecracker").run();
+    Scenario::new(Start::Installed, OVERFLOW, 2 * LONG).on("firecracker").run();
 }
 
 const SNAPSHOT: &str = include_str!("scenarios/snapshot.sh");
@@ -134,12 +134,12 @@ const SYSTEM: &str = include_str!("scenarios/system.sh");
 
 #[test]
 fn banger_is_restarted_killed_upgraded_and_removed_under_a_guest() {
-    installed(SYSTEM).on("qemu").run();
+    Scenario::new(Start::Installed, SYSTEM, 2 * LONG).on("qemu").run();
 }
 
 #[test]
 fn banger_is_restarted_killed_upgraded_and_removed_under_a_guest_of_firecracker() {
-    installed(SYSTEM).on("firecracker").run();
+    Scenario::new(Start::Installed, SYSTEM, 2 * LONG).on("firecracker").run();
 }
 
 #[test]
