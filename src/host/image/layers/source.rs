@@ -5,6 +5,7 @@ use std::io::{self, BufRead, Read};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use crate::host::image::import::Cancellable;
 use crate::model::{Digest, ImageLimits, Size};
 
 /// Unpacked, no layer is refused for its ratio below this: a file of zeros is no attack.
@@ -80,8 +81,7 @@ pub(in crate::host::image) enum TooMuch {
 
 /// Counts and hashes what is read of a layer, and ends it where it has to.
 pub(super) struct Meter {
-    from: Box<dyn Read + Send>,
-    cancel: CancellationToken,
+    from: Cancellable<Box<dyn Read + Send>>,
     hash: Sha256,
     allowance: Allowance,
     read: u64,
@@ -99,7 +99,8 @@ impl Meter {
         allowance: Allowance,
         cancel: CancellationToken,
     ) -> Self {
-        Self { from, cancel, hash: Sha256::new(), allowance, read: 0 }
+        let from = Cancellable::new(from, cancel);
+        Self { from, hash: Sha256::new(), allowance, read: 0 }
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -119,9 +120,6 @@ impl Meter {
 
 impl Read for Meter {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if self.cancel.is_cancelled() {
-            return Err(io::Error::other("cancelled"));
-        }
         if let Some(why) = self.too_much() {
             return Err(io::Error::other(why));
         }
