@@ -4,6 +4,8 @@
 # By hand all is prepared: the files lie in the jail, the tap is on the bridge, the requests are
 # written. What is timed is what a script cannot do without: the jailer, and a curl a request.
 rounds=${rounds:-5}
+# Rounds of each that are run and not counted: an emulated processor translates what is new to it.
+warmup=${warmup:-3}
 hand=/srv/xfs/hand
 id=byhand
 root=$hand/firecracker/$id/root
@@ -12,7 +14,7 @@ uid=2000000000
 
 # The clock, in milliseconds, without a process of its own.
 stamp() { at=$((${EPOCHREALTIME/[.,]/} / 1000)); }
-median() { sort -n | sed -n "$(((rounds + 1) / 2))p"; }
+median() { tail -n "$rounds" | sort -n | sed -n "$(((rounds + 1) / 2))p"; }
 # row WHAT MEASURED GOAL VALUE LIMIT
 row() { echo "| $1 | $2 | $3 | $([ "$4" -le "$5" ] && echo yes || echo NO) |"; }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
@@ -121,26 +123,26 @@ last_create() {
     banger ops show --json "$(banger ops list --json \
         | jq -r '[.[] | select(.kind == "vm-create")] | max_by(.started_unix_ms) | .id')"
 }
-# Each in a row of its own: an emulated processor has translated by then what is run again.
-for round in $(seq "$rounds"); do
+# Each in a row of its own, so that what came before it is itself.
+for _ in $(seq $((warmup + rounds))); do
     first_output --no-warm
     echo $((end - begin)) >> first.cold
     last_create > cold.json
     echo $(($(jq '.steps[] | select(.step == "await-running").ended_unix_ms' cold.json) - begin)) >> started.ours
 done
-for round in $(seq "$rounds"); do
+for _ in $(seq $((warmup + rounds))); do
     prepare "$hand/cold"
     stamp; begin=$at
     boot_by_hand
     stamp; echo $((at - begin)) >> started.hand
     land
 done
-for round in $(seq "$rounds"); do
+for _ in $(seq $((warmup + rounds))); do
     first_output --warm
     echo $((end - begin)) >> first.warm
     last_create > warm.json
 done
-for round in $(seq "$rounds"); do
+for _ in $(seq $((warmup + rounds))); do
     prepare "$hand/frozen"
     stamp; begin=$at
     launch

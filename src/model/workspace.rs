@@ -136,7 +136,8 @@ impl FileStat {
 }
 
 impl Manifest {
-    fn find(&self, path: &[u8]) -> Option<&SentFile> {
+    #[must_use]
+    pub fn find(&self, path: &[u8]) -> Option<&SentFile> {
         let at = self.files.binary_search_by(|file| file.path.as_slice().cmp(path)).ok()?;
         self.files.get(at)
     }

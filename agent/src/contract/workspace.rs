@@ -7,14 +7,15 @@
 //! ```text
 //! Open ─> Opened                    the lock is held until the program ends
 //! Changes, List, Kept, Read ...     looking, in any order
-//! Want* Sync ─> Need* Done          the tree that is to be; content of what is needed follows
+//! Keep? Want* Drop* Sync ─> Need* Done
+//!                                   the tree that is to be; content of what is needed follows
 //! Commit ─> Done                    all of it, or, whatever happens, the tree that was
 //! ```
 
 use super::codec::{self, CodecError, Decode, Encode};
 
 /// Another number is another protocol.
-pub const VERB: &str = "workspace-1";
+pub const VERB: &str = "workspace-2";
 /// Where the guest keeps what it knows, below the workspace itself: it goes with it.
 pub const STATE_DIR: &str = ".git/banger";
 
@@ -67,13 +68,16 @@ pub enum Ask {
     /// Git's objects that were not sent from the host, and its references.
     Git,
     Want(Vec<Entry>),
-    /// To be removed besides.
+    /// To be removed; what is wanted as well is put there anew.
     Drop(Vec<Vec<u8>>),
     Sync,
     /// `note`: the host's own, kept with the tree.
     Commit {
         note: String,
     },
+    /// The tree of the last commit is wanted, all of it as the commit has it, but for what is wanted
+    /// or dropped besides. Git's own files, and what is gone, are still to be named.
+    Keep,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

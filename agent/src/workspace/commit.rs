@@ -5,7 +5,7 @@
 //! the first, and from then on they are finished, by this process, by its child when it is killed, or
 //! by the next one that opens the workspace.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write as _};
@@ -42,6 +42,8 @@ enum Step {
     Note {
         note: String,
     },
+    /// The first, if it is there: the entries of the tree that no other step names stay.
+    Rest,
 }
 
 impl Stage {
@@ -69,10 +71,11 @@ impl Stage {
 
     fn change(&mut self, place: &Place, note: String) -> Result<()> {
         let arrived: HashSet<u32> = self.needed.iter().copied().collect();
-        let mut steps: Vec<Step> = self
-            .removed()
+        let rest = self.wish.keeps.then_some(Step::Rest);
+        let mut steps: Vec<Step> = rest
             .into_iter()
-            .map(|path| Step::Remove { path })
+            .chain(self.removed().into_iter().map(|path| Step::Remove { path }))
+            .chain(self.objects().map(|item| Step::Keep { item }))
             .chain(self.items().map(|(number, item)| match arrived.contains(&number) {
                 true => Step::Put { number, item },
                 false => Step::Keep { item },
@@ -92,23 +95,33 @@ impl Stage {
 
     /// What is wanted, with its number and the stat of its file.
     fn items(&self) -> impl Iterator<Item = (u32, Item)> + '_ {
-        (0..).zip(&self.wanted).map(|(number, entry)| {
+        (0..).zip(&self.wish.wanted).map(|(number, entry)| {
             let stat = self.stats.get(&number).copied().unwrap_or_default();
             (number, Item { entry: entry.clone(), stat })
         })
     }
 
-    /// What was sent before and is not wanted any more. Git's objects stay: the guest's own may build
-    /// on them.
+    /// What was sent before and is not wanted any more.
     fn removed(&self) -> BTreeSet<Vec<u8>> {
-        let wanted: HashMap<&[u8], Kind> =
-            self.wanted.iter().map(|entry| (entry.path.as_slice(), entry.kind)).collect();
-        let is_gone = |path: &[u8]| wanted.get(path).is_none_or(|kind| *kind == Kind::Gone);
-        let stays =
-            |path: &[u8]| path.starts_with(b".git/objects/") || path.starts_with(b".git/refs/");
-        let old = self.old.entries.iter().filter(|item| item.entry.kind != Kind::Gone);
-        let old = old.map(|item| &item.entry.path).filter(|path| is_gone(path) && !stays(path));
-        old.chain(&self.dropped).cloned().collect()
+        let wanted = self.wish.wanted.iter().filter(|entry| entry.kind != Kind::Gone);
+        let wanted: HashSet<&[u8]> = wanted.map(|entry| entry.path.as_slice()).collect();
+        let stays = |item: &Item| {
+            item.entry.kind == Kind::Gone
+                || item.is_object()
+                || item.entry.path.starts_with(b".git/refs/")
+                || (self.wish.keeps && item.is_of_tree())
+        };
+        let old = self.old.entries.iter().filter(|item| !stays(item)).map(|item| &item.entry.path);
+        let old = old.filter(|path| !wanted.contains(path.as_slice()));
+        old.chain(&self.wish.dropped).cloned().collect()
+    }
+
+    /// Those that came before, so that the host is not sent them as the guest's own.
+    fn objects(&self) -> impl Iterator<Item = Item> + '_ {
+        let wanted: HashSet<&[u8]> =
+            self.wish.wanted.iter().map(|entry| entry.path.as_slice()).collect();
+        let old = self.old.entries.iter().filter(|item| item.is_object());
+        old.filter(move |item| !wanted.contains(item.entry.path.as_slice())).cloned()
     }
 }
 
@@ -118,6 +131,7 @@ impl Step {
             Self::Keep { item } | Self::Put { item, .. } => item.entry.weight() + 32,
             Self::Remove { path } => path.len() + 8,
             Self::Note { note } => note.len() + 8,
+            Self::Rest => 1,
         }
     }
 }
@@ -156,9 +170,17 @@ pub(super) fn finish(place: &Place) -> Result<()> {
     };
     let steps: Vec<Vec<Step>> = read_records(&mut BufReader::new(journal))?;
     let mut kept = Kept::default();
+    let (mut rest, mut named) = (vec![], HashSet::new());
     for step in steps.into_iter().flatten() {
         match step {
-            Step::Remove { path } => remove(place, &path)?,
+            Step::Rest => {
+                rest = Kept::load(place)?.entries;
+                rest.retain(Item::is_of_tree);
+            }
+            Step::Remove { path } => {
+                remove(place, &path)?;
+                named.insert(path);
+            }
             Step::Keep { item } => kept.entries.push(item),
             Step::Put { number, item } => {
                 put(place, &directory.join(number.to_string()), &item.entry.path)?;
@@ -169,6 +191,12 @@ pub(super) fn finish(place: &Place) -> Result<()> {
             }
             Step::Note { note } => kept.note = note,
         }
+    }
+    if !rest.is_empty() {
+        named.extend(kept.entries.iter().map(|item| item.entry.path.clone()));
+        rest.retain(|item| !named.contains(&item.entry.path));
+        rest.iter_mut().for_each(|item| item.entry.committed = true);
+        kept.entries.extend(rest);
     }
     kept.references = refs::all(&place.root.join(".git"));
     sync(&place.root)?;

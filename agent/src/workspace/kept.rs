@@ -8,6 +8,7 @@ use std::path::Path;
 
 use banger_agent::contract::codec::{Decode, Encode};
 use banger_agent::contract::workspace::{Entry, Kind, Reference, pieces};
+use nix::sys::stat::{FileStat, SFlag};
 
 use super::fault::{Context as _, Result};
 use super::place::Place;
@@ -45,6 +46,40 @@ enum Record {
     Note(String),
     Items(Vec<Item>),
     References(Vec<Reference>),
+}
+
+/// What the system tells of a path, without following a link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    /// `None`: neither a file nor a link.
+    kind: Option<Kind>,
+    mode: u32,
+    pub(super) stat: Stat,
+}
+
+impl Seen {
+    pub(super) fn of(stat: &FileStat) -> Self {
+        let ns = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000) + nanos;
+        let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
+            SFlag::S_IFREG => Some(Kind::File),
+            SFlag::S_IFLNK => Some(Kind::Link),
+            _ => None,
+        };
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let mtime_ns = ns(stat.st_mtime, stat.st_mtime_nsec);
+        let ctime_ns = ns(stat.st_ctime, stat.st_ctime_nsec);
+        Self { kind, mode: stat.st_mode & 0o777, stat: Stat { size, mtime_ns, ctime_ns } }
+    }
+
+    pub(super) fn at(path: &Path) -> Option<Self> {
+        nix::sys::stat::lstat(path).ok().as_ref().map(Self::of)
+    }
+
+    /// Files have the mode that they were sent with, links none of their own.
+    pub(super) fn may_be(&self, entry: &Entry) -> bool {
+        let has_mode = entry.kind != Kind::File || self.mode == entry.mode & 0o777;
+        self.kind == Some(entry.kind) && has_mode && self.stat.size == entry.size
+    }
 }
 
 impl Stat {
@@ -105,8 +140,13 @@ pub(super) fn exists(place: &Place) -> bool {
 }
 
 impl Item {
-    /// Files have the mode that they were sent with, links none of their own.
-    pub(super) fn has_mode(&self, meta: &Metadata) -> bool {
-        self.entry.kind != Kind::File || meta.mode() & 0o777 == self.entry.mode & 0o777
+    /// Of the tree, not of git's own, and there.
+    pub(super) fn is_of_tree(&self) -> bool {
+        self.entry.kind != Kind::Gone && !self.entry.path.starts_with(b".git/")
+    }
+
+    /// Objects stay when others come: the guest's own may build on them.
+    pub(super) fn is_object(&self) -> bool {
+        self.entry.path.starts_with(b".git/objects/")
     }
 }

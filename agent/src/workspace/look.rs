@@ -2,26 +2,31 @@
 //! not vouch. New directories are named and not entered: the host knows what is ignored in them.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::{CStr, OsStr};
 use std::fs::{self, File};
 use std::io::Read as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use banger_agent::contract::workspace::{Answer, Change, How, Kind, Moved, is_plain, pieces};
+use nix::dir::{Dir, Type};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use sha2::{Digest as _, Sha256};
 
 use super::fault::{Context as _, Fault, Result};
-use super::kept::{Item, Kept, Stat};
+use super::kept::{Item, Kept, Seen, Stat};
 use super::place::Place;
 use super::refs;
 use super::talk::Talk;
 
-pub(super) fn changes(place: &Place, talk: &mut Talk) -> Result<()> {
-    let kept = Kept::load(place)?;
-    for piece in pieces(found(place, &kept)?, |change| change.path.len() + 16) {
+pub(super) fn changes(place: &Place, kept: &Kept, talk: &mut Talk) -> Result<()> {
+    for piece in pieces(found(place, kept)?, |change| change.path.len() + 16) {
         talk.say(&Answer::Changed(piece))?;
     }
-    let moved = moved(&kept, place);
+    let moved = moved(kept, place);
     for piece in pieces(moved, |moved| moved.name.len() + 128) {
         talk.say(&Answer::Moved(piece))?;
     }
@@ -34,9 +39,9 @@ pub(super) fn list(place: &Place, directories: Vec<Vec<u8>>, talk: &mut Talk) ->
         if !is_plain(&directory) {
             return Err(Fault::path("not a path of the workspace".into()));
         }
-        for_each(&place.at(&directory), &directory, |path, is_dir| {
-            let how = if is_dir { How::NewDirectory } else { How::New };
-            changes.push(Change { path, how });
+        for_each(&place.at(&directory), &directory, |path, inside| {
+            let how = if inside.is_dir() { How::NewDirectory } else { How::New };
+            changes.push(Change { path: path.to_vec(), how });
             Ok(())
         })?;
     }
@@ -88,35 +93,34 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn enter(&mut self, directory: &Path, name: &[u8]) -> Result<()> {
-        let mut inside = vec![];
-        for_each(directory, name, |path, is_dir| {
-            inside.push((path, is_dir));
-            Ok(())
-        })?;
-        for (path, is_dir) in inside {
+        let mut below = vec![];
+        for_each(directory, name, |path, inside| {
             if path == b".git" {
-                continue;
+                return Ok(());
             }
-            let here = directory.join(std::ffi::OsStr::from_bytes(last_name(&path)));
-            match self.items.remove(path.as_slice()) {
+            let is_dir = inside.is_dir();
+            let mut changed = |how| self.changes.push(Change { path: path.to_vec(), how });
+            match self.items.remove(path) {
                 // Where a file was: it is gone, and the directory is new.
                 Some(_) if is_dir => {
-                    self.changes.push(Change { path: path.clone(), how: How::Deleted });
-                    self.changes.push(Change { path, how: How::NewDirectory });
+                    changed(How::Deleted);
+                    changed(How::NewDirectory);
                 }
                 Some(item) => {
-                    if as_kept(self.kept, item, &here)?.is_none() {
-                        self.changes.push(Change { path, how: How::Modified });
+                    let here = || directory.join(OsStr::from_bytes(inside.name.to_bytes()));
+                    if is_kept(self.kept, item, inside.look(), here)?.is_none() {
+                        changed(How::Modified);
                     }
                 }
-                None if is_dir && self.directories.contains(path.as_slice()) => {
-                    self.enter(&here, &path)?;
-                }
-                None => {
-                    let how = if is_dir { How::NewDirectory } else { How::New };
-                    self.changes.push(Change { path, how });
-                }
+                None if is_dir && self.directories.contains(path) => below.push(path.to_vec()),
+                None if is_dir => changed(How::NewDirectory),
+                None => changed(How::New),
             }
+            Ok(())
+        })?;
+        // With this one closed, for they may be nested deeper than files may be open.
+        for path in below {
+            self.enter(&directory.join(OsStr::from_bytes(last_name(&path))), &path)?;
         }
         Ok(())
     }
@@ -124,18 +128,18 @@ impl Walk<'_> {
 
 /// By stat, else by content; then what vouches for it from now on.
 pub(super) fn as_kept(kept: &Kept, item: &Item, here: &Path) -> Result<Option<Stat>> {
-    let Ok(meta) = here.symlink_metadata() else { return Ok(None) };
-    let same_kind = match item.entry.kind {
-        Kind::File => meta.is_file(),
-        Kind::Link => meta.is_symlink(),
-        Kind::Gone => false,
-    };
-    if !same_kind || !item.has_mode(&meta) || meta.len() != item.entry.size {
-        return Ok(None);
-    }
-    let stat = Stat::of(&meta);
-    let same = kept.vouches(item, stat) || hash(here, item.entry.kind)? == item.entry.hash;
-    Ok(same.then_some(stat))
+    is_kept(kept, item, Seen::at(here), || here.to_owned())
+}
+
+fn is_kept(
+    kept: &Kept,
+    item: &Item,
+    seen: Option<Seen>,
+    here: impl FnOnce() -> PathBuf,
+) -> Result<Option<Stat>> {
+    let Some(seen) = seen.filter(|seen| seen.may_be(&item.entry)) else { return Ok(None) };
+    let same = kept.vouches(item, seen.stat) || hash(&here(), item.entry.kind)? == item.entry.hash;
+    Ok(same.then_some(seen.stat))
 }
 
 fn hash(path: &Path, kind: Kind) -> Result<[u8; 32]> {
@@ -154,25 +158,61 @@ fn hash(path: &Path, kind: Kind) -> Result<[u8; 32]> {
     }
 }
 
+/// What a directory has.
+struct Inside<'a> {
+    directory: BorrowedFd<'a>,
+    name: &'a CStr,
+    kind: Option<Type>,
+}
+
+impl Inside<'_> {
+    fn look(&self) -> Option<Seen> {
+        self.stat().as_ref().map(Seen::of)
+    }
+
+    fn is_dir(&self) -> bool {
+        match self.kind {
+            Some(kind) => kind == Type::Directory,
+            // A file system that does not tell.
+            None => self.stat().is_some_and(|stat| {
+                SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) == SFlag::S_IFDIR
+            }),
+        }
+    }
+
+    fn stat(&self) -> Option<FileStat> {
+        fstatat(self.directory, self.name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
+    }
+}
+
+/// With the path of each. By name within an open directory: no path is looked up twice.
 fn for_each(
     directory: &Path,
     name: &[u8],
-    mut each: impl FnMut(Vec<u8>, bool) -> Result<()>,
+    mut each: impl FnMut(&[u8], &Inside<'_>) -> Result<()>,
 ) -> Result<()> {
     let what = || format!("look into {}", directory.display());
     // A link is an entry of its directory and never a directory itself.
-    if !directory.symlink_metadata().context(what)?.is_dir() {
-        return Ok(());
-    }
-    for entry in fs::read_dir(directory).context(what)? {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let open = match nix::fcntl::open(directory, flags, Mode::empty()) {
+        Err(Errno::ENOTDIR | Errno::ELOOP) => return Ok(()),
+        open => open.context(what)?,
+    };
+    let mut list = Dir::from_fd(open.try_clone().context(what)?).context(what)?;
+    let mut path = match name {
+        b"" => vec![],
+        name => [name, b"/"].concat(),
+    };
+    let length = path.len();
+    for entry in list.iter() {
         let entry = entry.context(what)?;
-        let is_dir = entry.file_type().context(what)?.is_dir();
-        let own = entry.file_name();
-        let path = match name {
-            b"" => own.as_bytes().to_vec(),
-            name => [name, b"/", own.as_bytes()].concat(),
-        };
-        each(path, is_dir)?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        path.truncate(length);
+        path.extend_from_slice(name.to_bytes());
+        each(&path, &Inside { directory: open.as_fd(), name, kind: entry.file_type() })?;
     }
     Ok(())
 }

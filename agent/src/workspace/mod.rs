@@ -29,11 +29,12 @@ use std::fs::File;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode;
 
-use banger_agent::contract::workspace::{Answer, Ask, Found, Refusal};
+use banger_agent::contract::workspace::{Answer, Ask, Refusal};
 
 use fault::{Context as _, Fault, Result};
+use kept::Kept;
 use place::Place;
-use stage::Stage;
+use stage::{Stage, Wish};
 use talk::Talk;
 
 pub(crate) fn run() -> ExitCode {
@@ -60,38 +61,52 @@ fn serve(talk: &mut Talk) -> Result<()> {
     let Some(Ask::Open { path }) = talk.ask()? else { return Err(out_of_turn()) };
     let place = Place::open(&path)?;
     commit::finish(&place)?;
-    let found = place.look()?;
-    let ours = matches!(found, Found::Ours { .. });
+    // Under the lock it is as it was read.
+    let (found, mut kept) = place.look()?;
+    let ours = kept.is_some();
     talk.say(&Answer::Opened(found))?;
     talk.flush()?;
     let mut stage: Option<Stage> = None;
-    let mut wanted = vec![];
-    let mut dropped = vec![];
+    let mut wish = Wish::default();
     while let Some(ask) = talk.ask()? {
         match ask {
-            Ask::Changes => look::changes(&place, talk)?,
+            Ask::Changes => look::changes(&place, known(&mut kept, &place)?, talk)?,
             Ask::List(directories) => look::list(&place, directories, talk)?,
-            Ask::Kept => send::kept(&place, talk)?,
+            Ask::Kept => send::kept(known(&mut kept, &place)?, talk)?,
             Ask::Read(paths) => send::contents(&place, paths, talk)?,
-            Ask::Git => send::git(&place, talk)?,
-            Ask::Want(entries) => wanted.extend(entries),
-            Ask::Drop(paths) => dropped.extend(paths),
+            Ask::Git => send::git(&place, known(&mut kept, &place)?, talk)?,
+            Ask::Keep if ours => wish.keeps = true,
+            Ask::Want(entries) => wish.wanted.extend(entries),
+            Ask::Drop(paths) => wish.dropped.extend(paths),
             Ask::Sync => {
-                let wanted = std::mem::take(&mut wanted);
-                let mut new = Stage::new(&place, ours, wanted, std::mem::take(&mut dropped))?;
+                let old = match (ours, kept.take()) {
+                    (false, _) => None,
+                    (true, Some(kept)) => Some(kept),
+                    (true, None) => Some(Kept::load(&place)?),
+                };
+                let mut new = Stage::new(&place, old, std::mem::take(&mut wish))?;
                 new.receive(talk)?;
                 stage = Some(new);
             }
             Ask::Commit { note } => {
                 let stage = stage.take().ok_or_else(out_of_turn)?;
                 stage.commit(&place, note)?;
+                kept = None;
                 talk.say(&Answer::Done)?;
             }
-            Ask::Open { .. } => return Err(out_of_turn()),
+            Ask::Keep | Ask::Open { .. } => return Err(out_of_turn()),
         }
         talk.flush()?;
     }
     Ok(())
+}
+
+/// What was committed last, read once.
+fn known<'a>(kept: &'a mut Option<Kept>, place: &Place) -> Result<&'a Kept> {
+    match kept {
+        Some(kept) => Ok(kept),
+        None => Ok(kept.insert(Kept::load(place)?)),
+    }
 }
 
 fn out_of_turn() -> Fault {

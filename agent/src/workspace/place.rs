@@ -12,7 +12,7 @@ use banger_agent::contract::workspace::{Found, Refusal, STATE_DIR, is_plain};
 use sha2::{Digest as _, Sha256};
 
 use super::fault::{Context as _, Fault, Result};
-use super::kept;
+use super::kept::{self, Kept};
 
 #[derive(Debug)]
 pub(super) struct Place {
@@ -54,11 +54,14 @@ impl Place {
         self.root.join(OsStr::from_bytes(path))
     }
 
-    pub(super) fn look(&self) -> Result<Found> {
-        let other = |what: &str| Ok(Found::Other { what: what.to_owned() });
+    /// What is there, and what was committed of it last.
+    pub(super) fn look(&self) -> Result<(Found, Option<Kept>)> {
+        let other = |what: &str| Ok((Found::Other { what: what.to_owned() }, None));
         let meta = match self.root.symlink_metadata() {
             Ok(meta) => meta,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Ok((Found::Nothing, None));
+            }
             Err(error) => return Err(error).context(|| format!("look at {}", self.root.display())),
         };
         if meta.is_symlink() {
@@ -68,11 +71,12 @@ impl Place {
             return other("no directory");
         }
         if kept::exists(self) {
-            return Ok(Found::Ours { note: kept::Kept::load(self)?.note });
+            let kept = Kept::load(self)?;
+            return Ok((Found::Ours { note: kept.note.clone() }, Some(kept)));
         }
         let mut inside = fs::read_dir(&self.root).context(|| "look into the guest path".into())?;
         match inside.next() {
-            None => Ok(Found::Nothing),
+            None => Ok((Found::Nothing, None)),
             Some(_) => other("a directory that holds something else"),
         }
     }

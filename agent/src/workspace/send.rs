@@ -15,10 +15,9 @@ use super::place::Place;
 use super::refs;
 use super::talk::Talk;
 
-pub(super) fn kept(place: &Place, talk: &mut Talk) -> Result<()> {
-    let kept = Kept::load(place)?;
-    talk.say(&Answer::Note(kept.note))?;
-    let entries: Vec<Entry> = kept.entries.into_iter().map(|item| item.entry).collect();
+pub(super) fn kept(kept: &Kept, talk: &mut Talk) -> Result<()> {
+    talk.say(&Answer::Note(kept.note.clone()))?;
+    let entries: Vec<Entry> = kept.entries.iter().map(|item| item.entry.clone()).collect();
     for piece in pieces(entries, Entry::weight) {
         talk.say(&Answer::Entries(piece))?;
     }
@@ -66,12 +65,11 @@ fn content(path: &Path, talk: &mut Talk) -> Result<()> {
 }
 
 /// References, and objects that did not come from the host.
-pub(super) fn git(place: &Place, talk: &mut Talk) -> Result<()> {
+pub(super) fn git(place: &Place, kept: &Kept, talk: &mut Talk) -> Result<()> {
     let references = refs::all(&place.root.join(".git"));
     for piece in pieces(references, |one| one.name.len() + one.value.len() + 16) {
         talk.say(&Answer::References(piece))?;
     }
-    let kept = Kept::load(place)?;
     let sent: HashSet<&[u8]> = kept.entries.iter().map(|item| item.entry.path.as_slice()).collect();
     let mut paths = vec![];
     let objects = place.at(b".git/objects");

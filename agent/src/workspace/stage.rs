@@ -25,28 +25,32 @@ use super::talk::Talk;
 /// The longest target of a link that the system takes.
 const MAX_LINK: u64 = 4096;
 
+/// What the host wants of the tree.
+#[derive(Debug, Default)]
+pub(super) struct Wish {
+    /// The rest as it is.
+    pub(super) keeps: bool,
+    pub(super) wanted: Vec<Entry>,
+    pub(super) dropped: Vec<Vec<u8>>,
+}
+
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) directory: PathBuf,
     /// The directory is the tree itself, and not numbered pieces of it.
     pub(super) whole: bool,
     pub(super) old: Kept,
-    pub(super) wanted: Vec<Entry>,
-    pub(super) dropped: Vec<Vec<u8>>,
+    pub(super) wish: Wish,
     /// Of what is wanted: what is as it should be already, or has arrived.
     pub(super) stats: HashMap<u32, Stat>,
     pub(super) needed: Vec<u32>,
 }
 
 impl Stage {
-    pub(super) fn new(
-        place: &Place,
-        ours: bool,
-        wanted: Vec<Entry>,
-        dropped: Vec<Vec<u8>>,
-    ) -> Result<Self> {
-        check(&wanted, &dropped)?;
-        let old = if ours { Kept::load(place)? } else { Kept::default() };
+    /// `old`: of the tree that is there.
+    pub(super) fn new(place: &Place, old: Option<Kept>, wish: Wish) -> Result<Self> {
+        check(&wish)?;
+        let ours = old.is_some();
         let directory = if ours { place.state().join("stage") } else { place.nursery.clone() };
         if ours && place.at(b".git/index.lock").exists() {
             let message = format!("git is at work in {} just now", place.root.display());
@@ -58,9 +62,8 @@ impl Stage {
         let mut stage = Self {
             directory,
             whole: !ours,
-            old,
-            wanted,
-            dropped,
+            old: old.unwrap_or_default(),
+            wish,
             stats: HashMap::new(),
             needed: vec![],
         };
@@ -69,9 +72,11 @@ impl Stage {
     }
 
     fn compare(&mut self, place: &Place) -> Result<()> {
-        let old: HashMap<&[u8], &Item> =
-            self.old.entries.iter().map(|item| (item.entry.path.as_slice(), item)).collect();
-        for (index, entry) in (0..).zip(&self.wanted) {
+        let wanted = self.wish.wanted.iter().map(|entry| entry.path.as_slice());
+        let wanted: HashSet<&[u8]> = wanted.collect();
+        let old = self.old.entries.iter().map(|item| (item.entry.path.as_slice(), item));
+        let old: HashMap<&[u8], &Item> = old.filter(|(path, _)| wanted.contains(path)).collect();
+        for (index, entry) in (0..).zip(&self.wish.wanted) {
             if entry.kind == Kind::Gone {
                 continue;
             }
@@ -104,7 +109,7 @@ impl Stage {
         let mut made = HashSet::new();
         let mut buffer = vec![0; MAX_DATA];
         for index in std::mem::take(&mut self.needed) {
-            let Some(entry) = self.wanted.get(index as usize) else { continue };
+            let Some(entry) = self.wish.wanted.get(index as usize) else { continue };
             let path = self.place_of(index, &entry.path);
             if self.whole {
                 make_parents(&self.directory, &entry.path, &mut made)?;
@@ -130,7 +135,8 @@ impl Drop for Stage {
     }
 }
 
-fn check(wanted: &[Entry], dropped: &[Vec<u8>]) -> Result<()> {
+fn check(wish: &Wish) -> Result<()> {
+    let Wish { wanted, dropped, .. } = wish;
     let paths = || wanted.iter().map(|entry| &entry.path);
     let ours = |path: &&Vec<u8>| path.starts_with(b".git/banger") || path.as_slice() == b".git";
     let bad = paths().chain(dropped).find(|path| !is_plain(path) || ours(path));

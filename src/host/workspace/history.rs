@@ -4,16 +4,17 @@
 //! The index is the host's to the byte. Its stat is good in the guest, for files get their times and
 //! sizes there, and the configuration tells git to look at nothing else.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::{Context as _, Result};
-use super::git::{Git, joined, line};
+use super::git::{Git, joined};
 use super::plan::Plan;
 use crate::model::{Digest, FileStat, WorkspaceMode};
 
 /// What makes an index depend on other files than itself.
-const INDEX_SETTINGS: &str = "^(core\\.splitindex|index\\.sparse|core\\.sparsecheckoutcone)$";
+const INDEX_SETTINGS: [&str; 3] = ["core.splitindex", "index.sparse", "core.sparsecheckoutcone"];
 
 /// Files in a directory of their own, which goes with the value.
 #[derive(Debug)]
@@ -59,8 +60,10 @@ pub(super) fn collect(plan: &Plan, have: &[String]) -> Result<History> {
         let refs = String::from_utf8_lossy(&refs).into_owned();
         history.write(&dir, ".git/packed-refs", refs.trim_end())?;
     }
-    history.write(&dir, ".git/config", config(plan)?.trim_end())?;
-    index(plan, &dir.join("index"))?;
+    let configuration = plan.repository.configuration()?;
+    history.write(&dir, ".git/config", config(plan, &configuration).trim_end())?;
+    let is_plain = !INDEX_SETTINGS.iter().any(|name| configuration.contains_key(*name));
+    index(plan, is_plain, &dir.join("index"))?;
     let staged = fs::read(dir.join("index")).context(|| "read the index".into())?;
     history.staged = super::index::staged(&staged, plan.repository.object_bytes());
     history.add(".git/index", &dir.join("index"))?;
@@ -131,7 +134,7 @@ fn packs(plan: &Plan, have: &[String], dir: &Path) -> Result<Vec<String>> {
     Ok(files.collect())
 }
 
-fn config(plan: &Plan) -> Result<String> {
+fn config(plan: &Plan, configuration: &HashMap<String, String>) -> String {
     let repository = &plan.repository;
     let mut text = String::from("[core]\n\trepositoryformatversion = ");
     text.push_str(if repository.is_sha256 { "1\n" } else { "0\n" });
@@ -139,28 +142,28 @@ fn config(plan: &Plan) -> Result<String> {
     // Files in the guest have the host's times and sizes and nothing else of their stat.
     text.push_str("\ttrustctime = false\n\tcheckStat = minimal\n");
     let own = [
-        ("core.fileMode", "filemode", "core"),
+        ("core.filemode", "filemode", "core"),
         ("core.autocrlf", "autocrlf", "core"),
         ("core.eol", "eol", "core"),
         ("core.symlinks", "symlinks", "core"),
-        ("core.sparseCheckout", "sparseCheckout", "core"),
-        ("core.sparseCheckoutCone", "sparseCheckoutCone", "core"),
+        ("core.sparsecheckout", "sparseCheckout", "core"),
+        ("core.sparsecheckoutcone", "sparseCheckoutCone", "core"),
         ("user.name", "name", "user"),
         ("user.email", "email", "user"),
     ];
     let mut section = "core";
     for (name, key, of) in own {
-        let Some(value) = repository.config(name)? else { continue };
+        let Some(value) = configuration.get(name) else { continue };
         if section != of {
             text.push_str(&format!("[{of}]\n"));
             section = of;
         }
-        text.push_str(&format!("\t{key} = {}\n", quoted(&value)));
+        text.push_str(&format!("\t{key} = {}\n", quoted(value)));
     }
     if repository.is_sha256 {
         text.push_str("[extensions]\n\tobjectformat = sha256\n");
     }
-    Ok(text)
+    text
 }
 
 /// As `git config` reads it.
@@ -169,7 +172,8 @@ fn quoted(value: &str) -> String {
     format!("\"{}\"", escaped.replace('\t', "\\t"))
 }
 
-fn index(plan: &Plan, to: &Path) -> Result<()> {
+/// `is_plain`: no setting makes it depend on other files.
+fn index(plan: &Plan, is_plain: bool, to: &Path) -> Result<()> {
     let repository = &plan.repository;
     let git: Git = repository.git.clone().with("GIT_INDEX_FILE", to);
     let from = repository.git_dir.join("index");
@@ -184,8 +188,6 @@ fn index(plan: &Plan, to: &Path) -> Result<()> {
         git.feed(&["update-index", "--skip-worktree", "-z", "--stdin"], &paths)?;
     }
     // The last to write it: else it would be again what the settings say.
-    let settings = ["config", "--get-regexp", INDEX_SETTINGS];
-    let is_plain = line(&repository.git.output(&settings, &[])?.stdout).is_empty();
     if !is_plain {
         let args = ["-c", "index.sparse=false", "update-index", "--no-split-index"];
         git.run(&[args.as_slice(), &["--force-write-index"]].concat())?;

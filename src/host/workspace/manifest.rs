@@ -3,6 +3,8 @@
 
 use banger_agent::contract::codec::{self, Decode, Encode};
 
+use sha2::{Digest as _, Sha256};
+
 use crate::model::{Digest, FileStat, Manifest, SentFile};
 
 /// Of files in one piece; a record of the codec must not be large.
@@ -44,6 +46,10 @@ pub(super) fn encode(manifest: &Manifest) -> Option<Vec<u8>> {
         bytes.extend_from_slice(&record);
     }
     zstd::bulk::compress(&bytes, LEVEL).ok()
+}
+
+pub(super) fn digest(bytes: &[u8]) -> Digest {
+    Digest(Sha256::digest(bytes).into())
 }
 
 pub(super) fn decode(bytes: &[u8]) -> Option<Manifest> {

@@ -11,7 +11,7 @@ use super::manifest;
 use super::repository::Repository;
 use super::scan::{Hashed, Root};
 use super::select::select;
-use crate::model::{Manifest, Selection, SentFile, WorkspaceMode};
+use crate::model::{Digest, Manifest, Selection, SentFile, WorkspaceMode};
 
 #[derive(Clone, Debug, Default)]
 pub struct PlanOptions {
@@ -35,6 +35,8 @@ pub struct Plan {
     /// `None`: detached.
     pub branch: Option<String>,
     pub manifest: Manifest,
+    /// What was sent the last time, as far as that is known.
+    pub(super) base: Base,
     /// Whether each has the same in the commit.
     pub(super) committed: Vec<bool>,
     /// The commit has them, the tree does not.
@@ -51,6 +53,13 @@ pub struct Plan {
     pub pointers: usize,
 }
 
+/// What is there already where the guest's note names this digest.
+#[derive(Debug, Default)]
+pub(super) struct Base {
+    pub(super) digest: Option<Digest>,
+    pub(super) manifest: Manifest,
+}
+
 pub fn plan(path: &Path, options: PlanOptions) -> Result<Plan> {
     let repository = Repository::find(path)?;
     repository.check_settled()?;
@@ -62,7 +71,7 @@ pub fn plan(path: &Path, options: PlanOptions) -> Result<Plan> {
         Some(from) => repository.revision(from)?,
         None => repository.head.clone(),
     };
-    let last = last.as_deref().and_then(manifest::decode).unwrap_or_default();
+    let base = last.map(|last| Base::of(&last)).unwrap_or_default();
     let scanned_ns = now_ns();
     let selected = select(&repository, &selection, mode, true)?;
     let root = Root::open(&repository.root)?;
@@ -70,7 +79,8 @@ pub fn plan(path: &Path, options: PlanOptions) -> Result<Plan> {
     let stats = root.stat_all(&paths);
     let there = paths.iter().zip(&stats).filter_map(|(path, stat)| Some((*path, (*stat)?)));
     let there: Vec<_> = there.collect();
-    let known: Vec<_> = there.iter().map(|(path, stat)| last.vouched(path, stat)).collect();
+    let known: Vec<_> =
+        there.iter().map(|(path, stat)| base.manifest.vouched(path, stat)).collect();
     let unknown = there.iter().zip(&known).filter(|(_, known)| known.is_none());
     let unknown: Vec<_> = unknown.map(|((path, stat), _)| (*path, stat.is_link)).collect();
     let mut hashes = root.hash_all(&unknown).into_iter();
@@ -115,6 +125,7 @@ pub fn plan(path: &Path, options: PlanOptions) -> Result<Plan> {
         commit,
         branch,
         manifest: Manifest { scanned_ns, files },
+        base,
         committed,
         gone,
         left_out: selected.left_out,
@@ -146,15 +157,23 @@ pub(super) fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+impl Base {
+    fn of(last: &[u8]) -> Self {
+        let Some(manifest) = manifest::decode(last) else { return Self::default() };
+        Self { digest: Some(manifest::digest(last)), manifest }
+    }
+}
+
 impl Plan {
     /// What was sent the last time and is not to be there any more. `last`: what the daemon keeps of it.
     #[must_use]
     pub fn removed(&self, last: &[u8]) -> Vec<Vec<u8>> {
-        let last = manifest::decode(last).unwrap_or_default();
-        let mut paths: Vec<_> = last.files.into_iter().map(|file| file.path).collect();
-        let meant = &self.manifest.files;
-        paths.retain(|path| meant.binary_search_by(|file| file.path.cmp(path)).is_err());
-        paths
+        self.removed_since(&manifest::decode(last).unwrap_or_default())
+    }
+
+    pub(super) fn removed_since(&self, last: &Manifest) -> Vec<Vec<u8>> {
+        let paths = last.files.iter().map(|file| &file.path);
+        paths.filter(|path| self.manifest.find(path).is_none()).cloned().collect()
     }
 
     /// How many of them are here all the same.

@@ -1,6 +1,7 @@
 //! From a plan to a tree in the guest. The guest says what it needs of what is wanted, and commits all
-//! of it or nothing.
+//! of it or nothing. Where it is known to have what is on record here, only the difference is told.
 
+use std::collections::HashSet;
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use banger_agent::contract::workspace::{
 use sha2::{Digest as _, Sha256};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::changes::{self, Rules};
 use super::error::{Context as _, Result, WorkspaceError};
@@ -19,7 +21,7 @@ use super::manifest;
 use super::plan::Plan;
 use super::scan::{Root, file_stat};
 use super::talk::Talk;
-use crate::model::{Digest, FileStat};
+use crate::model::{Digest, FileStat, SentFile};
 
 /// Frames of content that are read ahead.
 const AHEAD: usize = 8;
@@ -27,6 +29,8 @@ const AHEAD: usize = 8;
 const HAVE: usize = 16;
 /// In the note, before the digest of what was staged.
 const STAGED: &str = "index ";
+/// In the note, before the digest of the manifest.
+const SENT: &str = "manifest ";
 
 #[derive(Debug)]
 pub struct Prepared {
@@ -61,6 +65,8 @@ where
     let mut talk = Talk::new(stream);
     let mut have = vec![];
     let mut dropped = vec![];
+    let mut keeps = false;
+    let mut history = None;
     match talk.open(guest_path).await? {
         Found::Nothing => {}
         Found::Other { what } => {
@@ -68,8 +74,9 @@ where
         }
         Found::Ours { note } => {
             have = noted(&note);
+            history = Some(collect(&plan, &have));
             let mut changes = changes::find(&mut talk, &rules(&plan)?).await?;
-            if let Some(sent) = noted_index(&note) {
+            if let Some(sent) = noted_digest(&note, STAGED) {
                 changes.look_at_index(&mut talk, sent, plan.repository.object_bytes()).await?;
             }
             if !changes.is_empty() && !discard {
@@ -77,13 +84,24 @@ where
                 return Err(WorkspaceError::GuestChanged { guest_path, lines });
             }
             dropped.extend(changes.files.into_iter().map(|change| change.path));
+            keeps = plan.base.digest.is_some_and(|base| Some(base) == noted_digest(&note, SENT));
         }
     }
-    let history = {
-        let (plan, have) = (Arc::clone(&plan), have.clone());
-        blocking(move || history::collect(&plan, &have)).await?
+    let history = match history {
+        Some(history) => history,
+        None => collect(&plan, &have),
     };
-    let (entries, sources) = wanted(&plan, &history)?;
+    let history = history.await.unwrap_or(Err(WorkspaceError::Ended))?;
+    let mut wanted = Wanted::default();
+    if keeps {
+        talk.ask(&Ask::Keep).await?;
+        wanted.add_difference(&plan, &dropped);
+        dropped.extend(plan.removed_since(&plan.base.manifest));
+    } else {
+        wanted.add_tree(&plan, |_, _| true);
+    }
+    wanted.add_gits_own(&history)?;
+    let Wanted { entries, sources } = wanted;
     for piece in pieces(entries.clone(), Entry::weight) {
         talk.ask(&Ask::Want(piece)).await?;
     }
@@ -102,14 +120,14 @@ where
     let sent_bytes = needed.iter().filter_map(entry).map(|entry| entry.size).sum();
     let sent_files = needed.len() as u64;
     send(&mut talk, Root::open(&plan.repository.root)?, entries, sources, needed).await?;
-    talk.ask(&Ask::Commit { note: note(&plan.commit, have, history.staged) }).await?;
+    let manifest = manifest::encode(&plan.manifest).unwrap_or_default();
+    let manifest_digest = manifest::digest(&manifest);
+    let note = note(&plan.commit, have, history.staged, manifest_digest);
+    talk.ask(&Ask::Commit { note }).await?;
     match talk.from.answer().await? {
         Answer::Done => {}
         _ => return Err(WorkspaceError::OutOfTurn("something else than that it is done")),
     }
-    drop(history);
-    let manifest = manifest::encode(&plan.manifest).unwrap_or_default();
-    let manifest_digest = Digest(Sha256::digest(&manifest).into());
     let (files, bytes) = (plan.manifest.files.len() as u64, plan.bytes());
     Ok(Prepared { files, bytes, sent_files, sent_bytes, manifest, manifest_digest })
 }
@@ -128,35 +146,65 @@ fn rules(plan: &Plan) -> Result<Rules> {
 }
 
 /// What is to be, and where it comes from.
-fn wanted(plan: &Plan, history: &History) -> Result<(Vec<Entry>, Vec<Source>)> {
-    let (mut entries, mut sources) = (vec![], vec![]);
-    for (file, committed) in plan.manifest.files.iter().zip(&plan.committed) {
-        let kind = if file.stat.is_link { Kind::Link } else { Kind::File };
-        entries.push(entry(&file.path, kind, &file.stat, file.hash.0, *committed));
-        sources.push(Source::Tree(file.stat));
-    }
-    for path in &plan.gone {
-        entries.push(entry(path, Kind::Gone, &FileStat::default(), [0; 32], false));
-        sources.push(Source::Nowhere);
-    }
-    for file in &history.files {
-        // Objects are named by their content.
-        let hash = match file.path.starts_with(b".git/objects/") {
-            true => [0; 32],
-            false => {
-                let what = || format!("read {}", file.file.display());
-                Sha256::digest(std::fs::read(&file.file).context(what)?).into()
-            }
-        };
-        entries.push(entry(&file.path, Kind::File, &file.stat, hash, true));
-        sources.push(Source::Made(file.file.clone()));
-    }
-    Ok((entries, sources))
+#[derive(Default)]
+struct Wanted {
+    entries: Vec<Entry>,
+    sources: Vec<Source>,
 }
 
-fn entry(path: &[u8], kind: Kind, stat: &FileStat, hash: [u8; 32], committed: bool) -> Entry {
-    let FileStat { mode, size, mtime_ns, .. } = *stat;
-    Entry { path: path.to_vec(), kind, mode, size, mtime_ns, hash, committed }
+impl Wanted {
+    fn add_tree(&mut self, plan: &Plan, is_named: impl Fn(&SentFile, bool) -> bool) {
+        for (file, committed) in plan.manifest.files.iter().zip(&plan.committed) {
+            if is_named(file, *committed) {
+                let kind = if file.stat.is_link { Kind::Link } else { Kind::File };
+                self.add(&file.path, kind, &file.stat, file.hash.0, *committed);
+                self.sources.push(Source::Tree(file.stat));
+            }
+        }
+        for path in &plan.gone {
+            self.add(path, Kind::Gone, &FileStat::default(), [0; 32], false);
+            self.sources.push(Source::Nowhere);
+        }
+    }
+
+    /// Of what the guest keeps: whatever is not as it was sent, there or here, and what is not as the
+    /// commit has it.
+    fn add_difference(&mut self, plan: &Plan, changed: &[Vec<u8>]) {
+        let changed: HashSet<&[u8]> = changed.iter().map(Vec::as_slice).collect();
+        let is_as_sent = |file: &SentFile| {
+            let sent = plan.base.manifest.find(&file.path);
+            let what = |file: &SentFile| {
+                let FileStat { is_link, mode, size, mtime_ns, .. } = file.stat;
+                (is_link, mode, size, mtime_ns, file.hash)
+            };
+            sent.is_some_and(|sent| what(sent) == what(file))
+        };
+        self.add_tree(plan, |file, committed| {
+            !committed || !is_as_sent(file) || changed.contains(file.path.as_slice())
+        });
+    }
+
+    fn add_gits_own(&mut self, history: &History) -> Result<()> {
+        for file in &history.files {
+            // Objects are named by their content.
+            let hash = match file.path.starts_with(b".git/objects/") {
+                true => [0; 32],
+                false => {
+                    let what = || format!("read {}", file.file.display());
+                    Sha256::digest(std::fs::read(&file.file).context(what)?).into()
+                }
+            };
+            self.add(&file.path, Kind::File, &file.stat, hash, true);
+            self.sources.push(Source::Made(file.file.clone()));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, path: &[u8], kind: Kind, stat: &FileStat, hash: [u8; 32], committed: bool) {
+        let FileStat { mode, size, mtime_ns, .. } = *stat;
+        let path = path.to_vec();
+        self.entries.push(Entry { path, kind, mode, size, mtime_ns, hash, committed });
+    }
 }
 
 /// Content in the order of what is needed, read ahead by a thread of its own.
@@ -295,18 +343,19 @@ impl Frames {
     }
 }
 
-/// Commits, the first of which is what the tree stands on, and what its index stages.
-fn note(commit: &str, mut have: Vec<String>, staged: Option<Digest>) -> String {
+/// Commits, the first of which is what the tree stands on, what its index stages, and what was sent.
+fn note(commit: &str, mut have: Vec<String>, staged: Option<Digest>, sent: Digest) -> String {
     have.retain(|one| one != commit);
     have.insert(0, commit.to_owned());
     have.truncate(HAVE);
     have.extend(staged.map(|staged| format!("{STAGED}{staged}")));
+    have.push(format!("{SENT}{sent}"));
     have.join("\n")
 }
 
 /// None, if an earlier banger wrote the note.
-fn noted_index(note: &str) -> Option<Digest> {
-    note.lines().find_map(|line| line.strip_prefix(STAGED))?.parse().ok()
+fn noted_digest(note: &str, of: &str) -> Option<Digest> {
+    note.lines().find_map(|line| line.strip_prefix(of))?.parse().ok()
 }
 
 pub(super) fn noted(note: &str) -> Vec<String> {
@@ -314,8 +363,8 @@ pub(super) fn noted(note: &str) -> Vec<String> {
     note.lines().filter(is_commit).map(str::to_owned).collect()
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(WorkspaceError::Ended))
+/// Made while the guest looks at what it has.
+fn collect(plan: &Arc<Plan>, have: &[String]) -> JoinHandle<Result<History>> {
+    let (plan, have) = (Arc::clone(plan), have.to_vec());
+    tokio::task::spawn_blocking(move || history::collect(&plan, &have))
 }

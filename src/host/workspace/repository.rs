@@ -1,11 +1,12 @@
 //! A repository that can be a workspace, or the sentence that says why it cannot.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::{Context as _, Result, WorkspaceError};
-use super::git::{Git, line, said};
+use super::git::{Git, line, names, said};
 use crate::model::HeadMoved;
 
 /// What git leaves while it is at something, and what that is.
@@ -126,10 +127,16 @@ impl Repository {
         Ok(Some(HeadMoved { from: from.to_owned(), to: self.head.clone(), commits }))
     }
 
-    /// A value of git's configuration as it holds here.
-    pub(super) fn config(&self, name: &str) -> Result<Option<String>> {
-        let output = self.git.output(&["config", "--get", name], &[])?;
-        Ok(output.status.success().then(|| line(&output.stdout)))
+    /// Git's configuration as it holds here: names in lower case, the last of two counts.
+    pub(super) fn configuration(&self) -> Result<HashMap<String, String>> {
+        let listed = self.git.run(&["config", "--list", "-z"])?;
+        let pairs = names(&listed).map(|pair| {
+            let pair = line(pair);
+            // One without a value is there, which means yes.
+            let (name, value) = pair.split_once('\n').unwrap_or((&pair, "true"));
+            (name.to_owned(), value.to_owned())
+        });
+        Ok(pairs.collect())
     }
 }
 

@@ -9,9 +9,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Place, agent};
 
-/// Lets so many bytes of the host's through and then hangs up, as a VM that is killed does.
 async fn prepare_cut(place: &Place, after: usize) -> Result<(), W> {
-    let plan = Arc::new(place.plan(PlanOptions::default())?);
+    prepare_through(place, after).await.0
+}
+
+/// Lets so many bytes of the host's through and then hangs up, as a VM that is killed does. Tells how
+/// many it were.
+pub(super) async fn prepare_through(place: &Place, after: usize) -> (Result<(), W>, usize) {
+    let plan = Arc::new(place.plan(PlanOptions::default()).unwrap());
     let (ours, theirs) = tokio::io::duplex(4096);
     let (stream, mut child) = agent();
     let path = place.guest().display().to_string();
@@ -24,20 +29,21 @@ async fn prepare_cut(place: &Place, after: usize) -> Result<(), W> {
             while left > 0 {
                 let room = left.min(buffer.len());
                 match from_host.read(&mut buffer[..room]).await {
-                    Ok(0) | Err(_) => return,
+                    Ok(0) | Err(_) => return after - left,
                     Ok(length) if to_agent.write_all(&buffer[..length]).await.is_ok() => {
                         left -= length;
                     }
-                    Ok(_) => return,
+                    Ok(_) => return after - left,
                 }
             }
             child.kill().await.unwrap();
+            after
         };
         let answers = async move { drop(tokio::io::copy(&mut from_agent, &mut to_host).await) };
-        tokio::join!(carry, answers);
+        tokio::join!(carry, answers).0
     };
-    let (sent, ()) = tokio::join!(prepare(plan, &path, false, ours), cut);
-    sent.map(drop)
+    let (sent, bytes) = tokio::join!(prepare(plan, &path, false, ours), cut);
+    (sent.map(drop), bytes)
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests run git and play the SSH server")]
 
+mod again;
 mod compare;
 mod export;
 mod guest_changes;
@@ -14,7 +15,7 @@ mod refusals;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use banger::host::workspace::{Plan, PlanOptions, Prepared, WorkspaceError, plan, prepare};
 use banger_agent::contract::workspace::VERB;
@@ -25,11 +26,13 @@ use crate::support::guest::agent_program;
 /// A repository with one commit, and beside it the place of a guest's.
 struct Place {
     dir: tempfile::TempDir,
+    /// What was sent last, as the daemon keeps it.
+    last: Mutex<Option<Vec<u8>>>,
 }
 
 impl Place {
     fn empty() -> Self {
-        let place = Self { dir: tempfile::tempdir().unwrap() };
+        let place = Self { dir: tempfile::tempdir().unwrap(), last: Mutex::default() };
         fs::create_dir(place.repo()).unwrap();
         place.git("init -q -b main");
         place.git("config user.name Ann");
@@ -79,8 +82,15 @@ impl Place {
         git(&self.guest(), line)
     }
 
-    fn plan(&self, options: PlanOptions) -> Result<Plan, WorkspaceError> {
+    fn plan(&self, mut options: PlanOptions) -> Result<Plan, WorkspaceError> {
+        let last = self.last.lock().unwrap().clone();
+        options.last = options.last.or(last);
         plan(&self.repo(), options)
+    }
+
+    /// As if the record was lost.
+    fn forget(&self) {
+        *self.last.lock().unwrap() = None;
     }
 
     async fn prepare(&self) -> Result<Prepared, WorkspaceError> {
@@ -97,7 +107,10 @@ impl Place {
 
     async fn send(&self, plan: Plan, discard: bool) -> Result<Prepared, WorkspaceError> {
         let (stream, _agent) = agent();
-        prepare(Arc::new(plan), self.guest().to_str().unwrap(), discard, stream).await
+        let guest = self.guest();
+        let prepared = prepare(Arc::new(plan), guest.to_str().unwrap(), discard, stream).await?;
+        *self.last.lock().unwrap() = Some(prepared.manifest.clone());
+        Ok(prepared)
     }
 }
 
