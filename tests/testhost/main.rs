@@ -92,6 +92,13 @@ fn what_runs_in_a_guest_on_firecracker_goes_on_after_a_suspend() {
 }
 
 #[test]
+fn work_in_a_guest_of_firecracker_is_as_if_it_were_local() {
+    Scenario::new(Start::Installed, include_str!("scenarios/work.sh"), 2 * LONG)
+        .on("firecracker")
+        .run();
+}
+
+#[test]
 fn roots_share_their_images_blocks_where_the_file_system_can() {
     installed(include_str!("scenarios/reflink.sh")).run();
 }

@@ -108,6 +108,9 @@ pub(crate) fn explain(name: &str, error: WorkspaceError) -> CliError {
         W::InProgress { what, .. } => {
             failure.hint(format!("finish it, or give it up: git {what} --abort"))
         }
+        W::Partial { .. } => {
+            failure.hint("have git fetch what is missing: git fetch --refetch --no-filter")
+        }
         W::Unmerged { .. } => failure.hint("resolve them and git add them"),
         W::Submodules { .. } => failure.hint("take their files along: --mode full_copy"),
         W::Unreadable { .. } => {

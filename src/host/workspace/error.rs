@@ -26,6 +26,8 @@ pub enum WorkspaceError {
     NoCommits { root: PathBuf },
     #[error("the repository {} is in the middle of a {what}", root.display())]
     InProgress { root: PathBuf, what: &'static str },
+    #[error("{} is a partial clone and lacks some of its own history", root.display())]
+    Partial { root: PathBuf, source: Box<WorkspaceError> },
     #[error("unmerged in {}: {}", root.display(), named(paths))]
     Unmerged { root: PathBuf, paths: Vec<Vec<u8>> },
     #[error("{} has submodules: {}", root.display(), named(paths))]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::error::{Context as _, Result};
+use super::error::{Context as _, Result, WorkspaceError};
 use super::git::{Git, joined};
 use super::plan::Plan;
 use crate::model::{Digest, FileStat, WorkspaceMode};
@@ -38,7 +38,22 @@ pub(super) fn collect(plan: &Plan, have: &[String]) -> Result<History> {
     let dir = tempfile::tempdir().context(|| "make a directory for git's files".into())?;
     let mut history = History { files: vec![], staged: None, _dir: dir };
     let dir = history._dir.path().to_owned();
-    for name in packs(plan, have, &dir)? {
+    let configuration = plan.repository.configuration()?;
+    let packs = packs(plan, have, &dir).map_err(|error| {
+        // What its server has it does not fetch for us: that takes as long as the network likes.
+        let is_promised = |name: &String| {
+            name == "extensions.partialclone"
+                || (name.starts_with("remote.") && name.ends_with(".promisor"))
+        };
+        match configuration.keys().any(is_promised) {
+            true => {
+                let root = plan.repository.root.clone();
+                WorkspaceError::Partial { root, source: Box::new(error) }
+            }
+            false => error,
+        }
+    });
+    for name in packs? {
         history.add(&format!(".git/objects/pack/{name}"), &dir.join(&name))?;
     }
     let head = match &plan.branch {
@@ -60,7 +75,6 @@ pub(super) fn collect(plan: &Plan, have: &[String]) -> Result<History> {
         let refs = String::from_utf8_lossy(&refs).into_owned();
         history.write(&dir, ".git/packed-refs", refs.trim_end())?;
     }
-    let configuration = plan.repository.configuration()?;
     history.write(&dir, ".git/config", config(plan, &configuration).trim_end())?;
     let is_plain = !INDEX_SETTINGS.iter().any(|name| configuration.contains_key(*name));
     index(plan, is_plain, &dir.join("index"))?;

@@ -118,3 +118,25 @@ fn branches_and_revisions_that_are_none() {
         assert!(matches!(error, W::NoRevision { .. }), "{bad}: {error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_partial_clone_that_lacks_history_and_one_that_lacks_nothing() {
+    let place = Place::new();
+    let whole = place.dir.path().join("whole");
+    fs::rename(place.repo(), &whole).unwrap();
+    git(&whole, "config uploadpack.allowFilter true");
+    let url = format!("file://{}", whole.display());
+    git(place.dir.path(), &format!("clone -q --filter=blob:none {url} repo"));
+    place.prepare().await.expect("the one commit that there is was checked out");
+    super::write(&whole, "a.txt", "between\n");
+    git(&whole, "-c user.name=B -c user.email=b@b commit -q -a -m second");
+    super::write(&whole, "a.txt", "three\n");
+    git(&whole, "-c user.name=B -c user.email=b@b commit -q -a -m third");
+    place.git("pull -q");
+    let error = place.prepare().await.unwrap_err();
+    assert!(matches!(error, W::Partial { .. }), "{error:?}");
+    assert_eq!(place.read_guest("a.txt").as_deref(), Some("one\n"), "nothing is done by halves");
+    place.git("fetch -q --refetch --no-filter");
+    place.prepare().await.expect("all is here now");
+    assert_eq!(place.git_guest("show HEAD~1:a.txt"), "between\n");
+}
