@@ -134,7 +134,8 @@ fn a_vm_on_firecracker_is_nobodys_business_but_its_own() {
 
 #[test]
 fn ten_vms_of_firecracker_go_on_from_one_memory_and_are_each_their_own() {
-    installed(include_str!("scenarios/warm.sh")).on("firecracker").run();
+    let script = include_str!("scenarios/warm.sh");
+    Scenario::new(Start::Installed, script, 2 * LONG).on("firecracker").run();
 }
 
 const SYSTEM: &str = include_str!("scenarios/system.sh");
