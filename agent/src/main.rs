@@ -20,6 +20,7 @@ mod git;
 mod init;
 mod jobs;
 mod log;
+mod main_program;
 mod port;
 mod serve;
 mod sftp;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use banger_agent::contract::config::GuestConfig;
-use banger_agent::contract::drive;
+use banger_agent::contract::drive::{self, Boot};
 
 use crate::error::{AgentError, Chain, Context as _, Result};
 use crate::init::{InitKind, Storage};
@@ -23,7 +23,8 @@ pub(crate) const LISTENING: &[u8] = b"ok";
 /// The child of PID 1. Writes [`LISTENING`] to `ready` once it listens, or why it does not. The
 /// server of a blank guest listens to its control link alone, and writes the config that it is
 /// told there, as a config drive.
-pub(crate) fn child(config: &GuestConfig, kind: InitKind, storage: Storage, ready: OwnedFd) -> ! {
+pub(crate) fn child(boot: &Boot, kind: InitKind, storage: Storage, ready: OwnedFd) -> ! {
+    let config = &boot.guest;
     let ready = File::from(ready);
     let _ = nix::unistd::setsid();
     let _ = nix::sys::prctl::set_name(c"banger-agent");
@@ -38,7 +39,7 @@ pub(crate) fn child(config: &GuestConfig, kind: InitKind, storage: Storage, read
         let Some(mut parent) = parent.take() else { return };
         drop(parent.write_all(LISTENING));
         let blank = config.is_blank().then(|| control::Blank { server: blank, parent });
-        control::start(config, kind, storage, sessions, blank);
+        control::start(boot, kind, storage, sessions, blank);
     });
     if let Err(error) = &served {
         let text = format!("server: {}", Chain(error));
@@ -61,7 +62,7 @@ pub(crate) fn stand_alone(file: &Path) -> ExitCode {
             drive::decode(&bytes)
                 .map_err(|source| AgentError::Drive { device: file.display().to_string(), source })
         })
-        .and_then(|config| run(&config, None, |_| log::line("listening")));
+        .and_then(|boot| run(&boot.guest, None, |_| log::line("listening")));
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

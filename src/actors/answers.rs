@@ -32,6 +32,8 @@ pub(super) struct Wishes {
     pub(super) console: bool,
     pub(super) warm: Option<bool>,
     pub(super) upkeep: Upkeep,
+    /// The program of its image runs from every start on.
+    pub(super) runs: bool,
 }
 
 pub(super) fn fill_spec(
@@ -39,7 +41,7 @@ pub(super) fn fill_spec(
     create: CreateVm,
     wishes: Wishes,
 ) -> Result<VmSpec, Failure> {
-    let Wishes { console, warm, upkeep } = wishes;
+    let Wishes { console, warm, upkeep, .. } = wishes;
     let health = upkeep.health.map(|health| HealthChange::from(health).apply(None)).transpose();
     let defaults = &house.config.defaults;
     let invalid = |error: &dyn std::error::Error| Failure::from_error(Code::Invalid, error);
@@ -147,8 +149,10 @@ pub(super) fn parts<T: Clone>(rows: Vec<T>, answer: fn(Vec<T>) -> Answer) -> Res
     Response::Parts(rows.chunks(ROWS_PER_FRAME).map(|chunk| answer(chunk.to_vec())).collect())
 }
 
-pub(super) fn endpoint(house: &House, view: &VmView) -> Answer {
+pub(super) fn endpoint(house: &House, view: &VmView) -> Result<Response, Refusal> {
     let record = &view.record;
+    let image = house.store.image_use(record.id).map_err(|error| Failure::from(&error))?;
+    let own = &record.spec.env;
     // Where the VMM has a way of its own into the guest no network is needed, and the server has
     // the same port there.
     let socket = house.ports.disk.paths(record.id).vsock_socket();
@@ -156,59 +160,26 @@ pub(super) fn endpoint(house: &House, view: &VmView) -> Answer {
         true => socket.display().to_string(),
         false => record.address.to_string(),
     };
-    Answer::Endpoint(Box::new(EndpointInfo {
+    Ok(Response::Now(Answer::Endpoint(Box::new(EndpointInfo {
         vm_id: record.id.to_string(),
         name: record.spec.name.to_string(),
         address,
         port: house.ports.guest.ssh_port(),
         host_key: record.keys.host_public.clone(),
         client_private: record.keys.client_private.clone(),
-        env: record.spec.env.clone(),
-    }))
+        env: image.map_or_else(|| own.clone(), |image| image.config.env_with(own)),
+    }))))
+}
+
+/// How commands run in a VM if nobody says otherwise.
+pub(super) fn program(house: &House, view: &VmView) -> Result<Response, Refusal> {
+    let image = house.store.image_use(view.record.id).map_err(|error| Failure::from(&error))?;
+    Ok(Response::Now(Answer::Program(image.map(|image| Box::new(image.into())))))
 }
 
 pub(super) fn lane(house: &House, view: &VmView) -> Answer {
     let socket = house.ports.disk.paths(view.record.id).lane_socket();
     Answer::Lane { socket: socket.display().to_string() }
-}
-
-pub(super) fn images(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
-    let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
-    let mut rows = house.store.images().map_err(|error| Failure::from(&error))?;
-    rows.retain(|image| only.is_none_or(|name| matches(name, image.name.as_str(), &image.digest)));
-    if let (Some(name), true) = (only, rows.is_empty()) {
-        return Err(Failure::new(Code::NotFound, format!("no image is named {name:?}"))
-            .hint("`banger image list` shows what there is")
-            .into());
-    }
-    let users = |digest| {
-        let uses = vms.iter().filter(|vm| vm.image == digest);
-        uses.map(|vm| vm.spec.name.to_string()).collect::<Vec<_>>()
-    };
-    let rows: Vec<_> = rows.iter().map(|image| (image, users(image.digest)).into()).collect();
-    Ok(parts(rows, Answer::Images))
-}
-
-pub(super) fn kernels(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
-    let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
-    let mut rows = house.store.kernels().map_err(|error| Failure::from(&error))?;
-    rows.retain(|row| only.is_none_or(|name| matches(name, row.name.as_str(), &row.digest)));
-    if let (Some(name), true) = (only, rows.is_empty()) {
-        return Err(Failure::new(Code::NotFound, format!("no kernel is named {name:?}"))
-            .hint("`banger kernel list` shows what there is")
-            .into());
-    }
-    let users = |digest| {
-        let uses = vms.iter().filter(|vm| vm.kernel == digest);
-        uses.map(|vm| vm.spec.name.to_string()).collect::<Vec<_>>()
-    };
-    let rows: Vec<_> = rows.iter().map(|kernel| (kernel, users(kernel.digest)).into()).collect();
-    Ok(parts(rows, Answer::Kernels))
-}
-
-/// By name, or by the start of the digest that lists show.
-fn matches(asked: &str, name: &str, digest: &crate::model::Digest) -> bool {
-    name == asked || (asked.len() >= 12 && digest.to_string().starts_with(asked))
 }
 
 pub(super) fn list_ops(house: &House, limit: u32) -> Result<Response, Refusal> {

@@ -28,6 +28,7 @@ use super::solo::{Desk, Done, Solo};
 use super::vm::Ticket;
 use crate::model::{
     Code, Digest, EventKind, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind, OpRecord,
+    Outcome,
 };
 use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe, WarmHost};
 use crate::store::Store;
@@ -36,6 +37,7 @@ const SLOTS: usize = 64;
 /// Steps; their names are in the journal.
 const MAKE_FILES: &str = "make-files";
 const REMOVE_NAME: &str = "remove-name";
+const ADD_NAME: &str = "add-name";
 
 #[derive(Clone, Debug)]
 pub struct ImagesDeps {
@@ -107,6 +109,19 @@ pub struct Delete {
 impl Command for Delete {
     type Reply = Ticket;
     const NAME: &'static str = "images.delete";
+}
+
+/// Gives an image one more name.
+#[derive(Clone, Debug)]
+pub struct Tag {
+    pub image: Name,
+    pub tag: Name,
+    pub request_hash: u64,
+}
+
+impl Command for Tag {
+    type Reply = Ticket;
+    const NAME: &'static str = "images.tag";
 }
 
 /// Sweeps files that nothing names, as the end of any work here does; replies how many went.
@@ -234,6 +249,20 @@ impl Handler<Req<Delete>> for ImagesActor {
     }
 }
 
+impl Handler<Req<Tag>> for ImagesActor {
+    type Result = Result<Ticket, CallError>;
+
+    fn handle(&mut self, req: Req<Tag>, _: &mut Self::Context) -> Self::Result {
+        let Req { ctx: OpCtx { op_id, span, .. }, cmd: Tag { image, tag, request_hash }, .. } = req;
+        let (done, ended) = watch::channel(None);
+        let ticket = Ticket { op_id, ended };
+        let op = Work { op_id, request_hash, name: tag, deps: self.deps.clone() };
+        let task = async move { op.tag(image, &done).await };
+        self.deps.tasks.spawn(task.instrument(span));
+        Ok(ticket)
+    }
+}
+
 impl Handler<Req<CancelMaking>> for ImagesActor {
     type Result = Result<bool, CallError>;
 
@@ -308,7 +337,7 @@ impl Work {
             source: file.source,
             created_unix_ms: self.deps.clock.unix_ms(),
         };
-        let kept = self.deps.store.put_image(record).await;
+        let kept = self.deps.store.put_image(record, file.config).await;
         kept.map(|record| record.digest).map_err(|error| Failure::from(&error))
     }
 
@@ -349,6 +378,24 @@ impl Work {
             removed.map(|()| String::new()).map_err(|error| Failure::from(&error))
         };
         op.only_step(REMOVE_NAME, removing, done).await;
+    }
+
+    /// One write, which is done or not; no file is touched.
+    async fn tag(&self, image: Name, done: &Done) {
+        let Some(mut op) = self.begin(OpKind::TagImage, done).await else { return };
+        let named = async {
+            let now = self.deps.clock.unix_ms();
+            let tagged = self.deps.store.tag_image(image.clone(), self.name.clone(), now).await;
+            tagged.map(|new| new.to_string()).map_err(|error| Failure::from(&error))
+        };
+        match op.step(ADD_NAME, named).await {
+            Ok(new) if new == "true" => op.end(Outcome::Done, None, done).await,
+            Ok(_) => op.end(Outcome::Unchanged(format!("is {image} already")), None, done).await,
+            Err(failure) => {
+                let (step, cause) = (ADD_NAME.to_owned(), failure.message.clone());
+                op.end(Outcome::RolledBack { step, cause }, Some(failure), done).await;
+            }
+        }
     }
 
     async fn begin(&self, kind: OpKind, done: &Done) -> Option<Solo> {

@@ -24,6 +24,7 @@ mod patience;
 mod remedy;
 mod service;
 mod session;
+mod shelves;
 mod solo;
 mod starts;
 mod stats;

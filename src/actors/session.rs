@@ -12,8 +12,9 @@ use super::envelope::CallError;
 use super::events::Tail;
 use super::follow;
 use super::house::House;
-use super::images::{Delete, Kind, Make, Recipe};
+use super::images::{Delete, Kind, Make, Recipe, Tag};
 use super::remedy;
+use super::shelves;
 use super::stats;
 use super::supervisor::{BringUp, CreateVm};
 use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
@@ -129,7 +130,8 @@ impl Session<'_> {
                 self.create(create, disk.into(), wishes, hash).await
             }
             Request::CreateVmKept { create, disk, console, warm, upkeep } => {
-                self.create(create, disk.into(), Wishes { console, warm, upkeep }, hash).await
+                let wishes = Wishes { console, warm, upkeep, ..Wishes::default() };
+                self.create(create, disk.into(), wishes, hash).await
             }
             Request::ShowDisk { vm } => answers::disk(house, self.op_id, &vm).await,
             Request::SetVm { vm, vcpu, memory_mib, disk_bytes, work_disk_bytes } => {
@@ -177,7 +179,7 @@ impl Session<'_> {
             }
             Request::Endpoint { vm } => {
                 let view = self.entered(&vm).await?;
-                Ok(Response::Now(answers::endpoint(house, &view)))
+                answers::endpoint(house, &view)
             }
             Request::Lane { vm } => {
                 let view = self.entered(&vm).await?;
@@ -196,8 +198,8 @@ impl Session<'_> {
                 };
                 self.make(&name, Recipe::Image(recipe), hash).await
             }
-            Request::ListImages => answers::images(house, None),
-            Request::ShowImage { name } => answers::images(house, Some(&name)),
+            Request::ListImages => shelves::images(house, None),
+            Request::ShowImage { name } => shelves::images(house, Some(&name)),
             Request::DeleteImage { name } => self.delete(&name, Kind::Image, hash).await,
             Request::ImportKernel { name, source } => {
                 let recipe = match source {
@@ -209,8 +211,8 @@ impl Session<'_> {
                 };
                 self.make(&name, Recipe::Kernel(recipe), hash).await
             }
-            Request::ListKernels => answers::kernels(house, None),
-            Request::ShowKernel { name } => answers::kernels(house, Some(&name)),
+            Request::ListKernels => shelves::kernels(house, None),
+            Request::ShowKernel { name } => shelves::kernels(house, Some(&name)),
             Request::DeleteKernel { name } => self.delete(&name, Kind::Kernel, hash).await,
             Request::ListOps { limit } => answers::list_ops(house, limit),
             Request::ListOpenOps => answers::list_open_ops(house),
@@ -233,6 +235,19 @@ impl Session<'_> {
             }
             Request::ShowWorkspaces { vms } => workspaces::show(house, self.op_id, &vms).await,
             Request::ShowManifest { vm } => workspaces::manifest(self, &vm).await,
+            Request::CreateVmRun { create, disk, console, warm, upkeep, runs } => {
+                self.create(create, disk.into(), Wishes { console, warm, upkeep, runs }, hash).await
+            }
+            Request::ShowProgram { vm } => {
+                answers::program(house, &house.find(self.op_id, &vm).await?.view)
+            }
+            Request::ShowImageConfig { name } => shelves::image_config(house, &name),
+            Request::TagImage { name, tag } => {
+                let (image, tag) = (artefact(&name)?, artefact(&tag)?);
+                let tag = Tag { image, tag, request_hash: hash };
+                Ok(Response::Follow(house.images.call(house.ctx(self.op_id), tag).await?))
+            }
+            Request::ImageUsage => shelves::usage(house, self.op_id).await,
         }
     }
 
@@ -248,9 +263,9 @@ impl Session<'_> {
             DiskChoice::Auto => house.config.disk_backend,
             chosen => chosen,
         };
-        let start = create.start;
+        let (start, runs) = (create.start, wishes.runs);
         let spec = answers::fill_spec(house, create, wishes)?;
-        let create = CreateVm { spec, disk, start, request_hash: hash };
+        let create = CreateVm { spec, disk, start, runs, request_hash: hash };
         let ctx = house.ctx(self.op_id);
         Ok(Response::Follow(house.supervisor.call(ctx, create).await?))
     }
@@ -432,6 +447,7 @@ fn is_operation(request: &Request) -> bool {
         Request::CreateVm(_)
             | Request::CreateVmOn { .. }
             | Request::CreateVmKept { .. }
+            | Request::CreateVmRun { .. }
             | Request::SetVm { .. }
             | Request::SetVmKept { .. }
             | Request::StartVm { .. }
@@ -447,6 +463,7 @@ fn is_operation(request: &Request) -> bool {
             | Request::BuildDebian { .. }
             | Request::ImportImage { .. }
             | Request::DeleteImage { .. }
+            | Request::TagImage { .. }
             | Request::ImportKernel { .. }
             | Request::DeleteKernel { .. }
             | Request::CollectGarbage

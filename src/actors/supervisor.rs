@@ -90,6 +90,8 @@ pub struct CreateVm {
     pub spec: VmSpec,
     pub disk: DiskChoice,
     pub start: bool,
+    /// The program of its image runs from every start on.
+    pub runs: bool,
     pub request_hash: u64,
 }
 
@@ -432,8 +434,8 @@ async fn reserve(
     };
     let subnet = deps.settings.subnet;
     let wanted = if create.start { Wanted::Running } else { Wanted::Stopped };
-    let (spec, created_unix_ms) = (create.spec, now);
-    let draft = VmDraft { id: vm, spec, keys, created_unix_ms, subnet, wanted, intent };
+    let (spec, runs, created_unix_ms) = (create.spec, create.runs, now);
+    let draft = VmDraft { id: vm, spec, keys, created_unix_ms, subnet, wanted, runs, intent };
     deps.store.reserve_vm(draft).await.map_err(|error| Failure::from(&error))
 }
 

@@ -209,7 +209,7 @@ fn create(name: &str, start: bool) -> CreateVm {
         restart: RestartPolicy::No,
         health: None,
     };
-    CreateVm { spec, disk: DiskChoice::Auto, start, request_hash: 1 }
+    CreateVm { spec, disk: DiskChoice::Auto, start, runs: false, request_hash: 1 }
 }
 
 #[actix::test]

@@ -72,7 +72,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Vm(vm::Command),
     /// Create a VM and enter it or run a command in it (same as `vm run`)
-    Run(vm::run::Args),
+    Run(Box<vm::run::Args>),
     /// Run a command in a running VM (same as `vm exec`)
     Exec(vm::exec::Args),
     /// Open a shell in a running VM (same as `vm ssh`)

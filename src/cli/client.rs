@@ -13,8 +13,9 @@ use crate::model::OpId;
 use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
-    Answer, CheckInfo, DiagnosisInfo, DiskInfo, EndpointInfo, GarbageInfo, ImageInfo, KernelInfo,
-    LedgerInfo, OpInfo, Reply, StatsInfo, StatusInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
+    Answer, CheckInfo, DiagnosisInfo, DiskInfo, EndpointInfo, GarbageInfo, ImageConfigInfo,
+    ImageInfo, ImageUsageInfo, KernelInfo, LedgerInfo, OpInfo, ProgramInfo, Reply, StatsInfo,
+    StatusInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
 };
 use crate::wire::request::{Envelope, Request, Workspace};
 
@@ -274,6 +275,30 @@ impl Client {
         }
     }
 
+    /// How commands run in a VM if nobody says otherwise, as its image says.
+    pub(crate) async fn program(
+        &mut self,
+        op: OpId,
+        vm: &str,
+    ) -> Result<Option<ProgramInfo>, CliError> {
+        match self.ask(op, Request::ShowProgram { vm: vm.to_owned() }).await? {
+            Answer::Program(program) => Ok(program.map(|program| *program)),
+            other => Err(CliError::unexpected("an image's program", &other).of(op)),
+        }
+    }
+
+    /// How an image is run, if it says so.
+    pub(crate) async fn image_config(
+        &mut self,
+        op: OpId,
+        name: &str,
+    ) -> Result<Option<ImageConfigInfo>, CliError> {
+        match self.ask(op, Request::ShowImageConfig { name: name.to_owned() }).await? {
+            Answer::ImageConfig(config) => Ok(config.map(|config| *config)),
+            other => Err(CliError::unexpected("how an image is run", &other).of(op)),
+        }
+    }
+
     pub(crate) async fn lane(&mut self, op: OpId, vm: &str) -> Result<PathBuf, CliError> {
         match self.ask(op, Request::Lane { vm: vm.to_owned() }).await? {
             Answer::Lane { socket } => Ok(socket.into()),
@@ -300,6 +325,13 @@ impl Client {
         match self.ask(op, request).await? {
             Answer::Images(images) => Ok(images),
             other => Err(CliError::unexpected("images", &other).of(op)),
+        }
+    }
+
+    pub(crate) async fn image_usage(&mut self, op: OpId) -> Result<Vec<ImageUsageInfo>, CliError> {
+        match self.ask(op, Request::ImageUsage).await? {
+            Answer::ImageUsage(usage) => Ok(usage),
+            other => Err(CliError::unexpected("what images take", &other).of(op)),
         }
     }
 
@@ -345,6 +377,7 @@ fn join(before: Option<Answer>, next: Answer) -> Result<Answer, CliError> {
     Ok(match (before, next) {
         (Answer::Vms(a), Answer::Vms(b)) => Answer::Vms(concat(a, b)),
         (Answer::Images(a), Answer::Images(b)) => Answer::Images(concat(a, b)),
+        (Answer::ImageUsage(a), Answer::ImageUsage(b)) => Answer::ImageUsage(concat(a, b)),
         (Answer::Kernels(a), Answer::Kernels(b)) => Answer::Kernels(concat(a, b)),
         (Answer::Ops(a), Answer::Ops(b)) => Answer::Ops(concat(a, b)),
         (Answer::Stats(a), Answer::Stats(b)) => Answer::Stats(concat(a, b)),

@@ -14,6 +14,7 @@ mod file_sync;
 mod health;
 mod ids;
 mod image;
+mod image_config;
 mod ledger;
 mod lifecycle;
 mod name;
@@ -21,6 +22,7 @@ mod net_seen;
 mod network;
 mod op;
 mod proc_stat;
+mod prune;
 mod restart;
 mod saved;
 mod size;
@@ -40,6 +42,7 @@ pub use file_sync::{FileSync, FileSyncText};
 pub use health::{Health, HealthChange, HealthCheck, HealthError, HealthRun, HealthStatus};
 pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
 pub use image::{ImageLimits, ImageRecord, KernelRecord};
+pub use image_config::{ImageConfig, ImageInit, ImageUse, MAX_CONFIG_BYTES};
 pub use ledger::{
     Amiss, Books, Cure, HostSeen, LedgerChange, LedgerRow, Mismatch, ResourceKind, Thing, VmBrief,
     compare, may_collect, may_hold,
@@ -52,6 +55,7 @@ pub use op::{
     Entry, IllegalEvent, OpKind, OpRecord, Outcome, Progress, StepEvent, StepStatus, StepTiming,
 };
 pub use proc_stat::ProcStat;
+pub use prune::{PruneVerdict, prune_images};
 pub(crate) use restart::LONGEST_PAUSE_MS;
 pub use restart::{
     Decision, Exit, GiveUp, ParsePolicyError, RestartHistory, RestartPolicy, Wanted, decide,

@@ -74,6 +74,7 @@ pub enum OpKind {
     CollectVm,
     /// Leaves an error, with the data intact.
     RecoverVm,
+    TagImage,
 }
 
 impl OpKind {
@@ -98,6 +99,7 @@ impl OpKind {
             Self::CollectGarbage => "gc",
             Self::CollectVm => "vm-gc",
             Self::RecoverVm => "vm-recover",
+            Self::TagImage => "image-tag",
         }
     }
 }

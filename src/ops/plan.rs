@@ -60,6 +60,7 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         | OpKind::DeleteImage
         | OpKind::ImportKernel
         | OpKind::DeleteKernel
+        | OpKind::TagImage
         | OpKind::CollectGarbage => return None,
     };
     Some(plan)

@@ -298,6 +298,7 @@ pub(super) async fn write_config(cx: &StepCx) -> Result<String, StepError> {
 pub(super) async fn guest_setup(cx: &StepCx) -> Result<GuestSetup, StepError> {
     Ok(GuestSetup {
         record: cx.vm.as_ref().clone(),
+        image: cx.image.as_deref().cloned(),
         subnet: cx.settings.subnet,
         dns: cx.settings.dns.clone(),
         base_uuid: cx.observed.boot()?.base.uuid,

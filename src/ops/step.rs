@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::Observed;
-use crate::model::{Code, EventKind, Failure, OpId, ResourceKind, Subnet, VmRecord};
+use crate::model::{Code, EventKind, Failure, ImageUse, OpId, ResourceKind, Subnet, VmRecord};
 use crate::ports::{HostError, Ports};
 
 /// What steps take from the configuration.
@@ -57,6 +57,8 @@ pub struct StepCx {
     pub op: OpId,
     /// As it was when the operation began.
     pub vm: Arc<VmRecord>,
+    /// What its image says of how it is run, if it does.
+    pub image: Option<Arc<ImageUse>>,
     pub ports: Ports,
     pub settings: Arc<Settings>,
     pub cancel: CancellationToken,
@@ -71,6 +73,7 @@ impl StepCx {
         Self {
             op,
             vm: Arc::new(vm),
+            image: None,
             ports,
             settings,
             cancel: CancellationToken::new(),

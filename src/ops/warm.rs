@@ -21,11 +21,11 @@ use super::create_vm::{disk_plan, fresh_disks};
 use super::start_vm::{self, boot_plan, guest_setup, make_run_dir, write_config};
 use super::step::no_undo;
 use super::{Settings, Step, StepCx, StepError};
-use crate::model::{Code, DiskBackend, EventKind, ProcessIdentity, Size, VmSpec, chain};
+use crate::model::{Code, DiskBackend, EventKind, ImageInit, ProcessIdentity, Size, VmSpec, chain};
 use crate::ports::{BootFiles, Claim, Found, HostError, Likeness, Snapshot, VmmDescription};
 
-/// Names and values that fit beside all else in one message to the agent.
-const MAX_ENV: usize = 48 << 10;
+/// Names, values and the image's own words that fit beside all else in one message to the agent.
+const MAX_TOLD: usize = 48 << 10;
 /// To give back what a copy of the memory took.
 const TRIES: u32 = 3;
 const SYNC_LIMIT: Duration = Duration::from_secs(20);
@@ -64,8 +64,9 @@ async fn look(cx: &StepCx) -> Result<Origin, HostError> {
         return refused("its root is a device, which is not copied".to_owned());
     }
     let env: usize = spec.env.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
-    if env > MAX_ENV {
-        return refused(format!("{env} bytes of environment are too many"));
+    let told = env + cx.image.as_ref().map_or(0, |image| image.config.bytes());
+    if told > MAX_TOLD {
+        return refused(format!("{told} bytes of environment are too many"));
     }
     let files = cx.ports.images.boot_files(cx.op, cx.vm.image, cx.vm.kernel).await?;
     let vmm = cx.ports.hypervisor.describe(spec.vmm).await?;
@@ -83,9 +84,11 @@ async fn look(cx: &StepCx) -> Result<Origin, HostError> {
 }
 
 fn likeness(cx: &StepCx, spec: &VmSpec, files: BootFiles, vmm: &VmmDescription) -> Likeness {
+    let init = cx.image.as_ref().map_or(ImageInit::Any, |image| image.config.init());
     Likeness {
         image: cx.vm.image,
         kernel: cx.vm.kernel,
+        init: init.key().to_owned(),
         initrd: files.initrd,
         vcpu: spec.vcpu,
         memory_mib: spec.memory_mib,

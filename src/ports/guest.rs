@@ -7,12 +7,14 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{DiskPlan, PortFuture, VmPaths};
-use crate::model::{OpId, Subnet, VmKeys, VmRecord, VmmKind};
+use crate::model::{ImageUse, OpId, Subnet, VmKeys, VmRecord, VmmKind};
 
 /// What goes on the configuration drive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestSetup {
     pub record: VmRecord,
+    /// Of an image that says how it is run.
+    pub image: Option<ImageUse>,
     pub subnet: Subnet,
     pub dns: Vec<Ipv4Addr>,
     pub base_uuid: [u8; 16],

@@ -1,12 +1,13 @@
 //! Files of images and kernels: content-addressed, made under a temporary name, renamed when
 //! whole. Which names exist is the store's business; this port knows digests only.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tokio_util::sync::CancellationToken;
 
 use super::PortFuture;
-use crate::model::{Digest, OpId, Size};
+use crate::model::{Digest, ImageConfig, OpId, Size};
 
 /// Where a root file system comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ pub struct ImageFile {
     pub uuid: [u8; 16],
     pub size: Size,
     pub source: String,
+    /// How it is run, if it came with that.
+    pub config: Option<ImageConfig>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +55,14 @@ pub struct KernelFile {
     pub modules: u32,
     pub size: Size,
     pub source: String,
+}
+
+/// What is on the shelf of one image, in bytes of the host's disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageUsage {
+    pub file: u64,
+    /// What new work disks begin with.
+    pub seeds: u64,
 }
 
 /// An image's file, as disks are made of it.
@@ -105,6 +116,9 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
     /// The files to boot from; puts the initramfs together if it is not there yet. A missing or
     /// damaged file is named.
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles>;
+
+    /// What images take of the host's disk.
+    fn usage(&self, op: OpId) -> PortFuture<'_, BTreeMap<Digest, ImageUsage>>;
 
     /// What [`Self::sweep`] would remove. Changes nothing.
     fn leftovers<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>>;

@@ -1,5 +1,6 @@
 //! The memory of guests that have booted and are nobody yet, for others to go on from.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,6 +13,8 @@ use crate::model::{Digest, DiskBackend, OpId, Size};
 pub struct Likeness {
     pub image: Digest,
     pub kernel: Digest,
+    /// Which of the image's programs is its init.
+    pub init: String,
     /// Named after its content, of which the agent is a part.
     pub initrd: PathBuf,
     pub vcpu: u32,
@@ -71,6 +74,9 @@ pub trait WarmHost: Send + Sync + std::fmt::Debug {
 
     /// For one that nothing could go on from.
     fn remove<'a>(&'a self, op: OpId, snapshot: &'a Snapshot) -> PortFuture<'a, ()>;
+
+    /// Of each image, how many there are and what they take of the host's disk.
+    fn usage(&self, op: OpId) -> PortFuture<'_, BTreeMap<Digest, (u32, u64)>>;
 
     /// What [`Self::sweep`] would remove. Changes nothing.
     fn leftovers<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>>;

@@ -1,6 +1,7 @@
 //! Images and kernels whose digests come from their recipes, so that the same recipe gives the
 //! same file.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use futures::FutureExt;
@@ -9,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::SimWorld;
 use super::state::State;
-use crate::model::{Code, Digest, OpId, Size};
+use crate::model::{Code, Digest, ImageConfig, OpId, Size};
 use crate::ports::{
-    BaseImage, BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe,
-    PortFuture, ProgressSink,
+    BaseImage, BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, ImageUsage, KernelFile,
+    KernelRecipe, PortFuture, ProgressSink,
 };
 
 impl ImageHost for SimWorld {
@@ -37,7 +38,9 @@ impl ImageHost for SimWorld {
             };
             let mut uuid = [0; 16];
             uuid.copy_from_slice(&digest.0[..16]);
-            let file = ImageFile { digest, uuid, size: Size::from_mib(64), source };
+            let size = Size::from_mib(64);
+            let config = said_by(recipe);
+            let file = ImageFile { digest, uuid, size, source, config };
             state.world.images.insert(digest, file.clone());
             Ok(file)
         };
@@ -110,6 +113,15 @@ impl ImageHost for SimWorld {
         self.call("images.sweep", sweep).boxed()
     }
 
+    fn usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, ImageUsage>> {
+        let look = move |state: &mut State| {
+            let images = state.world.images.iter();
+            let usage = |file: &ImageFile| ImageUsage { file: file.size.bytes(), seeds: 1 << 20 };
+            Ok(images.map(|(digest, file)| (*digest, usage(file))).collect())
+        };
+        self.call("images.usage", look).boxed()
+    }
+
     fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {
         let look = move |state: &mut State| {
             let digests = state.world.images.keys().chain(state.world.kernels.keys());
@@ -130,6 +142,21 @@ fn base(state: &State, image: Digest) -> Result<BaseImage, HostError> {
 
 fn digest_of(recipe: &impl std::fmt::Debug) -> Digest {
     Digest(Sha256::digest(format!("{recipe:?}")).into())
+}
+
+/// An OCI layout is told by its mark, and says always the same.
+fn said_by(recipe: &ImageRecipe) -> Option<ImageConfig> {
+    let ImageRecipe::Directory { path } = recipe else { return None };
+    path.join("oci-layout").exists().then(|| ImageConfig {
+        entrypoint: vec!["/entry".to_owned()],
+        cmd: vec!["serve".to_owned()],
+        env: vec![("FROM".to_owned(), "image".to_owned())],
+        user: "app".to_owned(),
+        workdir: "/srv".to_owned(),
+        stop_signal: "SIGQUIT".to_owned(),
+        ports: vec!["80/tcp".to_owned()],
+        ..ImageConfig::default()
+    })
 }
 
 fn refuse_cancelled(what: &'static str, cancel: &CancellationToken) -> Result<(), HostError> {

@@ -1,5 +1,6 @@
 //! Snapshots that hold nothing. What goes on from one is as blank as what was saved.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -90,6 +91,19 @@ impl WarmHost for SimWorld {
             Ok(u32::try_from(before - state.world.snapshots.len()).unwrap_or(u32::MAX))
         };
         self.call("warm.sweep", sweep).boxed()
+    }
+
+    fn usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, (u32, u64)>> {
+        let look = move |state: &mut State| {
+            let mut all = BTreeMap::new();
+            for like in state.world.snapshots.values() {
+                let (count, bytes): &mut (u32, u64) = all.entry(like.image).or_default();
+                *count += 1;
+                *bytes += u64::from(like.memory_mib) << 20;
+            }
+            Ok(all)
+        };
+        self.call("warm.usage", look).boxed()
     }
 
     fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {

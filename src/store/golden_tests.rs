@@ -14,9 +14,9 @@ use super::taps::TapLease;
 use super::workspaces::Piece;
 use crate::model::{
     Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, HealthCheck,
-    LedgerRow, OpId, OpKind, OpRecord, Outcome, ProcessIdentity, ResourceKind, RestartHistory,
-    RestartPolicy, RootDisk, Selection, StepEvent, TapName, VmHandles, VmId, VmRecord, VmState,
-    VmmChoice, Wanted, Workspace, WorkspaceMode,
+    ImageConfig, ImageUse, LedgerRow, OpId, OpKind, OpRecord, Outcome, ProcessIdentity,
+    ResourceKind, RestartHistory, RestartPolicy, RootDisk, Selection, StepEvent, TapName,
+    VmHandles, VmId, VmRecord, VmState, VmmChoice, Wanted, Workspace, WorkspaceMode,
 };
 use crate::wire::codec;
 
@@ -214,6 +214,7 @@ fn ops() {
         OpKind::CollectGarbage,
         OpKind::CollectVm,
         OpKind::RecoverVm,
+        OpKind::TagImage,
     ];
     let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
     let mut rows: Vec<_> = kinds.map(kind).into();
@@ -333,4 +334,23 @@ fn workspaces() {
     };
     golden("workspaces", [WorkspaceMode::Shallow, WorkspaceMode::FullCopy].map(row).into());
     golden("manifests", vec![("piece".to_owned(), Piece(vec![1, 2, 3]))]);
+}
+
+#[test]
+fn image_configs() {
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let own = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let config = ImageConfig {
+        entrypoint: own(&["/entry"]),
+        cmd: own(&["serve", "-v"]),
+        env: vec![pair("A", "b c")],
+        user: "101:101".to_owned(),
+        workdir: "/srv".to_owned(),
+        stop_signal: "SIGQUIT".to_owned(),
+        ports: own(&["80/tcp"]),
+        volumes: own(&["/data"]),
+        labels: vec![pair("l", "v")],
+    };
+    golden("image-configs", vec![("config".to_owned(), config.clone())]);
+    golden("image-uses", vec![("use".to_owned(), ImageUse { config, runs: true })]);
 }

@@ -13,6 +13,8 @@
 //! | `taps` | tap name | who leases it | from before the tap is made until after it is gone |
 //! | `ledger` | VM id, kind | what it holds of the host | from before the thing is made until after it is gone |
 //! | `images`, `kernels` | name | record | until deleted |
+//! | `image-configs` | name | how it is run | as its image |
+//! | `image-uses` | VM id | how its image was run when it was made | as long as the VM |
 //! | `events` | number | what happened | the last are kept |
 //! | `workspaces`, `manifests` | VM id (+ n) | the repository sent into it, piecewise what of it | as long as the VM |
 //! | `meta` | text | schema version, facts | always |
@@ -22,6 +24,7 @@
 mod error;
 mod event_row;
 mod events;
+mod image_configs;
 mod images;
 mod ledger;
 mod meta;

@@ -42,6 +42,7 @@ pub(super) enum KindV1 {
     CollectGarbage,
     CollectVm,
     RecoverVm,
+    TagImage,
 }
 
 #[derive(Encode, Decode)]
@@ -127,6 +128,7 @@ impl From<OpKind> for KindV1 {
             OpKind::ResumeVm => Self::ResumeVm,
             OpKind::SetVm => Self::SetVm,
             OpKind::CollectGarbage => Self::CollectGarbage,
+            OpKind::TagImage => Self::TagImage,
             OpKind::CollectVm => Self::CollectVm,
             OpKind::RecoverVm => Self::RecoverVm,
         }
@@ -152,6 +154,7 @@ impl From<KindV1> for OpKind {
             KindV1::ResumeVm => Self::ResumeVm,
             KindV1::SetVm => Self::SetVm,
             KindV1::CollectGarbage => Self::CollectGarbage,
+            KindV1::TagImage => Self::TagImage,
             KindV1::CollectVm => Self::CollectVm,
             KindV1::RecoverVm => Self::RecoverVm,
         }

@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use heed::RwTxn;
 
 use super::schema::Dbs;
-use super::{Intent, Store, StoreError, events, ops, vms};
+use super::{Intent, Store, StoreError, events, image_configs, ops, vms};
 use crate::model::{
     Event, EventKind, KernelRecord, OpRecord, RestartHistory, Subnet, VmId, VmKeys, VmRecord,
     VmSpec, VmState, Wanted,
@@ -22,6 +22,8 @@ pub struct VmDraft {
     pub created_unix_ms: u64,
     pub subnet: Subnet,
     pub wanted: Wanted,
+    /// The program of its image runs from every start on.
+    pub runs: bool,
     /// The create operation.
     pub intent: OpRecord,
 }
@@ -65,6 +67,7 @@ impl Store {
             };
             dbs.vms.put(txn, &record.id.0, record.clone())?;
             vms::index(txn, dbs, &record)?;
+            image_configs::take(txn, dbs, record.id, &record.spec.image, draft.runs)?;
             let (op_id, vm) = (Some(draft.intent.id), Some(record.id));
             let kind =
                 EventKind::VmChanged { name: record.spec.name.to_string(), state: record.state };

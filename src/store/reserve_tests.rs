@@ -67,6 +67,7 @@ pub(super) fn draft(n: u16, name: &str) -> VmDraft {
         created_unix_ms: 5,
         subnet: "172.16.0.0/24".parse().unwrap(),
         wanted: Wanted::Stopped,
+        runs: false,
         intent: OpRecord {
             id: OpId(id),
             kind: OpKind::CreateVm,
@@ -83,7 +84,7 @@ pub(super) fn draft(n: u16, name: &str) -> VmDraft {
 pub(super) async fn stocked() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    store.put_image(image("debian", 1)).await.unwrap();
+    store.put_image(image("debian", 1), None).await.unwrap();
     store.put_kernel(kernel("old", 2)).await.unwrap();
     store.put_kernel(kernel("new", 3)).await.unwrap();
     (dir, store)
@@ -226,16 +227,16 @@ async fn an_outcome_comes_with_its_state() {
 #[tokio::test]
 async fn what_a_vm_boots_from_stays() {
     let (_dir, store) = stocked().await;
-    store.put_image(image("same", 1)).await.unwrap();
+    store.put_image(image("same", 1), None).await.unwrap();
     let vm = new_vm(&store, draft(1, "web")).await;
     let name = |text| Name::artefact(text).unwrap();
+    store.delete_image(name("debian")).await.unwrap(); // the other name keeps what the VM boots from
     let refused = store.delete_image(name("same")).await.unwrap_err();
     assert!(matches!(&refused, StoreError::InUse { by, .. } if by == &["web"]));
     assert!(store.delete_kernel(name("new")).await.is_err());
     store.delete_kernel(name("old")).await.unwrap();
     store.delete_vm(draft(1, "web").intent.id, Outcome::Done, 9, vm.id).await.unwrap();
     store.delete_image(name("same")).await.unwrap();
-    store.delete_image(name("debian")).await.unwrap();
     assert!(matches!(
         store.delete_image(name("debian")).await,
         Err(StoreError::NotFound { what: "image", .. })
@@ -246,8 +247,8 @@ async fn what_a_vm_boots_from_stays() {
 async fn a_name_means_one_content() {
     let (_dir, store) = stocked().await;
     let later = ImageRecord { created_unix_ms: 9, ..image("debian", 1) };
-    assert_eq!(store.put_image(later).await.unwrap(), image("debian", 1), "known already");
-    let other = store.put_image(image("debian", 7)).await.unwrap_err();
+    assert_eq!(store.put_image(later, None).await.unwrap(), image("debian", 1), "known already");
+    let other = store.put_image(image("debian", 7), None).await.unwrap_err();
     assert_eq!(Failure::from(&other).code, Code::Exists);
     assert_eq!(store.image("debian").unwrap(), Some(image("debian", 1)));
     assert_eq!(store.kernels().unwrap().len(), 2);

@@ -10,10 +10,11 @@ use super::table::{RawDb, Table};
 use super::taps::TapLease;
 use super::workspaces::Piece;
 use crate::model::{
-    Entry, Event, ImageRecord, KernelRecord, LedgerRow, OpRecord, VmHandles, VmRecord, Workspace,
+    Entry, Event, ImageConfig, ImageRecord, ImageUse, KernelRecord, LedgerRow, OpRecord, VmHandles,
+    VmRecord, Workspace,
 };
 
-pub(super) const NB_DBS: u32 = 14;
+pub(super) const NB_DBS: u32 = 16;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dbs {
@@ -32,6 +33,8 @@ pub(super) struct Dbs {
     pub(super) ledger: Table<LedgerRow>,
     pub(super) workspaces: Table<Workspace>,
     pub(super) manifests: Table<Piece>,
+    pub(super) image_configs: Table<ImageConfig>,
+    pub(super) image_uses: Table<ImageUse>,
 }
 
 impl Dbs {
@@ -54,6 +57,8 @@ impl Dbs {
                 make("ledger")?,
                 make("workspaces")?,
                 make("manifests")?,
+                make("image-configs")?,
+                make("image-uses")?,
             ]))
         })?;
         let [
@@ -71,6 +76,8 @@ impl Dbs {
             ledger,
             workspaces,
             manifests,
+            image_configs,
+            image_uses,
         ] = created.unwrap_commit();
         Ok(Self {
             meta: Table::new("meta", meta),
@@ -87,6 +94,8 @@ impl Dbs {
             ledger: Table::new("ledger", ledger),
             workspaces: Table::new("workspaces", workspaces),
             manifests: Table::new("manifests", manifests),
+            image_configs: Table::new("image-configs", image_configs),
+            image_uses: Table::new("image-uses", image_uses),
         })
     }
 
@@ -107,6 +116,8 @@ impl Dbs {
             self.ledger.raw,
             self.workspaces.raw,
             self.manifests.raw,
+            self.image_configs.raw,
+            self.image_uses.raw,
         ];
         tables.iter().map(|table| Ok(table.stat(txn)?.non_free_page_size())).sum()
     }

@@ -101,6 +101,7 @@ impl Store {
                 dbs.vms.delete(txn, &id.0)?;
             }
             dbs.handles.delete(txn, &id.0)?;
+            dbs.image_uses.delete(txn, &id.0)?;
             workspaces::remove(txn, dbs, id)
         })
         .await

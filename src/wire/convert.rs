@@ -1,13 +1,13 @@
 //! From the model to what crosses the socket. The model stays free to change; these shapes do not.
 
 use super::reply::{
-    BusyInfo, DevicesInfo, DiskInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo, ImageInfo,
-    KernelInfo, OpInfo, StepInfo, VmInfo,
+    BusyInfo, DevicesInfo, DiskInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo,
+    ImageConfigInfo, ImageInfo, KernelInfo, OpInfo, ProgramInfo, StepInfo, VmInfo,
 };
 use super::request::{self, Vmm};
 use crate::model::{
-    DeviceCounters, DiskBackend, DiskChoice, Event, EventKind, Failure, ImageRecord, KernelRecord,
-    OpRecord, Outcome, StepStatus, StepTiming, VmView, VmmChoice,
+    DeviceCounters, DiskBackend, DiskChoice, Event, EventKind, Failure, ImageConfig, ImageRecord,
+    ImageUse, KernelRecord, OpRecord, Outcome, StepStatus, StepTiming, VmView, VmmChoice,
 };
 
 impl From<&Failure> for FailureInfo {
@@ -134,6 +134,32 @@ impl From<(&ImageRecord, Vec<String>)> for ImageInfo {
             created_unix_ms: image.created_unix_ms,
             used_by,
         }
+    }
+}
+
+impl From<ImageConfig> for ImageConfigInfo {
+    fn from(config: ImageConfig) -> Self {
+        let pair = |(name, value): (String, String)| format!("{name}={value}");
+        Self {
+            entrypoint: config.entrypoint,
+            cmd: config.cmd,
+            env: config.env.into_iter().map(pair).collect(),
+            user: config.user,
+            working_dir: config.workdir,
+            stop_signal: config.stop_signal,
+            exposed_ports: config.ports,
+            volumes: config.volumes,
+            labels: config.labels.into_iter().collect(),
+        }
+    }
+}
+
+impl From<ImageUse> for ProgramInfo {
+    fn from(ImageUse { config, runs }: ImageUse) -> Self {
+        let entrypoint = config.wrapper().to_vec();
+        let cmd = config.program().split_off(entrypoint.len());
+        let ImageConfig { user, workdir, stop_signal, .. } = config;
+        Self { entrypoint, cmd, user, workdir, stop_signal, runs }
     }
 }
 

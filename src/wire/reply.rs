@@ -3,6 +3,8 @@
 //! The field names of these types are also those of the CLI's `--json`, hence `Serialize`; they
 //! are as stable as the bytes.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::codec::{Decode, Encode};
@@ -48,6 +50,10 @@ pub enum Answer {
     Garbage(Vec<GarbageInfo>),
     Diagnosis(Box<DiagnosisInfo>),
     Workspaces(Vec<WorkspaceInfo>),
+    /// This and the next: none of an image that came as a root file system.
+    Program(Option<Box<ProgramInfo>>),
+    ImageConfig(Option<Box<ImageConfigInfo>>),
+    ImageUsage(Vec<ImageUsageInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -330,6 +336,55 @@ pub struct ImageInfo {
     pub source: String,
     pub created_unix_ms: u64,
     pub used_by: Vec<String>,
+}
+
+/// How an image is run; what is empty it does not say.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct ImageConfigInfo {
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    /// `NAME=VALUE`.
+    pub env: Vec<String>,
+    pub user: String,
+    pub working_dir: String,
+    pub stop_signal: String,
+    pub exposed_ports: Vec<String>,
+    pub volumes: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What the contents of an image take of the host's disk.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct ImageUsageInfo {
+    pub digest: String,
+    pub names: Vec<ImageNameInfo>,
+    pub used_by: Vec<String>,
+    pub file_bytes: u64,
+    /// What new work disks begin with.
+    pub seed_bytes: u64,
+    /// Memories of guests that VMs of it start from.
+    pub snapshots: u32,
+    pub snapshot_bytes: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct ImageNameInfo {
+    pub name: String,
+    /// Why `image prune` leaves it; what it removes has no reason.
+    pub kept_because: Option<String>,
+}
+
+/// How commands run in a VM if nobody says otherwise; what is empty the image does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct ProgramInfo {
+    /// Both empty of an image whose program is an init.
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub user: String,
+    pub workdir: String,
+    pub stop_signal: String,
+    /// It runs from every start on.
+    pub runs: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]

@@ -202,6 +202,30 @@ pub enum Request {
     ShowManifest {
         vm: String,
     },
+    /// As `CreateVmKept`, with whether the program of its image runs from every start on.
+    CreateVmRun {
+        create: CreateVm,
+        disk: DiskBackend,
+        console: bool,
+        warm: Option<bool>,
+        upkeep: Upkeep,
+        runs: bool,
+    },
+    /// What the image of a VM says of how commands run in it.
+    ShowProgram {
+        vm: String,
+    },
+    /// What an image says of how it is run.
+    ShowImageConfig {
+        name: String,
+    },
+    /// An operation: one more name for an image.
+    TagImage {
+        name: String,
+        tag: String,
+    },
+    /// What images take, and which of their names nobody needs.
+    ImageUsage,
 }
 
 /// A repository that was sent into a VM.

@@ -183,7 +183,7 @@ fn started(faults: &str) -> (Process, GuestEvent) {
         control: Control::Vsock { port: VSOCK_PORT },
         ssh_port: 22,
     };
-    fs::write(process.dir.path().join("disk"), drive::encode(&config).unwrap()).unwrap();
+    fs::write(process.dir.path().join("disk"), drive::encode(&config.into()).unwrap()).unwrap();
     let listener = UnixListener::bind(process.dir.path().join("v.sock_1024")).unwrap();
     for (path, body) in [
         ("/boot-source", r#"{"kernel_image_path":"kernel","boot_args":"console=ttyS0"}"#),

@@ -1,19 +1,11 @@
 //! A container image of several layers boots, with what its upper layers did to the lower ones.
 
 use std::fs;
-use std::io::Write;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{busybox_tar, new_host, sha256};
-
-/// Adds a blob to a layout, and answers how documents speak of it.
-fn blob(layout: &Path, kind: &str, bytes: &[u8]) -> Value {
-    let digest = sha256(bytes);
-    fs::write(layout.join("blobs/sha256").join(&digest), bytes).unwrap();
-    json!({"mediaType": kind, "digest": format!("sha256:{digest}"), "size": bytes.len()})
-}
+use crate::support::{busybox_tar, new_host, oci};
 
 fn upper() -> Vec<u8> {
     let mut tar = tar::Builder::new(vec![]);
@@ -37,29 +29,9 @@ fn upper() -> Vec<u8> {
 }
 
 fn write_layout(layout: &Path) {
-    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
     let lower = fs::read(busybox_tar()).unwrap();
-    let upper = upper();
-    let mut gz = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
-    gz.write_all(&lower).unwrap();
-    let kind = "application/vnd.oci.image.layer.v1.tar";
-    let layers = [
-        blob(layout, &format!("{kind}+gzip"), &gz.finish().unwrap()),
-        blob(layout, &format!("{kind}+zstd"), &zstd::encode_all(&upper[..], 3).unwrap()),
-    ];
-    let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-    let diffs = [&lower, &upper].map(|bytes| format!("sha256:{}", sha256(bytes)));
-    let config = json!({"os": "linux", "architecture": arch, "config": {"Cmd": ["/bin/sh"]},
-        "rootfs": {"type": "layers", "diff_ids": diffs}});
-    let kind = "application/vnd.oci.image.config.v1+json";
-    let config = blob(layout, kind, config.to_string().as_bytes());
-    let kind = "application/vnd.oci.image.manifest.v1+json";
-    let manifest = json!({"schemaVersion": 2, "mediaType": kind, "config": config,
-        "layers": layers});
-    let manifest = blob(layout, kind, manifest.to_string().as_bytes());
-    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
-    fs::write(layout.join("index.json"), index.to_string()).unwrap();
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    let run = json!({"Cmd": ["/bin/sh"]});
+    oci::layout(layout, &[lower, upper()], &run);
 }
 
 #[test]

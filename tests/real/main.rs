@@ -23,6 +23,7 @@ mod mise;
 mod network;
 mod openssh;
 mod ops;
+mod programs;
 mod refusals;
 mod support;
 mod suspend;

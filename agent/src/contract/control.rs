@@ -10,6 +10,7 @@ use std::fmt;
 
 use super::codec::{self, CodecError, Decode, Encode};
 use super::config::GuestConfig;
+use super::image::ImageStart;
 
 /// Name of the virtio-serial port.
 pub const PORT_NAME: &str = "banger.agent.0";
@@ -65,6 +66,11 @@ pub enum HostBody {
     Check {
         command: String,
         limit_ms: u64,
+    },
+    /// As `Adopt`, of an image that says how it is run. Its init was chosen when the guest booted.
+    AdoptFor {
+        adoption: Box<Adoption>,
+        image: ImageStart,
     },
 }
 

@@ -1,4 +1,4 @@
-//! The config drive: a raw block device that holds one [`GuestConfig`].
+//! The config drive: a raw block device that holds one [`Boot`].
 //!
 //! ```text
 //! BNGRCFG1 | u32 LE length | payload | u32 LE CRC-32 of the payload | zeroes to a multiple of 4096
@@ -9,6 +9,7 @@
 
 use super::codec::{self, CodecError, Decode, Encode};
 use super::config::GuestConfig;
+use super::image::ImageStart;
 
 pub const MAGIC: &[u8; 8] = b"BNGRCFG1";
 /// Magic and length.
@@ -18,9 +19,23 @@ pub const BLOCK_BYTES: usize = 4096;
 /// No drive is larger, checksum and padding included.
 pub const MAX_DRIVE_BYTES: usize = codec::MAX_BYTES + BLOCK_BYTES;
 
+/// All that a guest is told before it can be spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Boot {
+    pub guest: GuestConfig,
+    pub image: ImageStart,
+}
+
+impl From<GuestConfig> for Boot {
+    fn from(guest: GuestConfig) -> Self {
+        Self { guest, image: ImageStart::default() }
+    }
+}
+
 #[derive(Encode, Decode)]
 enum Payload {
     V1(GuestConfig),
+    V2(GuestConfig, ImageStart),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -38,8 +53,9 @@ pub enum DriveError {
 }
 
 /// The whole content of the drive, padding included.
-pub fn encode(config: &GuestConfig) -> Result<Vec<u8>, DriveError> {
-    let payload = codec::encode(&Payload::V1(config.clone())).map_err(DriveError::Payload)?;
+pub fn encode(boot: &Boot) -> Result<Vec<u8>, DriveError> {
+    let Boot { guest, image } = boot.clone();
+    let payload = codec::encode(&Payload::V2(guest, image)).map_err(DriveError::Payload)?;
     let length = u32::try_from(payload.len()).map_err(|_| DriveError::TooLong(payload.len()))?;
     let mut out =
         Vec::with_capacity((HEADER_BYTES + payload.len() + 4).next_multiple_of(BLOCK_BYTES));
@@ -70,7 +86,7 @@ pub fn needed_bytes(header: &[u8]) -> Result<usize, DriveError> {
 }
 
 /// Reads a drive, or as much of its beginning as [`needed_bytes`] asks for.
-pub fn decode(bytes: &[u8]) -> Result<GuestConfig, DriveError> {
+pub fn decode(bytes: &[u8]) -> Result<Boot, DriveError> {
     let need = needed_bytes(bytes)?;
     let whole =
         bytes.get(HEADER_BYTES..need).ok_or(DriveError::Truncated { have: bytes.len(), need })?;
@@ -80,8 +96,10 @@ pub fn decode(bytes: &[u8]) -> Result<GuestConfig, DriveError> {
     if found != expected {
         return Err(DriveError::Checksum { found, expected });
     }
-    let Payload::V1(config) = codec::decode(payload).map_err(DriveError::Payload)?;
-    Ok(config)
+    Ok(match codec::decode(payload).map_err(DriveError::Payload)? {
+        Payload::V1(guest) => guest.into(),
+        Payload::V2(guest, image) => Boot { guest, image },
+    })
 }
 
 /// CRC-32 (IEEE), bit by bit: a config is a few KiB, read once a boot.
@@ -99,7 +117,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contract::golden_tests::sample_config;
+    use crate::contract::golden_tests::sample_boot;
 
     #[test]
     fn crc_matches_the_published_check_value() {
@@ -108,16 +126,16 @@ mod tests {
 
     #[test]
     fn a_drive_is_whole_blocks_and_reads_back() {
-        let bytes = encode(&sample_config()).unwrap();
+        let bytes = encode(&sample_boot()).unwrap();
         assert_eq!(bytes.len() % BLOCK_BYTES, 0);
-        assert_eq!(decode(&bytes).unwrap(), sample_config());
+        assert_eq!(decode(&bytes).unwrap(), sample_boot());
         let need = needed_bytes(&bytes[..HEADER_BYTES]).unwrap();
-        assert_eq!(decode(&bytes[..need]).unwrap(), sample_config());
+        assert_eq!(decode(&bytes[..need]).unwrap(), sample_boot());
     }
 
     #[test]
     fn damage_is_named() {
-        let good = encode(&sample_config()).unwrap();
+        let good = encode(&sample_boot()).unwrap();
         assert!(matches!(decode(&[]), Err(DriveError::Truncated { .. })));
         assert!(matches!(decode(&[0; 4096]), Err(DriveError::Magic)));
         assert!(matches!(decode(&good[..40]), Err(DriveError::Truncated { have: 40, .. })));
@@ -131,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_later_version_is_refused_not_guessed() {
-        let payload = [1_u8, 0, 0];
+        let payload = [2_u8, 0, 0];
         let mut bytes = MAGIC.to_vec();
         bytes.extend(3_u32.to_le_bytes());
         bytes.extend(payload);

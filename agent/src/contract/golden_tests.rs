@@ -9,6 +9,7 @@ use super::control::{
     Adoption, CheckEnd, Fresh, GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode,
 };
 use super::exec::ExecRequest;
+use super::image::{ImageStart, Init, Main};
 use super::job::{JobInfo, JobReply, JobRequest, JobState, StartJob};
 use super::{drive, exec};
 
@@ -34,6 +35,22 @@ pub(super) fn sample_config() -> GuestConfig {
         ssh_port: 22,
     }
 }
+
+pub(super) fn sample_image() -> ImageStart {
+    let main = Main {
+        argv: vec!["a".into(), "b c".into()],
+        cwd: Some("/srv".into()),
+        user: "u".into(),
+        stop_signal: Some("QUIT".into()),
+    };
+    ImageStart { init: Init::Systemd, directories: vec!["/srv".into()], main: Some(main) }
+}
+
+pub(super) fn sample_boot() -> drive::Boot {
+    drive::Boot { guest: sample_config(), image: sample_image() }
+}
+
+const SAMPLE_IMAGE_HEX: &str = "0101042f737276010201610362206301042f7372760175010451554954";
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -66,8 +83,11 @@ fn host_requests() {
     let fresh = Fresh { entropy: [9; 64], unix_nanos: 7 };
     let adoption = Adoption { config: sample_config(), fresh };
     let tail = format!("06{}{}07", sample_config_hex(), run("09", 64));
-    case(HostBody::Adopt(Box::new(adoption)), &tail);
+    case(HostBody::Adopt(Box::new(adoption.clone())), &tail);
     case(HostBody::Check { command: "c".into(), limit_ms: 5 }, "07016305");
+    let tail = format!("08{}{}07{SAMPLE_IMAGE_HEX}", sample_config_hex(), run("09", 64));
+    let adoption = Box::new(adoption);
+    case(HostBody::AdoptFor { adoption, image: sample_image() }, &tail);
 }
 
 #[test]
@@ -121,6 +141,10 @@ fn config_variants() {
     golden(&RootLayout::Plain { disk: [3; 16] }, &format!("01{}", run("03", 16)));
     golden(&Control::VirtioSerial { name: "p".into() }, "000170");
     golden(&Control::Vsock { port: 1024 }, "01fb0004");
+    golden(&Init::Any, "00");
+    golden(&Init::Systemd, "01");
+    golden(&Init::Program("/init".into()), "02052f696e6974");
+    golden(&sample_image(), SAMPLE_IMAGE_HEX);
 }
 
 fn sample_config_hex() -> String {
@@ -142,13 +166,20 @@ fn sample_config_hex() -> String {
 
 #[test]
 fn config_drive() {
-    let bytes = drive::encode(&sample_config()).unwrap();
-    let payload = format!("00{}", sample_config_hex());
-    let length = u32::try_from(payload.len() / 2).unwrap().to_le_bytes();
-    let expected = format!("{}{}{payload}a641932e", hex(b"BNGRCFG1"), hex(&length));
+    let drive = |payload: &str, sum: &str| {
+        let length = u32::try_from(payload.len() / 2).unwrap().to_le_bytes();
+        format!("{}{}{payload}{sum}", hex(b"BNGRCFG1"), hex(&length))
+    };
+    let expected = drive(&format!("01{}{SAMPLE_IMAGE_HEX}", sample_config_hex()), "16bb5bb8");
+    let bytes = drive::encode(&sample_boot()).unwrap();
     let (used, padding) = bytes.split_at(expected.len() / 2);
     assert_eq!(hex(used), expected);
     assert!(padding.iter().all(|byte| *byte == 0));
+    // As it was written before images said how they are run.
+    let first = drive(&format!("00{}", sample_config_hex()), "a641932e");
+    let byte = |at: usize| u8::from_str_radix(&first[at..at + 2], 16).unwrap();
+    let first: Vec<u8> = (0..first.len()).step_by(2).map(byte).collect();
+    assert_eq!(drive::decode(&first).unwrap(), sample_config().into());
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod drive;
 pub mod exec;
+pub mod image;
 pub mod job;
 pub mod lane;
 pub mod workspace;
@@ -15,7 +16,7 @@ pub mod workspace;
 mod golden_tests;
 
 /// The version both sides name in `Hello` and `Ready`. Raised when a variant is added.
-pub const CONTRACT_VERSION: u32 = 3;
+pub const CONTRACT_VERSION: u32 = 4;
 
 /// The vsock port on which the agent's SSH server listens where the VMM has a vsock device.
 pub const VSOCK_SSH_PORT: u32 = 22;

@@ -10,10 +10,11 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::time::{Duration, Instant};
 
-use banger_agent::contract::config::{Control, GuestConfig};
+use banger_agent::contract::config::Control;
 use banger_agent::contract::control::{
     FrameReader, GuestEvent, HostRequest, VSOCK_PORT, encode_frame,
 };
+use banger_agent::contract::drive::Boot;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 use nix::sys::socket::{
@@ -40,14 +41,14 @@ const ARRIVAL: Duration = Duration::from_millis(100);
 
 /// Called when the server listens: from here on the guest is ready, or ready to be adopted.
 pub(crate) fn start(
-    config: &GuestConfig,
+    boot: &Boot,
     kind: InitKind,
     storage: Storage,
     sessions: Sessions,
     blank: Option<Blank>,
 ) {
-    let mut desk = Desk::new(config, kind, storage, sessions, blank);
-    let control = config.control.clone();
+    let mut desk = Desk::new(boot, kind, storage, sessions, blank);
+    let control = boot.guest.control.clone();
     let run = move || match control {
         Control::VirtioSerial { name } => serve_port(&name, &mut desk),
         Control::Vsock { port } => serve_vsock(port, &mut desk),

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use banger_agent::contract::config::GuestConfig;
 use banger_agent::contract::control::{
     Adoption, Fresh, GuestEvent, HostBody, HostRequest, ReadyInfo, ShutdownMode,
 };
-use banger_agent::contract::{CONTRACT_VERSION, VSOCK_SSH_PORT, drive};
+use banger_agent::contract::drive::{self, Boot};
+use banger_agent::contract::image::ImageStart;
+use banger_agent::contract::{CONTRACT_VERSION, VSOCK_SSH_PORT};
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 
@@ -17,6 +18,7 @@ use super::entropy;
 use crate::error::{AgentError, Chain, Context as _, Result};
 use crate::init::{self, InitKind, Storage};
 use crate::log::{self, Op};
+use crate::main_program;
 use crate::ssh::{self, Sessions};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -44,12 +46,13 @@ pub(crate) struct Blank {
 
 impl Desk {
     pub(super) fn new(
-        config: &GuestConfig,
+        boot: &Boot,
         kind: InitKind,
         storage: Storage,
         sessions: Sessions,
         blank: Option<Blank>,
     ) -> Self {
+        let config = &boot.guest;
         let info = ReadyInfo {
             contract: CONTRACT_VERSION,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -63,6 +66,9 @@ impl Desk {
         let what = if blank.is_some() { "blank" } else { "ready" };
         log::line(format_args!("{what}, {} ({})", Op(config.op_id), info.os_name));
         let (env, checks) = (config.env.clone(), Checks::default());
+        if blank.is_none() && kind == InitKind::Agent {
+            main_program::start(&boot.image, config);
+        }
         Self { info, kind, storage, sessions, blank, adopted_by: None, env, checks }
     }
 
@@ -95,18 +101,12 @@ impl Desk {
                     Err(message) => GuestEvent::Failed { op_id, message },
                 });
             }
-            HostBody::Adopt(adoption) => send(&match self.adopt(&adoption) {
-                Ok(()) => {
-                    let name = &adoption.config.hostname;
-                    log::line(format_args!("is {name} from now on, {}", Op(op_id)));
-                    GuestEvent::Adopted { op_id, ready: self.info.clone() }
-                }
-                Err(error) => {
-                    let message = Chain(&error).to_string();
-                    log::line(format_args!("not adopted: {message}, {}", Op(op_id)));
-                    GuestEvent::Failed { op_id, message }
-                }
-            }),
+            HostBody::Adopt(adoption) => {
+                send(&self.answer_adoption(op_id, &adoption, &ImageStart::default()));
+            }
+            HostBody::AdoptFor { adoption, image } => {
+                send(&self.answer_adoption(op_id, &adoption, &image));
+            }
             HostBody::Check { command, limit_ms } => {
                 let limit = Duration::from_millis(limit_ms);
                 send(&self.checks.answer(op_id, &command, limit, &self.env));
@@ -122,9 +122,29 @@ impl Desk {
         }
     }
 
+    fn answer_adoption(
+        &mut self,
+        op_id: [u8; 16],
+        adoption: &Adoption,
+        image: &ImageStart,
+    ) -> GuestEvent {
+        match self.adopt(adoption, image) {
+            Ok(()) => {
+                let name = &adoption.config.hostname;
+                log::line(format_args!("is {name} from now on, {}", Op(op_id)));
+                GuestEvent::Adopted { op_id, ready: self.info.clone() }
+            }
+            Err(error) => {
+                let message = Chain(&error).to_string();
+                log::line(format_args!("not adopted: {message}, {}", Op(op_id)));
+                GuestEvent::Failed { op_id, message }
+            }
+        }
+    }
+
     /// What fails half way leaves a guest that is nobody for good: the host ends it. A host that did
     /// not hear the answer may ask again.
-    fn adopt(&mut self, adoption: &Adoption) -> Result<()> {
+    fn adopt(&mut self, adoption: &Adoption, image: &ImageStart) -> Result<()> {
         if self.adopted_by == Some(adoption.config.vm_id) {
             return Ok(());
         }
@@ -138,15 +158,20 @@ impl Desk {
         let renewed = entropy::renew(entropy).and_then(|()| set_clock(*unix_nanos));
         renewed.map_err(AgentError::Missing)?;
         init::adopt(&adoption.config)?;
+        init::make_directories(image);
         self.info.boot_id = read_line(BOOT_ID);
         if !server.serve_as(who) {
             return Err(AgentError::Missing("the server has ended".into()));
         }
-        let config = drive::encode(&adoption.config)
+        let boot = Boot { guest: adoption.config.clone(), image: image.clone() };
+        let config = drive::encode(&boot)
             .map_err(|source| AgentError::Drive { device: "for PID 1".to_owned(), source })?;
         parent.write_all(&config).context(|| "tell PID 1".into())?;
         self.adopted_by = Some(adoption.config.vm_id);
         self.env.clone_from(&adoption.config.env);
+        if self.kind == InitKind::Agent {
+            main_program::start(image, &adoption.config);
+        }
         Ok(())
     }
 
@@ -155,16 +180,21 @@ impl Desk {
     fn shut_down(&self, mode: ShutdownMode, grace: Duration) {
         // First of all: whatever happens next, what was written before this is on disk.
         nix::unistd::sync();
-        init::request(self.kind, mode, grace);
-        let storage = self.storage.clone();
-        let last_resort = move || {
+        let (kind, storage) = (self.kind, self.storage.clone());
+        let end = move || {
+            let begun = Instant::now();
+            main_program::stop(grace / 2);
+            let left = grace.saturating_sub(begun.elapsed());
+            init::request(kind, mode, left);
             let timeout =
-                nix::poll::PollTimeout::try_from(grace).unwrap_or(nix::poll::PollTimeout::MAX);
+                nix::poll::PollTimeout::try_from(left).unwrap_or(nix::poll::PollTimeout::MAX);
             let _ = nix::poll::poll(&mut [], timeout);
             log::line("the image's init did not end the machine in time");
             init::finish(mode, &storage);
         };
-        drop(std::thread::Builder::new().name("shutdown".into()).spawn(last_resort));
+        if std::thread::Builder::new().name("shutdown".into()).spawn(end).is_err() {
+            init::request(self.kind, mode, grace);
+        }
     }
 }
 

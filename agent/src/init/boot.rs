@@ -6,13 +6,13 @@ use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use banger_agent::contract::config::{Control, GuestConfig};
+use banger_agent::contract::config::Control;
 use banger_agent::contract::control::PORT_NAME;
-use banger_agent::contract::drive;
+use banger_agent::contract::drive::{self, Boot};
 use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::{ForkResult, Pid};
 
-use super::{disks, handover, identity, modules, mounts, net, poweroff, reaper};
+use super::{directories, disks, handover, identity, modules, mounts, net, poweroff, reaper};
 use crate::error::{AgentError, Chain, Context as _, Result};
 use crate::init::{InitKind, Storage};
 use crate::{control, log, serve};
@@ -52,7 +52,8 @@ fn boot(stage: &mut Stage, control: &mut Control) -> Result<std::convert::Infall
     modules::insert_all();
     stage.enter("config");
     let mut disks = disks::Disks::default();
-    let config = disks.wait_for_config(DEVICE_WAIT)?;
+    let boot = disks.wait_for_config(DEVICE_WAIT)?;
+    let config = &boot.guest;
     *control = config.control.clone();
     log::debug(format_args!("config read, {}", log::Op(config.op_id)));
     stage.enter("root");
@@ -65,7 +66,8 @@ fn boot(stage: &mut Stage, control: &mut Control) -> Result<std::convert::Infall
     handover::switch_root()?;
     if !config.is_blank() {
         stage.enter("identity");
-        identity::apply(&config)?;
+        identity::apply(config)?;
+        directories::make_directories(&boot.image);
     }
     stage.enter("network");
     net::loopback_up()?;
@@ -73,26 +75,26 @@ fn boot(stage: &mut Stage, control: &mut Control) -> Result<std::convert::Infall
         net::configure(net)?;
     }
     stage.enter("server");
-    let init = handover::find_init();
+    let init = handover::find_init(&boot.image.init);
     if init.is_none() {
         mounts::control_groups();
     }
     let kind = if init.is_some() { InitKind::Image } else { InitKind::Agent };
-    let (server, said) = start_server(&config, kind, storage)?;
-    let config = match config.is_blank() {
+    let (server, said) = start_server(&boot, kind, storage)?;
+    let boot = match config.is_blank() {
         true => {
             stage.enter("adoption");
             await_adoption(said)?
         }
-        false => config,
+        false => boot,
     };
     stage.enter("handover");
     if let Some(path) = init {
-        handover::exec_init(&path);
+        handover::exec_init(&path, &boot);
         // Only reached if the image's init cannot be executed. The server believes in an image's
         // init and would signal it; the reaper understands the same signals.
     }
-    reaper::run(&config, server)
+    reaper::run(&boot, server)
 }
 
 /// The server of a boot: its process, and what a successor needs.
@@ -110,7 +112,7 @@ pub(super) type Said = io::Chain<io::Cursor<Vec<u8>>, File>;
 /// Waiting costs nothing: the image's init would only take time from the server, and readiness
 /// is what the host waits for.
 pub(super) fn start_server(
-    config: &GuestConfig,
+    boot: &Boot,
     kind: InitKind,
     storage: Storage,
 ) -> Result<(Server, Said)> {
@@ -122,7 +124,7 @@ pub(super) fn start_server(
     match forked {
         ForkResult::Child => {
             drop(read);
-            serve::child(config, kind, storage, write)
+            serve::child(boot, kind, storage, write)
         }
         ForkResult::Parent { child } => {
             drop(write);
@@ -146,7 +148,7 @@ fn wait_for_server(read: OwnedFd) -> Result<Said> {
 
 /// Nothing of the image runs before the guest is somebody, so that whatever its init reads or
 /// draws at its start is this guest's own. The server says who that is.
-fn await_adoption(mut said: Said) -> Result<GuestConfig> {
+fn await_adoption(mut said: Said) -> Result<Boot> {
     let mut drive = vec![];
     said.read_to_end(&mut drive).context(|| "hear who this guest is".into())?;
     if drive.is_empty() {

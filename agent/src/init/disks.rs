@@ -7,8 +7,7 @@ use std::io::{self, Read as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use banger_agent::contract::config::GuestConfig;
-use banger_agent::contract::drive;
+use banger_agent::contract::drive::{self, Boot};
 use nix::poll::{PollTimeout, poll};
 
 use crate::error::{AgentError, Context as _, Result};
@@ -40,7 +39,7 @@ pub(super) struct Disks {
 }
 
 impl Disks {
-    pub(super) fn wait_for_config(&mut self, limit: Duration) -> Result<GuestConfig> {
+    pub(super) fn wait_for_config(&mut self, limit: Duration) -> Result<Boot> {
         let disk = self.wait_for(limit, |disk| disk.content == Content::ConfigDrive);
         let disk = disk.ok_or_else(|| {
             AgentError::Missing(format!("no config drive among {}", self.names()))

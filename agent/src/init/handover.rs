@@ -7,6 +7,8 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use banger_agent::contract::drive::Boot;
+use banger_agent::contract::image::Init;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{access, chdir, chroot, execve};
 
@@ -51,25 +53,41 @@ fn free_below(dir: &Path, device: u64) {
     }
 }
 
-pub(super) fn find_init() -> Option<PathBuf> {
-    INITS
-        .iter()
-        .map(PathBuf::from)
-        .find(|path| path.is_file() && access(path, nix::unistd::AccessFlags::X_OK).is_ok())
+pub(super) fn find_init(wanted: &Init) -> Option<PathBuf> {
+    let runs =
+        |path: &PathBuf| path.is_file() && access(path, nix::unistd::AccessFlags::X_OK).is_ok();
+    let mut inits = INITS.iter().map(PathBuf::from).filter(runs);
+    match wanted {
+        Init::Any => inits.next(),
+        Init::Systemd => inits
+            .find(|path| fs::canonicalize(path).is_ok_and(|program| program.ends_with("systemd"))),
+        Init::Program(program) => Some(PathBuf::from(program)).filter(runs),
+    }
 }
 
 /// Returns only if the image's init cannot be executed.
-pub(super) fn exec_init(path: &Path) {
+pub(super) fn exec_init(path: &Path, boot: &Boot) {
     log::debug(format_args!("handing over to {}", path.display()));
     restore_signals();
     let Ok(program) = CString::new(path.as_os_str().as_bytes()) else {
         return;
     };
-    let env: [&CStr; 3] = [
+    let mut env: Vec<CString> = [
         c"HOME=/",
         c"TERM=linux",
         c"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-    ];
+    ]
+    .map(CStr::to_owned)
+    .to_vec();
+    // One that the image was made to run knows its image's variables; the last of a name counts for
+    // some programs and the first for others.
+    if let Init::Program(_) = &boot.image.init {
+        for (name, value) in &boot.guest.env {
+            let prefix = format!("{name}=");
+            env.retain(|known| !known.to_bytes().starts_with(prefix.as_bytes()));
+            env.extend(CString::new(format!("{prefix}{value}")));
+        }
+    }
     let Err(errno) = execve(&program, &[&program], &env);
     log::line(format_args!("cannot execute {}: {}; staying as init", path.display(), errno.desc()));
 }

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod boot;
+mod directories;
 mod disks;
 mod grow;
 mod handover;
@@ -15,4 +16,5 @@ mod skeleton;
 
 pub(crate) use adopt::adopt;
 pub(crate) use boot::run;
+pub(crate) use directories::make_directories;
 pub(crate) use poweroff::{InitKind, Storage, finish, request};

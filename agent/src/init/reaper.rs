@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use banger_agent::contract::config::GuestConfig;
 use banger_agent::contract::control::ShutdownMode;
+use banger_agent::contract::drive::Boot;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::reboot::set_cad_enabled;
@@ -29,7 +29,7 @@ struct Wanted {
     grace: Duration,
 }
 
-pub(super) fn run(config: &GuestConfig, server: Server) -> ! {
+pub(super) fn run(boot: &Boot, server: Server) -> ! {
     let signals = signals();
     // Blocked for good: signals are taken one by one, so none can be lost between two looks.
     block(&signals);
@@ -42,7 +42,7 @@ pub(super) fn run(config: &GuestConfig, server: Server) -> ! {
             log::line("the server died");
             restarts += 1;
             if restarts <= MAX_RESTARTS {
-                server = restart(config, server, &signals);
+                server = restart(boot, server, &signals);
             }
         }
         if let Some(wanted) = next_signal(&signals) {
@@ -51,10 +51,10 @@ pub(super) fn run(config: &GuestConfig, server: Server) -> ! {
     }
 }
 
-fn restart(config: &GuestConfig, old: Server, signals: &libc::sigset_t) -> Server {
+fn restart(boot: &Boot, old: Server, signals: &libc::sigset_t) -> Server {
     unblock(signals);
     let storage = old.storage.clone();
-    let started = start_server(config, old.kind, storage);
+    let started = start_server(boot, old.kind, storage);
     block(signals);
     started.map(|(server, _)| server).unwrap_or_else(|error| {
         log::line(format_args!("the server could not be started again: {}", Chain(&error)));

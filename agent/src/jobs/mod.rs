@@ -22,7 +22,7 @@ use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
 
 use banger_agent::contract::codec;
-use banger_agent::contract::job::{JobReply, JobRequest};
+use banger_agent::contract::job::{JobReply, JobRequest, JobState};
 
 pub(crate) use keep::{VERB as KEEP, keep};
 
@@ -60,6 +60,12 @@ pub(crate) fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Its program's process, while it runs.
+pub(crate) fn running(id: u32) -> Option<i32> {
+    let job = Shelf::standard().job(id).filter(|job| job.state == JobState::Running)?;
+    i32::try_from(job.pid).ok()
 }
 
 fn reply(reply: &JobReply) -> io::Result<()> {

@@ -23,7 +23,8 @@ impl Account {
     pub(super) fn find(name: &str) -> Option<Self> {
         let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let group = fs::read_to_string("/etc/group").unwrap_or_default();
-        find_in(name, &passwd, &group).or_else(|| (name == "root").then(root))
+        let root = || (name == "root").then(root);
+        find_in(name, &passwd, &group).or_else(root).or_else(|| said(name, &passwd, &group))
     }
 
     /// Where its programs start: its home, if it has one.
@@ -87,6 +88,39 @@ fn find_in(name: &str, passwd: &str, group: &str) -> Option<Account> {
     })
 }
 
+/// As images say who runs their program: `USER[:GROUP]`, either by name or by number, which need
+/// not be known in the guest. A group that is named is the only one.
+fn said(text: &str, passwd: &str, group: &str) -> Option<Account> {
+    let (user, its_group) = match text.split_once(':') {
+        Some((user, its_group)) => (user, Some(its_group)),
+        None => (text, None),
+    };
+    let by_number = || {
+        let uid: u32 = user.parse().ok()?;
+        let line = passwd.lines().find(|line| number(line) == Some(uid));
+        let known = line.and_then(|line| find_in(line.split(':').next()?, passwd, group));
+        known.or_else(|| Some(nobody(user, uid)))
+    };
+    let known = find_in(user, passwd, group).or_else(|| (user == "root").then(root));
+    let mut account = known.or_else(by_number)?;
+    if let Some(its_group) = its_group {
+        let line = group.lines().find(|line| line.split(':').next() == Some(its_group));
+        account.gid = line.and_then(number).or_else(|| its_group.parse().ok())?;
+        account.groups = vec![account.gid];
+    }
+    Some(account)
+}
+
+/// The third field: a user's or a group's number.
+fn number(line: &str) -> Option<u32> {
+    line.split(':').nth(2)?.parse().ok()
+}
+
+fn nobody(name: &str, uid: u32) -> Account {
+    let (home, shell) = ("/".into(), "/bin/sh".into());
+    Account { name: name.to_owned(), uid, gid: 0, groups: vec![0], home, shell }
+}
+
 fn groups_of<'a>(name: &'a str, group: &'a str) -> impl Iterator<Item = u32> + 'a {
     group.lines().filter_map(move |line| {
         let mut fields = line.split(':').skip(2);
@@ -110,6 +144,24 @@ mod tests {
         assert_eq!(ann.shell, PathBuf::from("/bin/sh"));
         let root = find_in("root", PASSWD, GROUP).unwrap();
         assert_eq!((root.home, root.shell), ("/root".into(), "/bin/bash".into()));
+    }
+
+    #[test]
+    fn users_are_also_what_images_say() {
+        let ids = |text: &str| {
+            let account = said(text, PASSWD, GROUP)?;
+            Some((account.name, account.uid, account.gid, account.groups))
+        };
+        let ann = |gid, groups: &[u32]| Some(("ann".to_owned(), 1000, gid, groups.to_vec()));
+        assert_eq!(ids("1000"), ann(1000, &[1000, 27, 998]));
+        assert_eq!(ids("ann:sudo"), ann(27, &[27]));
+        assert_eq!(ids("1000:7"), ann(7, &[7]));
+        assert_eq!(ids("65532"), Some(("65532".to_owned(), 65532, 0, vec![0])));
+        assert_eq!(ids("4000:4001"), Some(("4000".to_owned(), 4000, 4001, vec![4001])));
+        assert_eq!(ids("root:sudo").map(|root| root.2), Some(27));
+        for unknown in ["bob", "ann:nogroup", "", ":", "-1", "4294967296"] {
+            assert_eq!(ids(unknown), None, "{unknown}");
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ impl Server {
         let dir = std::env::temp_dir().join(format!("banger-agent-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let file = dir.join("config");
-        std::fs::write(&file, drive::encode(&config).unwrap()).unwrap();
+        std::fs::write(&file, drive::encode(&config.into()).unwrap()).unwrap();
         #[allow(clippy::disallowed_methods, reason = "the program under test")]
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_banger-agent"))
             .args(["serve".as_ref(), file.as_os_str()])

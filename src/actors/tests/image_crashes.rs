@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::stage::{Point, directory, system};
 use super::*;
-use crate::actors::images::{Delete, ImagesActor, ImagesDeps, Kind, Make, Recipe, sweep};
+use crate::actors::images::{Delete, ImagesActor, ImagesDeps, Kind, Make, Recipe, Tag, sweep};
 use crate::model::Name;
 
 /// What is asked for, once for all.
@@ -15,6 +15,7 @@ const OP: u8 = 9;
 enum Ask {
     Make(&'static str, Recipe),
     Delete(&'static str, Kind),
+    Tag(&'static str, &'static str),
 }
 
 fn build(suite: &str) -> Recipe {
@@ -89,12 +90,20 @@ impl Daemon {
                 let delete = Delete { name: name(called), kind, request_hash: 1 };
                 self.images.call(ctx, delete).await
             }
+            Ask::Tag(image, tag) => {
+                let tag = Tag { image: name(image), tag: name(tag), request_hash: 1 };
+                self.images.call(ctx, tag).await
+            }
         };
         ticket.unwrap().end().await.unwrap().op.outcome.unwrap()
     }
 
+    /// An image's with a mark, if it says how it is run.
     fn names(&self) -> (Vec<String>, Vec<String>) {
-        let images = self.store.images().unwrap().into_iter().map(|image| image.name.to_string());
+        let images = self.store.images().unwrap().into_iter().map(|image| {
+            let says = self.store.image_config(image.name.as_str()).unwrap().is_some();
+            format!("{}{}", image.name, if says { " says" } else { "" })
+        });
         let kernels = self.store.kernels().unwrap().into_iter();
         (images.collect(), kernels.map(|kernel| kernel.name.to_string()).collect())
     }
@@ -122,7 +131,9 @@ fn everywhere(ask: &Ask) {
         (before, daemon.names(), used)
     });
     assert_ne!(before, after);
-    assert!(used.0 > 0 && used.1 > 1, "{used:?}");
+    // A name is a write and nothing else.
+    let is_tag = matches!(ask, Ask::Tag(..));
+    assert!((used.0 > 0 || is_tag) && used.1 > 1, "{used:?}");
     for n in 0..used.1 {
         let shelf = Shelf::new();
         system().block_on(unwritten_for_a_while(&shelf, ask, n, &before, &after));
@@ -222,4 +233,18 @@ fn a_delete_of_an_image() {
 #[test]
 fn a_delete_of_a_kernel() {
     everywhere(&Ask::Delete("debian", Kind::Kernel));
+}
+
+#[test]
+fn one_more_name_for_an_image() {
+    everywhere(&Ask::Tag("debian", "other"));
+}
+
+/// A layout, whose image says how it is run.
+#[test]
+fn an_import_of_an_image_that_says_how_it_is_run() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("oci-layout"), "{}").unwrap();
+    let recipe = Recipe::Image(ImageRecipe::Directory { path: dir.path().to_owned() });
+    everywhere(&Ask::Make("other", recipe));
 }

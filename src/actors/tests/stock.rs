@@ -15,7 +15,7 @@ pub(super) async fn stock(store: &Store, sim: &SimWorld) {
         source: file.source,
         created_unix_ms: 0,
     };
-    store.put_image(image).await.unwrap();
+    store.put_image(image, file.config).await.unwrap();
     let recipe = KernelRecipe::Deb { path: "/dev/null".into() };
     let file = sim.make_kernel(op(0), &recipe, nothing, &cancel).await.unwrap();
     let kernel = KernelRecord {

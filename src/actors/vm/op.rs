@@ -188,7 +188,13 @@ impl Op {
         let events = self.deps.events.clone();
         let (op_id, vm) = (self.op_id, self.record.id);
         let (ports, settings) = (self.deps.ports.clone(), Arc::clone(&self.deps.settings));
+        let image = self.deps.store.image_use(vm).unwrap_or_else(|error| {
+            let error = crate::model::chain(&error);
+            tracing::error!(error, "what the image says of how it is run was not read");
+            None
+        });
         StepCx {
+            image: image.map(Arc::new),
             cancel: self.cancel.clone(),
             watcher: Arc::new(move |kind| events.publish(Some(op_id), Some(vm), kind)),
             ..StepCx::new(op_id, self.record.clone(), ports, settings)

@@ -171,6 +171,7 @@ fn request_of(kind: OpKind) -> Option<OpRequest> {
         | OpKind::DeleteImage
         | OpKind::ImportKernel
         | OpKind::DeleteKernel
+        | OpKind::TagImage
         | OpKind::CollectGarbage => return None,
     })
 }

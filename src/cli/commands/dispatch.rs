@@ -12,7 +12,7 @@ use crate::cli::exit::Exit;
 pub(crate) async fn run(app: &App, command: Command) -> Result<Exit, CliError> {
     match command {
         Command::Vm(command) => vm(app, command).await,
-        Command::Run(args) => vm::run::run(app, args).await,
+        Command::Run(args) => vm::run::run(app, *args).await,
         Command::Exec(args) => vm::exec::run(app, args).await,
         Command::Ssh(args) => vm::ssh::run(app, args).await,
         Command::Ps(args) => vm::list::ps(app, args).await,
@@ -35,7 +35,7 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
     use vm::Command as C;
     match command {
         C::Create(args) => vm::create::run(app, args).await,
-        C::Run(args) => vm::run::run(app, args).await,
+        C::Run(args) => vm::run::run(app, *args).await,
         C::Start(args) => vm::start::run(app, args).await,
         C::Stop(args) => vm::stop::run(app, args).await,
         C::Restart(args) => vm::restart::run(app, args).await,
@@ -75,6 +75,9 @@ async fn image(app: &App, command: image::Command) -> Result<Exit, CliError> {
         C::List(args) => image::list::run(app, args).await,
         C::Show(args) => image::show::run(app, args).await,
         C::Delete(args) => image::delete::run(app, args).await,
+        C::Tag(args) => image::tag::run(app, args).await,
+        C::Df(args) => image::df::run(app, args).await,
+        C::Prune(args) => image::prune::run(app, args).await,
     }
 }
 

@@ -109,7 +109,8 @@ impl GuestLink for AgentLink {
             let fresh = Fresh { entropy, unix_nanos: nanos(unix_ms) };
             let adoption =
                 Adoption { config: setup::guest_config(op, guest, &self.owner_keys), fresh };
-            let question = HostBody::Adopt(Box::new(adoption));
+            let image = setup::image_start(guest);
+            let question = HostBody::AdoptFor { adoption: Box::new(adoption), image };
             within(ADOPT_LIMIT, what, &line, adopted(op, &line, &question)).await
         })
     }

@@ -362,7 +362,7 @@ async fn a_blank_guest_is_told_who_it_is_and_what_only_it_knows() {
             // The first connection is cut, as one of before its memory was saved.
             Guest::accept(&listener).await.request().await;
             let mut guest = Guest::accept(&listener).await;
-            let HostBody::Adopt(adoption) = guest.request().await.body else { panic!() };
+            let HostBody::AdoptFor { adoption, .. } = guest.request().await.body else { panic!() };
             assert_eq!(adoption.config.hostname, "web");
             assert_eq!(adoption.config.host_key, setup.record.keys.host_private);
             assert_eq!(adoption.fresh.unix_nanos, 7_000_000);

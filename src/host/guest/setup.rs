@@ -1,22 +1,26 @@
 //! From what the daemon knows of a VM to the bytes of its configuration drive. Pure.
 
 use banger_agent::contract::config::{Control, GuestConfig, NetConfig, RootLayout};
-use banger_agent::contract::{control, drive};
+use banger_agent::contract::control;
+use banger_agent::contract::drive::{self, Boot};
+use banger_agent::contract::image::{ImageStart, Init, Main};
 
-use crate::model::{Code, OpId, VmmKind};
+use crate::model::{Code, ImageInit, ImageUse, OpId, VmmKind};
 use crate::ports::{GuestSetup, HostError, RootPlan};
 
 /// Where the guest's SSH server listens.
 pub const SSH_PORT: u16 = 22;
 /// Guests find each other by bare name as well as by `<name>.vm`.
 const SEARCH: &str = "vm";
+const ROOT: &str = "root";
 
 pub(super) fn config_drive(
     op: OpId,
     setup: &GuestSetup,
     owner_keys: &[String],
 ) -> Result<Vec<u8>, HostError> {
-    encoded(&guest_config(op, setup, owner_keys), setup)
+    let guest = guest_config(op, setup, owner_keys);
+    encoded(&Boot { guest, image: image_start(setup) }, setup)
 }
 
 /// Nothing of the VM is in it, for what is in it is in the memory of others too.
@@ -35,11 +39,13 @@ pub(super) fn blank_drive(op: OpId, setup: &GuestSetup) -> Result<Vec<u8>, HostE
         control,
         ssh_port,
     };
-    encoded(&blank, setup)
+    // Its init is the one thing of the image that a boot comes to before anybody is told of.
+    let init = image_start(setup).init;
+    encoded(&Boot { guest: blank, image: ImageStart { init, ..ImageStart::default() } }, setup)
 }
 
-fn encoded(config: &GuestConfig, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
-    let drive = drive::encode(config).and_then(|bytes| {
+fn encoded(boot: &Boot, setup: &GuestSetup) -> Result<Vec<u8>, HostError> {
+    let drive = drive::encode(boot).and_then(|bytes| {
         // Read as the agent will read it: what it would refuse must not be written.
         drive::needed_bytes(&bytes)?;
         Ok(bytes)
@@ -51,7 +57,8 @@ fn encoded(config: &GuestConfig, setup: &GuestSetup) -> Result<Vec<u8>, HostErro
 }
 
 pub(super) fn guest_config(op: OpId, setup: &GuestSetup, owner_keys: &[String]) -> GuestConfig {
-    let GuestSetup { record, subnet, dns, base_uuid, disks, vmm } = setup;
+    let GuestSetup { record, image, subnet, dns, base_uuid, disks, vmm } = setup;
+    let own = &record.spec.env;
     GuestConfig {
         vm_id: record.id.0,
         hostname: record.spec.name.to_string(),
@@ -74,11 +81,29 @@ pub(super) fn guest_config(op: OpId, setup: &GuestSetup, owner_keys: &[String]) 
             }
         },
         work: Some(disks.work_uuid),
-        env: record.spec.env.clone(),
+        env: image.as_ref().map_or_else(|| own.clone(), |image| image.config.env_with(own)),
         op_id: op.0,
         control: control_on(*vmm),
         ssh_port: SSH_PORT,
     }
+}
+
+pub(super) fn image_start(setup: &GuestSetup) -> ImageStart {
+    let Some(ImageUse { config, runs }) = &setup.image else { return ImageStart::default() };
+    let argv = config.program();
+    let said = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    let main = (*runs && !argv.is_empty()).then(|| Main {
+        argv,
+        cwd: said(&config.workdir),
+        user: said(&config.user).unwrap_or_else(|| ROOT.to_owned()),
+        stop_signal: said(&config.stop_signal),
+    });
+    let init = match config.init() {
+        ImageInit::Any => Init::Any,
+        ImageInit::Systemd => Init::Systemd,
+        ImageInit::Program(program) => Init::Program(program),
+    };
+    ImageStart { init, directories: config.directories(), main }
 }
 
 fn control_on(vmm: VmmKind) -> Control {
@@ -97,8 +122,8 @@ pub(super) mod tests {
     use super::super::make_keys;
     use super::*;
     use crate::model::{
-        Digest, DiskBackend, Name, RestartHistory, RestartPolicy, RootDisk, Size, VmId, VmRecord,
-        VmSpec, VmState, VmmChoice, Wanted,
+        Digest, DiskBackend, ImageConfig, Name, RestartHistory, RestartPolicy, RootDisk, Size,
+        VmId, VmRecord, VmSpec, VmState, VmmChoice, Wanted,
     };
     use crate::ports::DiskPlan;
 
@@ -143,6 +168,7 @@ pub(super) mod tests {
         };
         GuestSetup {
             record,
+            image: None,
             subnet: "172.16.0.0/24".parse().unwrap(),
             dns: vec![Ipv4Addr::new(1, 1, 1, 1)],
             base_uuid: [5; 16],
@@ -155,7 +181,8 @@ pub(super) mod tests {
     fn the_agent_reads_what_the_daemon_meant() {
         let setup = setup(vec![("A".into(), "b c".into())]);
         let bytes = config_drive(OpId([3; 16]), &setup, &[]).unwrap();
-        let config = drive::decode(&bytes).unwrap();
+        let Boot { guest: config, image } = drive::decode(&bytes).unwrap();
+        assert_eq!(image, ImageStart::default());
         assert_eq!(config, guest_config(OpId([3; 16]), &setup, &[]));
         let owners = guest_config(OpId([3; 16]), &setup, &["owner".to_owned()]).authorized_keys;
         assert_eq!(owners, [setup.record.keys.client_public.clone(), "owner".to_owned()]);
@@ -180,7 +207,7 @@ pub(super) mod tests {
         for (vmm, control) in [(VmmKind::Qemu, port), (VmmKind::Firecracker, vsock)] {
             let setup = GuestSetup { vmm, ..setup(vec![]) };
             let bytes = config_drive(OpId([3; 16]), &setup, &[]).unwrap();
-            assert_eq!(drive::decode(&bytes).unwrap().control, control);
+            assert_eq!(drive::decode(&bytes).unwrap().guest.control, control);
         }
     }
 
@@ -191,10 +218,53 @@ pub(super) mod tests {
         assert_eq!(config.root, RootLayout::Plain { disk: [5; 16] });
     }
 
+    fn nginx() -> ImageConfig {
+        ImageConfig {
+            entrypoint: vec!["/entry".into()],
+            cmd: vec!["nginx".into(), "-g".into()],
+            env: vec![("A".into(), "image".into()), ("B".into(), "image".into())],
+            user: "101:101".into(),
+            workdir: "/srv".into(),
+            stop_signal: "SIGQUIT".into(),
+            volumes: vec!["/data".into()],
+            ..ImageConfig::default()
+        }
+    }
+
+    #[test]
+    fn what_the_image_says_reaches_the_guest_and_the_owners_words_are_stronger() {
+        let mut setup = setup(vec![("A".into(), "own".into())]);
+        setup.image = Some(ImageUse { config: nginx(), runs: true });
+        let boot = drive::decode(&config_drive(OpId([3; 16]), &setup, &[]).unwrap()).unwrap();
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(boot.guest.env, [pair("B", "image"), pair("A", "own")]);
+        let main = Main {
+            argv: ["/entry", "nginx", "-g"].map(str::to_owned).to_vec(),
+            cwd: Some("/srv".into()),
+            user: "101:101".into(),
+            stop_signal: Some("SIGQUIT".into()),
+        };
+        let directories = vec!["/srv".to_owned(), "/data".to_owned()];
+        let expected = ImageStart { init: Init::Systemd, directories, main: Some(main) };
+        assert_eq!(boot.image, expected);
+        // Whoever runs it by hand does not have it run beside.
+        setup.image = Some(ImageUse { config: nginx(), runs: false });
+        assert_eq!(image_start(&setup), ImageStart { main: None, ..expected });
+        let booted = ImageConfig { entrypoint: vec!["/sbin/init".into()], ..nginx() };
+        setup.image = Some(ImageUse { config: booted, runs: true });
+        let ImageStart { init, main, .. } = image_start(&setup);
+        assert_eq!((init, main), (Init::Program("/sbin/init".into()), None));
+    }
+
     #[test]
     fn a_blank_drive_tells_of_nobody() {
         let setup = setup(vec![("A".into(), "b c".into())]);
-        let config = drive::decode(&blank_drive(OpId([3; 16]), &setup).unwrap()).unwrap();
+        let image = ImageUse { config: nginx(), runs: true };
+        let setup = GuestSetup { image: Some(image), ..setup };
+        let boot = drive::decode(&blank_drive(OpId([3; 16]), &setup).unwrap()).unwrap();
+        let config = boot.guest;
+        let init = Init::Systemd;
+        assert_eq!(boot.image, ImageStart { init, ..ImageStart::default() });
         assert!(config.is_blank());
         let told = guest_config(OpId([3; 16]), &setup, &[]);
         let disks = |config: &GuestConfig| (config.root.clone(), config.work);

@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use tokio_util::sync::CancellationToken;
 
-use super::ext4::{BuildError, Builder, Meta, Refusal, Special};
+use super::ext4::{BuildError, Builder, Meta, Refusal, Special, refused};
 use super::layers::TooMuch;
 use super::oci::DocumentError;
 use super::tarball::{TarEntry, TarError, TarKind, Tarball};
@@ -51,6 +51,10 @@ pub(super) enum ImportError {
     },
     #[error("entry {entry:?}: {why}")]
     TooMuch { entry: String, why: TooMuch },
+    #[error("entry {entry:?} does not belong into an image's archive")]
+    NotOfAnImage { entry: String },
+    #[error("entry {entry:?} is there twice")]
+    Twice { entry: String },
     #[error("its contents are {found}, and the image says {wanted}")]
     DiffId { wanted: Digest, found: Digest },
 }
@@ -102,7 +106,7 @@ impl ImportError {
             | Self::Document(DocumentError::Digest { .. } | DocumentError::Size { .. }) => {
                 Code::Corrupt
             }
-            Self::Document(_) => Code::Invalid,
+            Self::Document(_) | Self::NotOfAnImage { .. } | Self::Twice { .. } => Code::Invalid,
         }
     }
 }
@@ -221,24 +225,14 @@ fn add_entry<R: Read>(
         TarKind::Dir => builder.directory(path, meta)?,
         TarKind::HardLink(target) => builder.hard_link(path, target)?,
         TarKind::Symlink(target) => builder.symlink(path, meta, target)?,
-        TarKind::Char(major, minor) => {
-            builder.special(path, meta, Special::Char { major: *major, minor: *minor })?;
-        }
-        TarKind::Block(major, minor) => {
-            builder.special(path, meta, Special::Block { major: *major, minor: *minor })?;
-        }
-        TarKind::Fifo => builder.special(path, meta, Special::Fifo)?,
+        TarKind::Special(special) => builder.special(path, meta, *special)?,
     }
     Ok(())
 }
 
 pub(super) fn tar_meta(entry: &TarEntry) -> Result<Meta, BuildError> {
-    let id = |id: u64| {
-        u32::try_from(id).map_err(|_| BuildError::Refused {
-            entry: String::from_utf8_lossy(&entry.path).into_owned(),
-            why: Refusal::OutOfRange("owner"),
-        })
-    };
+    let id =
+        |id: u64| u32::try_from(id).map_err(|_| refused(&entry.path, Refusal::OutOfRange("owner")));
     Ok(Meta {
         mode: mode_bits(entry.mode),
         uid: id(entry.uid)?,

@@ -4,6 +4,7 @@
 //! processes and heeds the cancellation token; dropping a future cancels its work too. Until the
 //! last rename everything is in a work directory that goes with the work, however it ends.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -18,10 +19,10 @@ use super::workdir::WorkDir;
 use super::{debian, kernel, layers, oci};
 use crate::host::files::blocking;
 use crate::host::memory::give_back;
-use crate::model::{Code, Digest, ImageLimits, OpId, Size};
+use crate::model::{Code, Digest, ImageConfig, ImageLimits, OpId, Size};
 use crate::ports::{
-    BaseImage, BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, KernelFile, KernelRecipe,
-    PortFuture, ProgressSink,
+    BaseImage, BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, ImageUsage, KernelFile,
+    KernelRecipe, PortFuture, ProgressSink,
 };
 
 #[derive(Clone, Debug)]
@@ -84,14 +85,17 @@ impl LocalImages {
         let (shelf, watch) = (self.shelf.clone(), Watch::new(progress.clone(), stop.clone()));
         match recipe {
             ImageRecipe::Tar { path } => {
-                let path = path.clone();
+                let (path, limits) = (path.clone(), self.limits);
                 blocking("import image", move || {
-                    let source = format!("tar {}", file_name(&path));
                     let mut draft =
                         Draft::new(shelf, watch, "import", &path.display().to_string())?;
                     let file = open_archive(&path)?;
+                    if let Some(config) = draft.archive(&path, &limits)? {
+                        let file = draft.publish(format!("image archive {}", file_name(&path)))?;
+                        return Ok(ImageFile { config: Some(config), ..file });
+                    }
                     draft.tar(BufReader::with_capacity(1 << 18, file))?;
-                    draft.publish(source)
+                    draft.publish(format!("tar {}", file_name(&path)))
                 })
                 .await
             }
@@ -101,8 +105,9 @@ impl LocalImages {
                     let mut draft =
                         Draft::new(shelf, watch, "import", &path.display().to_string())?;
                     if oci::is_layout(&path) {
-                        draft.layout(&path, &limits)?;
-                        return draft.publish(format!("OCI layout {}", file_name(&path)));
+                        let config = draft.layout(&path, &limits)?;
+                        let file = draft.publish(format!("OCI layout {}", file_name(&path)))?;
+                        return Ok(ImageFile { config: Some(config), ..file });
                     }
                     draft.directory(&path)?;
                     draft.publish(format!("directory {}", file_name(&path)))
@@ -171,11 +176,32 @@ impl Draft {
         done.map_err(|error| error.on(self.operation, &self.object))
     }
 
-    fn layout(&mut self, path: &Path, limits: &ImageLimits) -> Result<(), HostError> {
-        let layers = oci::open_layout(path);
-        let done = layers
-            .and_then(|layers| layers::merge(&layers, limits, &mut self.builder, &mut self.watch));
-        done.map_err(|error| error.on(self.operation, &self.object))
+    fn layout(&mut self, path: &Path, limits: &ImageLimits) -> Result<ImageConfig, HostError> {
+        let merged = oci::open_layout(path).and_then(|opened| self.merge(opened, limits));
+        merged.map_err(|error| error.on(self.operation, &self.object))
+    }
+
+    /// `None`: it is not the archive of an image.
+    fn archive(
+        &mut self,
+        path: &Path,
+        limits: &ImageLimits,
+    ) -> Result<Option<ImageConfig>, HostError> {
+        let spill = self.work.file("archive");
+        let merged = oci::Archive::open(path, &spill, limits, &self.watch).and_then(|archive| {
+            let opened = archive.map(oci::open_archive).transpose()?;
+            opened.map(|opened| self.merge(opened, limits)).transpose()
+        });
+        merged.map_err(|error| error.on(self.operation, &self.object))
+    }
+
+    fn merge(
+        &mut self,
+        opened: oci::Opened,
+        limits: &ImageLimits,
+    ) -> Result<ImageConfig, ImportError> {
+        layers::merge(&opened.layers, limits, &mut self.builder, &mut self.watch)?;
+        Ok(opened.config)
     }
 
     /// Finishes the file system and puts it on the shelf.
@@ -199,7 +225,7 @@ impl Draft {
         shelf.put_image(&work.file(DRAFT), built)?;
         let size = Size::from_bytes(built.bytes);
         (watch.progress)(format!("{entries} files, {size}"));
-        Ok(ImageFile { digest: built.digest, uuid: built.uuid, size, source })
+        Ok(ImageFile { digest: built.digest, uuid: built.uuid, size, source, config: None })
     }
 }
 
@@ -278,6 +304,11 @@ impl ImageHost for LocalImages {
         let shelf = self.shelf.clone();
         tracing::debug!(op_id = %op, %image, %kernel, "checking boot files");
         Box::pin(blocking("check boot files", move || shelf.boot_files(image, kernel)))
+    }
+
+    fn usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, ImageUsage>> {
+        let shelf = self.shelf.clone();
+        Box::pin(blocking("measure images", move || shelf.usage()))
     }
 
     fn sweep<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, u32> {

@@ -215,7 +215,7 @@ async fn what_is_no_root_file_system_gets_a_word_on_what_it_is() {
     };
     for (tar, code, why) in [
         (finish(file("readme", 0o644)), Code::Invalid, "there is no program"),
-        (finish(file("manifest.json", 0o644)), Code::Invalid, "docker export"),
+        (finish(file("manifest.json", 0o644)), Code::Invalid, "parse manifest.json"),
         (finish(nested), Code::Invalid, "\"rootfs\""),
         (finish(tar::Builder::new(Vec::new())), Code::Invalid, "empty"),
         (b"just a text".to_vec(), Code::Invalid, "not a tar archive"),

@@ -22,7 +22,7 @@ use super::workdir::{self, WorkDir};
 use crate::host::disk::Superblock;
 use crate::host::files::{TempFile, ensure_private_dir, gone, is_stale_temp, sync_parent};
 use crate::model::{Code, Digest, Size};
-use crate::ports::{BaseImage, BootFiles, HostError, KernelFile};
+use crate::ports::{BaseImage, BootFiles, HostError, ImageUsage, KernelFile};
 
 #[derive(Debug)]
 pub(super) struct Shelf {
@@ -367,6 +367,21 @@ impl Shelf {
             removed += 1;
         }
         Ok(removed)
+    }
+
+    /// What images take of the disk.
+    pub(super) fn usage(&self) -> Result<BTreeMap<Digest, ImageUsage>, HostError> {
+        let failed = |error| HostError::io("measure", self.images.display().to_string(), error);
+        let mut all = BTreeMap::<_, ImageUsage>::new();
+        for name in names(&self.images).map_err(failed)? {
+            let (stem, kind) = name.split_once('.').unwrap_or((&name, ""));
+            let Ok(digest) = stem.parse::<Digest>() else { continue };
+            // One that goes meanwhile takes nothing.
+            let blocks = fs::metadata(self.images.join(&name)).map_or(0, |meta| meta.blocks());
+            let of = all.entry(digest).or_default();
+            *(if kind == "ext4" { &mut of.file } else { &mut of.seeds }) += blocks * 512;
+        }
+        Ok(all)
     }
 
     /// What [`Self::sweep`] would remove.

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 
 use tar::{EntryType, Header};
 
+use super::ext4::{Special, shown};
 use super::sparse::{self, Parts, Pax};
 
 const BLOCK: usize = 512;
@@ -45,9 +46,7 @@ pub(super) enum TarKind {
     Dir,
     HardLink(Vec<u8>),
     Symlink(Vec<u8>),
-    Char(u32, u32),
-    Block(u32, u32),
-    Fifo,
+    Special(Special),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,9 +209,13 @@ impl<R: Read> Tarball<R> {
             EntryType::Regular | EntryType::Directory => TarKind::Dir,
             EntryType::Link => TarKind::HardLink(link()?),
             EntryType::Symlink => TarKind::Symlink(link()?),
-            EntryType::Char => device().map(|(major, minor)| TarKind::Char(major, minor))?,
-            EntryType::Block => device().map(|(major, minor)| TarKind::Block(major, minor))?,
-            EntryType::Fifo => TarKind::Fifo,
+            EntryType::Char => {
+                device().map(|(major, minor)| TarKind::Special(Special::Char { major, minor }))?
+            }
+            EntryType::Block => {
+                device().map(|(major, minor)| TarKind::Special(Special::Block { major, minor }))?
+            }
+            EntryType::Fifo => TarKind::Special(Special::Fifo),
             EntryType::GNUSparse => TarKind::File,
             other => {
                 let byte = char::from(other.as_byte());
@@ -439,10 +442,6 @@ fn seconds(text: &[u8]) -> Option<(i64, u32)> {
         return Some((whole - 1, 1_000_000_000 - nanos));
     }
     Some((whole, nanos))
-}
-
-fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }
 
 #[cfg(test)]

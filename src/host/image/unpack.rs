@@ -22,6 +22,9 @@ pub(super) enum UnpackError {
     Unsupported(&'static str),
 }
 
+/// The format of what is not packed.
+pub(super) const PLAIN: &str = "plain";
+
 const UNSUPPORTED: [(&[u8], &str); 6] = [
     (b"BZh", "bzip2"),
     (b"PK\x03\x04", "zip"),
@@ -51,7 +54,7 @@ pub(super) fn unpack(mut from: impl BufRead + Send + 'static) -> Result<Unpacked
         let from = zstd::stream::read::Decoder::with_buffer(from).map_err(UnpackError::Read)?;
         return Ok(Unpacked { from: Box::new(from), format: "zstd" });
     }
-    Ok(Unpacked { from: Box::new(from), format: "plain" })
+    Ok(Unpacked { from: Box::new(from), format: PLAIN })
 }
 
 /// The first bytes; a pipe may give fewer at once than asked for, but no writer of these formats

@@ -8,10 +8,10 @@
 //! A directory appears whole, by a rename, and is never changed again but for the manifest's
 //! time stamp, which says when it was last used.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::SystemTime;
@@ -137,6 +137,21 @@ impl LocalWarm {
         Ok(all)
     }
 
+    fn measure(&self) -> io::Result<BTreeMap<Digest, (u32, u64)>> {
+        let mut all = BTreeMap::<_, (u32, u64)>::new();
+        for (dir, manifest) in self.all()? {
+            let Some(image) = manifest.and_then(|manifest| manifest.image.parse().ok()) else {
+                continue;
+            };
+            let (count, bytes) = all.entry(image).or_default();
+            *count += 1;
+            for file in fs::read_dir(dir)? {
+                *bytes += file?.metadata()?.blocks() * 512;
+            }
+        }
+        Ok(all)
+    }
+
     fn clean(&self, known: &[Digest]) -> io::Result<u32> {
         let useless = self.useless(known)?;
         useless.iter().try_for_each(|dir| remove(dir))?;
@@ -224,6 +239,13 @@ impl WarmHost for LocalWarm {
         tracing::debug!(op_id = %op, dir = %dir.display(), "removing a snapshot");
         Box::pin(blocking("remove a snapshot", move || {
             remove(&dir).map_err(|error| this.failed("remove from", error))
+        }))
+    }
+
+    fn usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, (u32, u64)>> {
+        let this = self.clone();
+        Box::pin(blocking("measure snapshots", move || {
+            this.measure().map_err(|error| this.failed("measure", error))
         }))
     }
 

@@ -14,6 +14,7 @@ fn like(memory_mib: u32) -> Likeness {
     Likeness {
         image: IMAGE,
         kernel: KERNEL,
+        init: "systemd".to_owned(),
         initrd: "/x/k-a.cpio".into(),
         vcpu: 1,
         memory_mib,
@@ -60,6 +61,7 @@ async fn one_is_found_by_its_likeness_alone() {
     let others = [
         Likeness { image: KERNEL, ..like(256) },
         Likeness { kernel: IMAGE, ..like(256) },
+        Likeness { init: "any".to_owned(), ..like(256) },
         Likeness { initrd: "/x/k-b.cpio".into(), ..like(256) },
         Likeness { vcpu: 2, ..like(256) },
         like(257),

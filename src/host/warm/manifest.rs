@@ -34,11 +34,22 @@ pub(super) fn host_boot() -> io::Result<String> {
 /// The name of the directory. A change of the likeness's fields, or of what they mean, makes
 /// another.
 pub(super) fn key(like: &Likeness, host_boot: &str) -> Digest {
-    let Likeness { image, kernel, initrd, vcpu, memory_mib, root, console, disk, work_disk, vmm } =
-        like;
+    let Likeness {
+        image,
+        kernel,
+        init,
+        initrd,
+        vcpu,
+        memory_mib,
+        root,
+        console,
+        disk,
+        work_disk,
+        vmm,
+    } = like;
     let initrd = initrd.file_name().unwrap_or_default().display();
     let text = format!(
-        "{image}\n{kernel}\n{initrd}\n{vcpu}\n{memory_mib}\n{root}\n{console}\n{}\n{}\n{vmm}\n{host_boot}\n",
+        "{image}\n{kernel}\n{init}\n{initrd}\n{vcpu}\n{memory_mib}\n{root}\n{console}\n{}\n{}\n{vmm}\n{host_boot}\n",
         disk.bytes(),
         work_disk.bytes()
     );

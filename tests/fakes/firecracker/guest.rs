@@ -48,7 +48,7 @@ impl Guest {
             let file = std::fs::File::open(path).ok()?;
             let most = u64::try_from(drive::MAX_DRIVE_BYTES).ok()?;
             file.take(most).read_to_end(&mut bytes).ok()?;
-            drive::decode(&bytes).ok()
+            Some(drive::decode(&bytes).ok()?.guest)
         })?;
         let kernel_random = std::fs::read_to_string("/proc/sys/kernel/random/uuid");
         // A jail has no /proc; then the clock has to do.

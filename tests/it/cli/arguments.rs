@@ -99,9 +99,9 @@ fn verbs_and_their_other_names_send_the_same() {
         ("vm show web", Request::ShowVm { vm: vm() }),
         ("vm show --json web", Request::ShowVm { vm: vm() }),
         ("vm ls", Request::ListVms),
-        ("vm ssh web", Request::Endpoint { vm: vm() }),
-        ("ssh web", Request::Endpoint { vm: vm() }),
-        ("exec --no-workspace web -- a", Request::Endpoint { vm: vm() }),
+        ("vm ssh web", Request::ShowProgram { vm: vm() }),
+        ("ssh web", Request::ShowProgram { vm: vm() }),
+        ("exec --no-workspace web -- a", Request::ShowProgram { vm: vm() }),
         ("vm health web", Request::ShowUpkeep { vms: vec![vm()] }),
         (
             "vm set web --health-cmd true --health-interval 5s --health-retries 2",

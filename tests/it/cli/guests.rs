@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use banger::model::OpId;
-use banger::wire::reply::{Answer, EndpointInfo, OpInfo, Reply};
+use banger::wire::reply::{Answer, EndpointInfo, OpInfo, ProgramInfo, Reply};
 use banger::wire::request::Request;
 
 use super::samples::{Workspaces, ended, op, vm};
@@ -24,7 +24,12 @@ impl Place {
     }
 
     pub(super) fn of(guest: AgentGuest) -> Self {
-        let daemon = daemon_with(guest.endpoint());
+        Self::with_program(guest, None)
+    }
+
+    /// Of an image that says how it is run.
+    pub(super) fn with_program(guest: AgentGuest, program: Option<ProgramInfo>) -> Self {
+        let daemon = daemon_with(guest.endpoint(), program);
         Self { here: Surroundings::new(), daemon, _guest: guest }
     }
 
@@ -61,8 +66,8 @@ impl Place {
 }
 
 /// One VM, `web`, that is made, entered and deleted at once.
-pub(super) fn daemon_with(endpoint: EndpointInfo) -> Canned {
-    let endpoint = Arc::new(endpoint);
+pub(super) fn daemon_with(endpoint: EndpointInfo, program: Option<ProgramInfo>) -> Canned {
+    let (endpoint, program) = (Arc::new(endpoint), program.map(Box::new));
     let kept = Workspaces::default();
     Canned::new(move |envelope| {
         let end = |kind: &str, vm| {
@@ -79,7 +84,10 @@ pub(super) fn daemon_with(endpoint: EndpointInfo) -> Canned {
             }
             // A guest without a lane, as one that an earlier daemon started: SSH it is.
             Request::Lane { .. } => Reply::Done(Answer::Lane { socket: "/none/lane.sock".into() }),
-            Request::CreateVm(_) => end("vm-create", Some(vm("web", "running"))),
+            Request::CreateVm(_) | Request::CreateVmRun { .. } => {
+                end("vm-create", Some(vm("web", "running")))
+            }
+            Request::ShowProgram { .. } => Reply::Done(Answer::Program(program.clone())),
             Request::DeleteVm { .. } => end("vm-delete", None),
             Request::ShowVm { .. } => Reply::Done(Answer::Vms(vec![vm("web", "running")])),
             request if kept.knows(request) => return kept.answer(request),
@@ -93,7 +101,8 @@ fn asked(place: &Place) -> Vec<Request> {
     let mut requests = place.daemon.requests();
     requests.retain(|request| {
         let passed_over = matches!(request, Request::Events { .. } | Request::Lane { .. });
-        !passed_over && !matches!(request, Request::ShowWorkspaces { .. })
+        let looks = matches!(request, Request::ShowWorkspaces { .. } | Request::ShowProgram { .. });
+        !passed_over && !looks
     });
     requests
 }
@@ -245,7 +254,7 @@ fn a_guest_that_does_not_answer_is_explained_and_kept() {
     let guest = AgentGuest::start(&[]).unwrap();
     let mut endpoint = guest.endpoint();
     endpoint.port = nobody;
-    let daemon = daemon_with(endpoint);
+    let daemon = daemon_with(endpoint, None);
     for line in ["exec web -- true", "run --rm -- true"] {
         let said = place.here.banger(&daemon.socket(), line).said();
         assert_eq!(said.code, 125, "{line}");
@@ -259,7 +268,7 @@ fn a_guest_that_does_not_answer_is_explained_and_kept() {
     // Another machine at the guest's address.
     let mut endpoint = guest.endpoint();
     endpoint.host_key = place._guest.endpoint().host_key;
-    let daemon = daemon_with(endpoint);
+    let daemon = daemon_with(endpoint, None);
     let said = place.here.banger(&daemon.socket(), "exec web -- true").said();
     assert_eq!(said.code, 125);
     assert!(said.err.contains("showed another host key"), "{}", said.err);

@@ -5,6 +5,7 @@ mod completion;
 mod errors;
 mod events;
 mod guests;
+mod images;
 mod ledger;
 mod operations;
 mod ops;

@@ -47,7 +47,7 @@ wait-ready  12 ms
 spec: 2 vcpu | 512 MiB | 8G disk
 web is running at 172.16.0.5 after ";
     assert!(said.err.starts_with(expected), "{}", said.err);
-    let Request::CreateVm(asked) = daemon.requests().remove(0) else { panic!() };
+    let Request::CreateVmRun { create: asked, .. } = daemon.requests().remove(0) else { panic!() };
     let path = asked.env[1].1.clone();
     let wanted = CreateVm {
         name: Some(s("web")),
@@ -66,7 +66,7 @@ web is running at 172.16.0.5 after ";
 
     let said = here.banger(&daemon.socket(), "vm create -q --no-start").said();
     assert_eq!((said.out.as_str(), said.err.as_str()), ("web\n", ""));
-    let Request::CreateVm(asked) = daemon.requests().remove(1) else { panic!() };
+    let Request::CreateVmRun { create: asked, .. } = daemon.requests().remove(1) else { panic!() };
     assert_eq!(asked, CreateVm::default());
 
     let said = here.banger(&daemon.socket(), "run -d --json").said();
@@ -170,8 +170,10 @@ fn interrupted(daemon: &Canned, here: &Surroundings, line: &str) -> crate::suppo
     command.current_dir(here.path());
     std::thread::scope(|scope| {
         let running = scope.spawn(move || command.said());
-        daemon
-            .wait_for(|request| matches!(request, Request::CreateVm(_) | Request::DeleteVm { .. }));
+        daemon.wait_for(|request| {
+            let creates = matches!(request, Request::CreateVm(_) | Request::CreateVmRun { .. });
+            creates || matches!(request, Request::DeleteVm { .. })
+        });
         std::fs::write(here.path().join("go"), "\n").unwrap();
         running.join().unwrap()
     })
@@ -180,7 +182,7 @@ fn interrupted(daemon: &Canned, here: &Surroundings, line: &str) -> crate::suppo
 fn cancelling(vm_left: Option<VmInfo>) -> Canned {
     let cancelled: fn(&Request) -> bool = |request| matches!(request, Request::CancelOp { .. });
     Canned::new(move |envelope| match &envelope.request {
-        Request::CreateVm(_) => {
+        Request::CreateVm(_) | Request::CreateVmRun { .. } => {
             let mut operation = op("vm-create", "web", "rolled-back");
             operation.id = OpId(envelope.op_id).to_string();
             operation.cause = Some(s("cancelled"));

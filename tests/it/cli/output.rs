@@ -184,6 +184,7 @@ fn images_and_kernels_list() {
         };
         vec![Say::Reply(Reply::Done(match envelope.request {
             Request::ListImages | Request::ShowImage { .. } => Answer::Images(vec![image]),
+            Request::ShowImageConfig { .. } => Answer::ImageConfig(None),
             _ => Answer::Kernels(vec![kernel]),
         }))]
     });

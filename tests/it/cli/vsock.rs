@@ -91,7 +91,7 @@ fn a_plain_command_goes_by_the_lane_and_all_else_by_ssh() {
         let ssh = endpoint.port;
         let vsock = Vsock::listen(&path, ssh, has_lane);
         endpoint.address = path.display().to_string();
-        let daemon = daemon_with(endpoint);
+        let daemon = daemon_with(endpoint, None);
         let said = |line: &str| here.bash(&daemon.socket(), line).said();
 
         let plain = said("banger exec web -- sh -c 'echo by SSH; exit 7' < /dev/null");

@@ -79,7 +79,7 @@ impl AgentGuest {
             ssh_port: port,
         };
         let file = dir.path().join("config");
-        std::fs::write(&file, drive::encode(&config).unwrap()).unwrap();
+        std::fs::write(&file, drive::encode(&config.into()).unwrap()).unwrap();
         #[allow(clippy::disallowed_methods, reason = "a test plays the hypervisor")]
         let mut child = std::process::Command::new(program)
             .arg("serve")

@@ -3,8 +3,8 @@
 use banger::wire::reply::{
     Answer, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiagnosisInfo, DiskInfo, EndpointInfo,
     EventInfo, EventKindInfo, ExitInfo, FailureInfo, GarbageInfo, HealthInfo, HealthRunInfo,
-    ImageInfo, KernelInfo, LedgerInfo, OpInfo, Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo,
-    VmInfo, WorkspaceInfo,
+    ImageConfigInfo, ImageInfo, ImageNameInfo, ImageUsageInfo, KernelInfo, LedgerInfo, OpInfo,
+    ProgramInfo, Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
 };
 
 use super::{check, every};
@@ -12,7 +12,7 @@ use super::{check, every};
 every!(reply: Reply { Accepted Event Bytes Part Done Failed });
 every!(answer: Answer {
     Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk Upkeep
-    Ledger Garbage Diagnosis Workspaces
+    Ledger Garbage Diagnosis Workspaces Program ImageConfig ImageUsage
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
@@ -265,6 +265,37 @@ fn answers() {
             bytes: 1_000_000,
             manifest: s("0303"),
             prepared_unix_ms: 1_700_000_000_000,
+        }]),
+        Answer::Program(Some(Box::new(ProgramInfo {
+            entrypoint: vec![s("/entry")],
+            cmd: vec![s("serve")],
+            user: s("101"),
+            workdir: s("/srv"),
+            stop_signal: s("SIGQUIT"),
+            runs: true,
+        }))),
+        Answer::ImageConfig(Some(Box::new(ImageConfigInfo {
+            entrypoint: vec![s("/entry")],
+            cmd: vec![s("serve")],
+            env: vec![s("A=b c")],
+            user: s("101"),
+            working_dir: s("/srv"),
+            stop_signal: s("SIGQUIT"),
+            exposed_ports: vec![s("80/tcp")],
+            volumes: vec![s("/data")],
+            labels: [(s("l"), s("v"))].into(),
+        }))),
+        Answer::ImageUsage(vec![ImageUsageInfo {
+            digest: s("0101"),
+            names: vec![
+                ImageNameInfo { name: s("web"), kept_because: Some(s("used by a")) },
+                ImageNameInfo { name: s("old"), kept_because: None },
+            ],
+            used_by: vec![s("a")],
+            file_bytes: 400 << 20,
+            seed_bytes: 1 << 20,
+            snapshots: 1,
+            snapshot_bytes: 256 << 20,
         }]),
     ];
     check("answer", answer::ALL, answer::name, &samples);

@@ -13,7 +13,8 @@ every!(request: Request {
     ShowKernel DeleteKernel ListOps ShowOp WatchOp CancelOp Events Lane Stats CreateVmOn ShowDisk
     SuspendVm ResumeVm StartVmCold SetVm EventsOf CreateVmKept SetVmKept ShowUpkeep ListOpenOps
     StartVmRepaired PutAwayVm ShowLedger FindGarbage CollectGarbage DiagnoseVm RecoverVm
-    ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest
+    ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest CreateVmRun ShowProgram
+    ShowImageConfig TagImage ImageUsage
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -161,6 +162,18 @@ fn requests() {
         },
         Request::ShowWorkspaces { vms: vec![s("web")] },
         Request::ShowManifest { vm: s("web") },
+        Request::CreateVmRun {
+            create: CreateVm { image: Some(s("nginx")), ..CreateVm::default() },
+            disk: DiskBackend::Overlay,
+            console: true,
+            warm: Some(true),
+            upkeep: upkeep(),
+            runs: true,
+        },
+        Request::ShowProgram { vm: s("web") },
+        Request::ShowImageConfig { name: s("nginx") },
+        Request::TagImage { name: s("web"), tag: s("web-before") },
+        Request::ImageUsage,
     ];
     check("request", request::ALL, request::name, &samples);
 }

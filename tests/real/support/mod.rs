@@ -2,6 +2,7 @@
 
 mod hardware;
 mod host;
+pub(crate) mod oci;
 mod process;
 mod stock;
 mod vmm;

@@ -16,20 +16,22 @@ const AFTER: &str = "\
 Examples:
   banger image import mine rootfs.tar
   banger image import mine ./rootfs
+  docker save nginx -o nginx.tar && banger image import nginx nginx.tar
   skopeo copy docker://debian:bookworm oci:./debian && banger image import debian ./debian
 
-The tar may be compressed. Owners, modes, links, devices and capabilities are kept. A
-directory with an OCI layout in it becomes the image for this platform that it holds. The
-daemon reads the path as its own user.";
+The tar may be compressed. Owners, modes, links, devices and capabilities are kept. An OCI layout,
+as a directory or in one file, and an archive of `docker save` become the image for this platform
+that they hold, which is run as it says: see `banger run --help`. The daemon reads the path as its
+own user.";
 
-/// Make an image from a tar file, a directory or an OCI layout
+/// Make an image from a tar file, a directory or a container image
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
     /// Name of the image
     #[arg(value_parser = parse::artefact_name)]
     name: String,
-    /// Tar file or directory with a root file system, or an OCI layout
+    /// Tar file or directory with a root file system, an OCI layout, or an archive of docker save
     #[arg(value_hint = ValueHint::AnyPath)]
     path: PathBuf,
 }

@@ -2,16 +2,19 @@
 
 pub(crate) mod build;
 pub(crate) mod delete;
+pub(crate) mod df;
 pub(crate) mod import;
 pub(crate) mod list;
+pub(crate) mod prune;
 pub(crate) mod show;
+pub(crate) mod tag;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// Build an image from a distribution's packages
     #[command(subcommand)]
     Build(build::Command),
-    /// Make an image from a tar file, a directory or an OCI layout
+    /// Make an image from a tar file, a directory or a container image
     Import(import::Args),
     /// List images
     #[command(visible_alias = "ls")]
@@ -21,4 +24,10 @@ pub(crate) enum Command {
     /// Delete images that no VM uses
     #[command(visible_alias = "rm")]
     Delete(delete::Args),
+    /// Give an image one more name
+    Tag(tag::Args),
+    /// Show what images take of the disk
+    Df(df::Args),
+    /// Delete images that no VM uses, all at once
+    Prune(prune::Args),
 }

@@ -16,7 +16,8 @@ Examples:
   banger vm create --name later --no-start
   banger vm create --name odd --console       then: banger vm logs odd
 
-Returns when the VM has booted and answers. Prints its name. Ctrl-C takes it back.";
+Returns when the VM has booted and answers. Prints its name. Ctrl-C takes it back. If the image is
+one of containers, its program runs from every start on, as a job: see vm jobs and vm logs --job.";
 
 /// Create a VM and start it
 #[derive(Debug, clap::Args)]
@@ -34,7 +35,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(args.spec.name())?;
-    let request = args.spec.request(!args.no_start)?;
+    let request = args.spec.request(!args.no_start, true)?;
     let began = Instant::now();
     let mut client = app.client().await?;
     let board = Progress::new(&app.out);

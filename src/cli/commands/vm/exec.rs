@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap_complete::ArgValueCandidates;
 
 use super::guest_args::TtyArgs;
+use super::program::Image;
 use super::workspace::enter::{Entered, WorkspaceArgs};
 use crate::cli::app::App;
 use crate::cli::client::Client;
@@ -49,10 +50,12 @@ pub(crate) struct Args {
         long = "env", short, value_name = "NAME[=VALUE]", value_parser = parse::variable
     )]
     env: Vec<(String, Option<String>)>,
-    /// Directory in the guest to run it in [default: the workspace, else the user's home]
+    /// Directory in the guest to run it in [default: the workspace, else the image's, else the user's
+    /// home]
     #[arg(long, short, value_name = "DIR")]
     workdir: Option<String>,
-    /// The user of the guest to run it as [default: root]
+    /// The user of the guest to run it as, or USER:GROUP, also by number [default: the image's, else
+    /// root]
     #[arg(long, short, value_name = "USER")]
     user: Option<String>,
     /// Pass standard input on [default]
@@ -79,6 +82,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let mut client = app.client().await?;
     let entered = args.workspace.enter(app, &mut client, op, &args.vm).await;
     let entered = entered.map_err(|error| error.about(&args.vm))?;
+    let args = as_its_image_says(&mut client, op, args, &entered).await?;
     if args.detach {
         return detach(app, client, op, args, env, entered).await;
     }
@@ -95,6 +99,22 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let (timeout, input) = (args.timeout, !args.no_stdin);
     let task = Task { op, what, tty, env, workdir, timeout, input, agent: false };
     guest.run(task, std::future::ready(Some(client))).await
+}
+
+/// What was not asked for is as the image says. A workspace is root's, and is where its commands are.
+async fn as_its_image_says(
+    client: &mut Client,
+    op: OpId,
+    mut args: Args,
+    entered: &Entered,
+) -> Result<Args, CliError> {
+    if entered.directory.is_some() {
+        return Ok(args);
+    }
+    let image = Image::of(client, op, &args.vm).await.map_err(|error| error.about(&args.vm))?;
+    args.user = args.user.or_else(|| image.user());
+    args.workdir = args.workdir.or_else(|| image.workdir());
+    Ok(args)
 }
 
 async fn detach(

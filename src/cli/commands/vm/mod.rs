@@ -10,6 +10,7 @@ pub(crate) mod jobs;
 pub(crate) mod kill;
 pub(crate) mod list;
 pub(crate) mod logs;
+mod program;
 pub(crate) mod recover;
 pub(crate) mod restart;
 pub(crate) mod resume;
@@ -30,7 +31,7 @@ pub(crate) enum Command {
     /// Create a VM and start it
     Create(create::Args),
     /// Create a VM and enter it or run a command in it
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Start stopped or suspended VMs
     Start(start::Args),
     /// Stop VMs; their disks stay

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use super::guest_args::{self, TtyArgs};
+use super::program::Image;
 use super::spec::{self, SpecArgs};
 use super::workspace::enter::Entered;
 use super::workspace::prepare as prepare_command;
@@ -19,7 +20,7 @@ use crate::cli::app::App;
 use crate::cli::client::Client;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::guest::{Guest, Task, What};
+use crate::cli::guest::{Forwards, Guest, Task, What};
 use crate::cli::operation::{self, Broken, OnInterrupt};
 use crate::cli::ui::progress::Progress;
 use crate::cli::ui::text;
@@ -38,8 +39,12 @@ Examples:
   banger run . -- make test              the repository here, in its VM, which stays for the next time
   banger run --rm ~/src/app -- make test the same in a VM of its own
   banger run --nat .                     a shell in it, with the tools that it names
+  banger run --rm --image python         the program of an image of containers
+  banger run --rm --image python -- python -c 'print(1)'
 
-The words after -- reach the guest as they are, without a shell. Without --rm the VM runs on.
+The words after -- reach the guest as they are, without a shell. In an image of containers they
+follow its entrypoint, in place of its own words, as with docker run; --entrypoint '' drops that.
+Without words the image's program runs, and with -d it runs from every start of the VM on, as a job. Without --rm the VM runs on.
 Ctrl-C while it boots takes it back. With PATH the VM that has the repository is used again, if there
 is one, and what changed since is brought there first. Where the guest has mise, it installs the
 tools that the repository names: with -d before this ends, beside a shell while you are in it, for
@@ -59,7 +64,7 @@ pub(crate) struct Args {
     /// A repository to work on: it is brought to the VM, and the command or the shell starts in it
     #[arg(value_name = "PATH", value_hint = clap::ValueHint::DirPath)]
     path: Option<PathBuf>,
-    /// The command and its arguments; a shell if there is none
+    /// The command and its arguments; the image's program, or a shell, if there is none
     #[arg(value_name = "CMD", last = true)]
     command: Vec<String>,
     /// Delete the VM when the command or the shell ends
@@ -68,6 +73,17 @@ pub(crate) struct Args {
     /// Start it, print its name and leave it running
     #[arg(long, short, conflicts_with_all = ["rm", "command"])]
     detach: bool,
+    /// The user of the guest to run it as, or USER:GROUP, also by number [default: the image's, else
+    /// root]
+    #[arg(long, short, value_name = "USER", conflicts_with = "detach")]
+    user: Option<String>,
+    /// Directory in the guest to run it in [default: the repository, else the image's, else the
+    /// user's home]
+    #[arg(long, short, value_name = "DIR", conflicts_with = "detach")]
+    workdir: Option<String>,
+    /// Run this instead of the image's entrypoint; '' is none
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "detach")]
+    entrypoint: Option<String>,
     #[command(flatten)]
     tty: TtyArgs,
     /// Where in the guest the repository goes
@@ -95,7 +111,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(args.spec.name())?;
     let name = args.spec.name().map(str::to_owned);
     let has_nat = args.spec.has_nat();
-    let create = args.spec.request(true)?;
+    // Nobody is there to run the image's program.
+    let runs = args.detach && args.path.is_none();
+    let create = args.spec.request(true, runs)?;
     if let (Some(job), Some(plan), true) = (&job, &plan, args.dry_run) {
         let of = match app.client().await {
             Ok(mut client) if !args.rm => {
@@ -139,26 +157,29 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
         app.out.line(&vm.name)?;
         return Ok(Exit::Ok);
     }
-    let shell = args.command.is_empty();
-    let what = match (shell, entered.directory.is_some()) {
-        (false, _) => What::Command(entered.argv(args.command)),
-        (true, false) => What::Shell,
+    let in_workspace = entered.directory.is_some();
+    let image = Image::of(&mut client, op, &vm.id).await?;
+    let argv = match (in_workspace, args.command.is_empty(), &args.entrypoint) {
+        // Whoever comes to a repository comes to stay.
+        (true, true, None) => vec![],
+        (.., entrypoint) => image.argv(entrypoint.as_deref(), args.command),
+    };
+    let shell = argv.is_empty();
+    let what = match (shell, in_workspace) {
+        (false, _) => What::Command(entered.argv(argv)),
+        (true, false) => image.shell(),
         // A login shell that does not start at home.
         (true, true) => What::Command(LOGIN.map(str::to_owned).into()),
     };
     let tty = args.tty.choice().wanted();
-    let task = Task {
-        op,
-        what,
-        tty,
-        env: vec![],
-        workdir: entered.directory,
-        timeout: None,
-        input: true,
-        agent: false,
-    };
+    // A workspace is root's.
+    let user = args.user.or_else(|| image.user().filter(|_| !in_workspace));
+    let workdir = args.workdir.or(entered.directory).or_else(|| image.workdir());
+    let task =
+        Task { op, what, tty, env: vec![], workdir, timeout: None, input: true, agent: false };
     // A guest that cannot be entered stays, with --rm too: its console tells why.
-    let mut guest = match enter(app, &mut client, &vm, !shell && !tty).await {
+    let plain = !shell && !tty;
+    let mut guest = match enter(app, &mut client, &vm, user.as_deref(), plain).await {
         Ok(guest) => guest,
         Err(error) if args.rm && error.exit == Exit::Failed => {
             let name = &vm.name;
@@ -320,10 +341,11 @@ async fn enter(
     app: &App,
     client: &mut Client,
     vm: &VmInfo,
+    user: Option<&str>,
     plain: bool,
 ) -> Result<Guest, CliError> {
     let op = app.op(Some(&vm.name))?;
-    let guest = Guest::dial(client, op, &vm.id, plain).await;
+    let guest = Guest::dial_with(client, op, &vm.id, user, plain, Forwards::default()).await;
     guest.map_err(|error| error.about(&vm.name))
 }
 

@@ -103,7 +103,8 @@ impl SpecArgs {
         self.nat
     }
 
-    pub(crate) fn request(self, start: bool) -> Result<Request, CliError> {
+    /// `runs`: the program of its image, from every start on.
+    pub(crate) fn request(self, start: bool, runs: bool) -> Result<Request, CliError> {
         let warm = (self.warm || self.no_warm).then_some(self.warm);
         let disk = match self.disk {
             DiskArg::Auto => DiskBackend::Auto,
@@ -129,7 +130,12 @@ impl SpecArgs {
             start,
         };
         let console = self.console;
-        Ok(match (self.upkeep.upkeep(), disk, console, warm) {
+        let upkeep = self.upkeep.upkeep();
+        if runs {
+            let upkeep = upkeep.unwrap_or_default();
+            return Ok(Request::CreateVmRun { create, disk, console, warm, upkeep, runs });
+        }
+        Ok(match (upkeep, disk, console, warm) {
             (Some(upkeep), ..) => Request::CreateVmKept { create, disk, console, warm, upkeep },
             (None, DiskBackend::Auto, false, None) => Request::CreateVm(create),
             (None, ..) => Request::CreateVmOn { create, disk, console, warm },

@@ -3,6 +3,7 @@
 use clap_complete::ArgValueCandidates;
 
 use super::guest_args::TtyArgs;
+use super::program::Image;
 use crate::cli::app::App;
 use crate::cli::complete;
 use crate::cli::error::CliError;
@@ -33,7 +34,7 @@ pub(crate) struct Args {
     /// A command instead of the shell
     #[arg(value_name = "CMD", last = true)]
     command: Vec<String>,
-    /// The user of the guest to be [default: root]
+    /// The user of the guest to be [default: the image's, else root]
     #[arg(long, short, value_name = "USER")]
     user: Option<String>,
     /// Let what runs there use the keys of your ssh-agent
@@ -60,21 +61,25 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let mut client = app.client().await?;
     let tty = args.tty.choice().wanted();
     let (shell, agent) = (args.command.is_empty(), args.forward_agent);
-    let user = args.user.as_deref();
+    let image = Image::of(&mut client, op, &args.vm).await;
+    let image = image.map_err(|error| error.about(&args.vm))?;
+    let user = args.user.or_else(|| image.user());
     let forwards = Forwards {
         to_guest: args.local_forward,
         from_guest: args.remote_forward,
         socks: args.dynamic_forward,
         agent: args.forward_agent.then(own_agent).transpose()?,
     };
-    let guest = Guest::dial_with(&mut client, op, &args.vm, user, !shell && !tty, forwards).await;
+    let guest =
+        Guest::dial_with(&mut client, op, &args.vm, user.as_deref(), !shell && !tty, forwards)
+            .await;
     let mut guest = guest.map_err(|error| error.about(&args.vm))?;
     if args.no_command {
         return guest.stay(op, std::future::ready(Some(client))).await;
     }
-    let what = if shell { What::Shell } else { What::Command(args.command) };
-    let task =
-        Task { op, what, tty, env: vec![], workdir: None, timeout: None, input: true, agent };
+    let what = if shell { image.shell() } else { What::Command(args.command) };
+    let workdir = image.workdir();
+    let task = Task { op, what, tty, env: vec![], workdir, timeout: None, input: true, agent };
     let ended = guest.run(task, async { app.client().await.ok() }).await;
     if shell && tty {
         super::guest_args::note_if_running(app, client, guest.vm_id()).await;

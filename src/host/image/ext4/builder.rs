@@ -366,11 +366,12 @@ pub(super) fn check_special(special: Special) -> Result<(), Refusal> {
     Ok(())
 }
 
-pub(super) fn refused(path: &[u8], why: Refusal) -> BuildError {
+pub(in crate::host::image) fn refused(path: &[u8], why: Refusal) -> BuildError {
     BuildError::Refused { entry: shown(path), why }
 }
 
-pub(super) fn shown(path: &[u8]) -> String {
+/// Names need not be text.
+pub(in crate::host::image) fn shown(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
 

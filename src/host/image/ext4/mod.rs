@@ -31,7 +31,7 @@ mod tree;
 mod verify;
 mod xattr;
 
-pub(super) use builder::{BuildError, Builder, Built};
+pub(super) use builder::{BuildError, Builder, Built, refused, shown};
 pub(super) use layers::FileId;
 pub(super) use tree::{Meta, Refusal, Special};
 pub(super) use verify::{digest_of, is_growable, uuid_of};

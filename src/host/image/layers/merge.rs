@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::source::{Layer, Meter, TooMuch};
 use super::whiteout::{Mark, mark};
-use crate::host::image::ext4::{BuildError, Builder, FileId, Refusal, Special};
+use crate::host::image::ext4::{Builder, FileId, Refusal, refused};
 use crate::host::image::import::{Cancellable, ImportError, Watch, tar_meta};
 use crate::host::image::tarball::{TarEntry, TarError, TarKind, Tarball};
 use crate::host::image::unpack::unpack;
@@ -120,17 +120,16 @@ impl FirstReading<'_> {
 
 fn add(builder: &mut Builder, entry: &TarEntry) -> Result<Option<FileId>, ImportError> {
     let path = &entry.path;
-    let refused = |why| BuildError::Refused { entry: shown(path), why };
     match mark(path) {
         Mark::None => {}
         Mark::Internal => return Ok(None),
-        Mark::Nameless => return Err(refused(Refusal::Whiteout).into()),
+        Mark::Nameless => return Err(refused(path, Refusal::Whiteout).into()),
         Mark::Opaque(dir) => {
-            builder.opaque(&dir).map_err(refused)?;
+            builder.opaque(&dir).map_err(|why| refused(path, why))?;
             return Ok(None);
         }
-        Mark::Whiteout(path) => {
-            builder.whiteout(&path).map_err(refused)?;
+        Mark::Whiteout(hidden) => {
+            builder.whiteout(&hidden).map_err(|why| refused(path, why))?;
             return Ok(None);
         }
     }
@@ -140,13 +139,7 @@ fn add(builder: &mut Builder, entry: &TarEntry) -> Result<Option<FileId>, Import
         TarKind::Dir => builder.place_directory(path, meta)?,
         TarKind::HardLink(target) => builder.place_hard_link(path, target)?,
         TarKind::Symlink(target) => builder.place_symlink(path, meta, target)?,
-        TarKind::Char(major, minor) => {
-            builder.place_special(path, meta, Special::Char { major: *major, minor: *minor })?;
-        }
-        TarKind::Block(major, minor) => {
-            builder.place_special(path, meta, Special::Block { major: *major, minor: *minor })?;
-        }
-        TarKind::Fifo => builder.place_special(path, meta, Special::Fifo)?,
+        TarKind::Special(special) => builder.place_special(path, meta, *special)?,
     }
     Ok(None)
 }
@@ -175,8 +168,4 @@ fn second_reading(
         watch.count(entry.size, builder.entries());
     }
     Ok(())
-}
-
-fn shown(path: &[u8]) -> String {
-    String::from_utf8_lossy(path).into_owned()
 }

@@ -16,7 +16,7 @@ mod whiteout;
 pub(super) use merge::merge;
 pub use merge::merge_layers;
 pub use source::Layer;
-pub(super) use source::TooMuch;
+pub(super) use source::{HARMLESS, TooMuch};
 
 #[cfg(test)]
 #[path = "archive_tests.rs"]

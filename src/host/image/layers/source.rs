@@ -9,7 +9,7 @@ use crate::host::image::import::Cancellable;
 use crate::model::{Digest, ImageLimits, Size};
 
 /// Unpacked, no layer is refused for its ratio below this: a file of zeros is no attack.
-const HARMLESS: u64 = 256 << 20;
+pub(in crate::host::image) const HARMLESS: u64 = 256 << 20;
 
 type Opened = Box<dyn BufRead + Send>;
 

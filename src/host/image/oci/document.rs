@@ -3,11 +3,12 @@
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::model::Digest;
+use super::run::Run;
+use crate::model::{Digest, ImageConfig, MAX_CONFIG_BYTES};
 
 /// Of a document; the largest index in use is some hundred KiB.
 pub(super) const MAX_DOCUMENT: u64 = 4 << 20;
-const MAX_LAYERS: usize = 512;
+pub(super) const MAX_LAYERS: usize = 512;
 /// As these documents call the platform of this program.
 pub(super) const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
@@ -39,6 +40,10 @@ pub(in crate::host::image) enum DocumentError {
     Several(usize),
     #[error("layer {layer} has {found} bytes instead of {wanted}")]
     Size { layer: Digest, wanted: u64, found: u64 },
+    #[error("what it says of how it is run takes {0} bytes; {MAX_CONFIG_BYTES} are taken")]
+    RunTooLong(usize),
+    #[error("what it says of how it is run has a NUL byte in it: {0:?}")]
+    Nul(String),
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -164,6 +169,7 @@ pub(super) struct Config {
     #[serde(default)]
     architecture: String,
     rootfs: RootFs,
+    config: Option<Run>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -182,6 +188,11 @@ impl Config {
             return Err(DocumentError::Platform(format!("{os}/{architecture}")));
         }
         Ok(config)
+    }
+
+    /// How the image is run.
+    pub(super) fn run(&self) -> Result<ImageConfig, DocumentError> {
+        self.config.clone().unwrap_or_default().into_config()
     }
 
     /// Digests of the layers unpacked, as many as there are layers.

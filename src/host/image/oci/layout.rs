@@ -1,90 +1,94 @@
-//! A directory with images as the OCI lays them out: `oci-layout`, `index.json`, `blobs`. Blocking.
+//! Images as the OCI lays them out, `oci-layout`, `index.json`, `blobs`, in a directory or in one
+//! archive; and the archives of `docker save`. Blocking.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
+use super::archive::Archive;
 use super::document::{
-    Config, Descriptor, Document, DocumentError, MAX_DOCUMENT, Manifest, check, choose, parse,
+    Config, Descriptor, Document, DocumentError, Manifest, check, choose, parse,
 };
+use super::place::{Place, blob};
+use super::saved;
 use crate::host::image::import::ImportError;
 use crate::host::image::layers::Layer;
-use crate::model::Digest;
+use crate::model::{Digest, ImageConfig};
 
-const BUFFER: usize = 256 << 10;
 /// An index may lead to an index; nobody goes further.
 const MAX_STEPS: usize = 4;
+const MARK: &str = "oci-layout";
+const INDEX: &str = "index.json";
 
-pub(in crate::host::image) fn is_layout(dir: &Path) -> bool {
-    dir.join("oci-layout").is_file() && dir.join("index.json").is_file()
+/// What an image is made of.
+#[derive(Debug)]
+pub(in crate::host::image) struct Opened {
+    /// The lowest first.
+    pub(in crate::host::image) layers: Vec<Layer>,
+    pub(in crate::host::image) config: ImageConfig,
 }
 
-/// The layers of the one image for this platform, the lowest first.
-pub(in crate::host::image) fn open(dir: &Path) -> Result<Vec<Layer>, ImportError> {
-    let blobs = Blobs(dir.join("blobs/sha256"));
-    let index = dir.join("index.json");
-    let bytes = read(&index).map_err(|error| failed(&index, error))?;
-    let mut document = parse(&bytes)?;
+pub(in crate::host::image) fn is_layout(dir: &Path) -> bool {
+    dir.join(MARK).is_file() && dir.join(INDEX).is_file()
+}
+
+/// The one image for this platform.
+pub(in crate::host::image) fn open(dir: &Path) -> Result<Opened, ImportError> {
+    layout(&Place::Directory(dir.to_owned()))
+}
+
+/// The same of an archive. Newer ones of `docker save` are both: there the layout says more.
+pub(in crate::host::image) fn open_archive(archive: Archive) -> Result<Opened, ImportError> {
+    let is = |name| archive.has(name);
+    let (is_layout, is_saved) = (is(MARK) && is(INDEX), is(saved::MANIFEST));
+    let place = Place::Archive(Arc::new(archive));
+    match (is_layout, is_saved) {
+        (true, _) => layout(&place),
+        (false, true) => saved::open(&place),
+        (false, false) => Err(ImportError::NotARoot(
+            "it is an archive of an image without manifest.json, as no `docker save` of the last ten \
+             years writes it",
+        )),
+    }
+}
+
+fn layout(place: &Place) -> Result<Opened, ImportError> {
+    let mut document = parse(&place.document(INDEX)?)?;
     for _ in 0..MAX_STEPS {
         match document {
             Document::Index(manifests) => {
-                document = parse(&blobs.document(choose(&manifests)?, "manifest")?)?;
+                document = parse(&named(place, choose(&manifests)?, "manifest")?)?;
             }
-            Document::Manifest(manifest) => return blobs.layers(&manifest),
+            Document::Manifest(manifest) => return image(place, &manifest),
         }
     }
     Err(ImportError::NotARoot("its indexes lead nowhere"))
 }
 
-/// Files that are named by their digests.
-struct Blobs(PathBuf);
-
-impl Blobs {
-    fn path(&self, digest: Digest) -> PathBuf {
-        self.0.join(digest.to_string())
-    }
-
-    fn document(&self, of: &Descriptor, what: &'static str) -> Result<Vec<u8>, ImportError> {
-        let digest = of.digest()?;
-        let path = self.path(digest);
-        let bytes = read(&path).map_err(|error| failed(&path, error))?;
-        check(&bytes, digest, what)?;
-        Ok(bytes)
-    }
-
-    fn layers(&self, manifest: &Manifest) -> Result<Vec<Layer>, ImportError> {
-        let config = Config::parse(&self.document(&manifest.config, "configuration")?)?;
-        let diff_ids = config.diff_ids(manifest.layers.len())?;
-        let layer = |(layer, diff_id): (&Descriptor, Digest)| {
-            let digest = layer.digest()?;
-            let path = self.path(digest);
-            let found = std::fs::metadata(&path).map_err(|error| failed(&path, error))?.len();
-            if found != layer.size {
-                return Err(DocumentError::Size { layer: digest, wanted: layer.size, found }.into());
-            }
-            let open = move || -> io::Result<Box<dyn io::BufRead + Send>> {
-                Ok(Box::new(BufReader::with_capacity(BUFFER, File::open(&path)?)))
-            };
-            Ok(Layer::new(format!("sha256:{}", digest.short()), found, Some(diff_id), open))
-        };
-        manifest.layers.iter().zip(diff_ids).map(layer).collect()
-    }
-}
-
-/// A document is small; what is not is none.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![];
-    File::open(path)?.take(MAX_DOCUMENT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_DOCUMENT {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 4 MiB"));
-    }
+fn named(place: &Place, of: &Descriptor, what: &'static str) -> Result<Vec<u8>, ImportError> {
+    let digest = of.digest()?;
+    let bytes = place.document(&blob(digest))?;
+    check(&bytes, digest, what)?;
     Ok(bytes)
 }
 
-fn failed(path: &Path, source: io::Error) -> ImportError {
-    ImportError::Read { path: path.display().to_string(), source }
+fn image(place: &Place, manifest: &Manifest) -> Result<Opened, ImportError> {
+    let config = Config::parse(&named(place, &manifest.config, "configuration")?)?;
+    let diff_ids = config.diff_ids(manifest.layers.len())?;
+    let layer = |(layer, diff_id): (&Descriptor, Digest)| {
+        let digest = layer.digest()?;
+        let item = place.item(&blob(digest))?;
+        let found = item.bytes;
+        if found != layer.size {
+            return Err(DocumentError::Size { layer: digest, wanted: layer.size, found }.into());
+        }
+        let name = format!("sha256:{}", digest.short());
+        Ok(Layer::new(name, found, Some(diff_id), move || item.open()))
+    };
+    let layers = manifest.layers.iter().zip(diff_ids).map(layer);
+    let layers = layers.collect::<Result<_, ImportError>>()?;
+    Ok(Opened { layers, config: config.run()? })
 }
 
 #[cfg(test)]
 #[path = "layout_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -3,8 +3,13 @@
 //! Every document is known by the digest of its bytes and is parsed only after that was checked.
 //! What must not be done here: trust a name in a document as a path; files are named by digests.
 
+mod archive;
 mod document;
 mod layout;
+mod place;
+mod run;
+mod saved;
 
+pub(super) use archive::Archive;
 pub(super) use document::DocumentError;
-pub(super) use layout::{is_layout, open as open_layout};
+pub(super) use layout::{Opened, is_layout, open as open_layout, open_archive};

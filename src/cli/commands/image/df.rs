@@ -1,0 +1,61 @@
+//! `banger image df`.
+
+use crate::cli::app::App;
+use crate::cli::error::CliError;
+use crate::cli::exit::Exit;
+use crate::cli::ui::table::Table;
+use crate::cli::ui::text;
+use crate::wire::reply::ImageUsageInfo;
+
+const AFTER: &str = "\
+Examples:
+  banger image df
+  banger image df --json | jq '[.[].file_bytes] | add'
+
+FILE is what VMs share, SEED what their work disks begin with, SNAPSHOTS memories that VMs start
+from. What an image would free is what `banger image prune` gets by removing all of its names.";
+
+/// Show what images take of the disk
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Args {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
+    let op = app.op(None)?;
+    let usage = app.client().await?.image_usage(op).await?;
+    if args.json {
+        app.out.json(&usage)?;
+        return Ok(Exit::Ok);
+    }
+    let mut table = Table::new(["NAMES", "DIGEST", "VMS", "FILE", "SEED", "SNAPSHOTS", "FREE"]);
+    for one in &usage {
+        let names: Vec<_> = one.names.iter().map(|name| name.name.as_str()).collect();
+        table.row([
+            names.join(", ").into(),
+            text::short(&one.digest).into(),
+            one.used_by.len().to_string().into(),
+            text::size(one.file_bytes).into(),
+            text::size(one.seed_bytes).into(),
+            text::size(one.snapshot_bytes).into(),
+            text::size(would_free(one)).into(),
+        ]);
+    }
+    table.print(&app.out)?;
+    let sum = |of: fn(&ImageUsageInfo) -> u64| text::size(usage.iter().map(of).sum());
+    app.out.note(format!("{} in all, {} of it would be free", sum(bytes), sum(would_free)));
+    Ok(Exit::Ok)
+}
+
+pub(super) fn bytes(one: &ImageUsageInfo) -> u64 {
+    one.file_bytes + one.seed_bytes + one.snapshot_bytes
+}
+
+/// Contents go with the last of their names.
+pub(super) fn would_free(one: &ImageUsageInfo) -> u64 {
+    let kept = one.names.iter().any(|name| name.kept_because.is_some());
+    if kept { 0 } else { bytes(one) }
+}
