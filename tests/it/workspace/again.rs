@@ -95,7 +95,7 @@ fn change(place: &Place, dice: &mut Dice) {
         }
     };
     match dice.roll(9) {
-        0 | 1 | 2 => {
+        0..=2 => {
             free(&file);
             fs::write(&file, format!("{}\n", dice.roll(1000))).unwrap();
         }
