@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::model::{
-    DiskBackend, DiskChoice, FileSync, FileSyncText, ImageLimits, Name, RestartPolicy, Size,
-    SpecDefaults, Subnet, VmmChoice,
+    DiskBackend, DiskChoice, FileSync, FileSyncText, ImageLimits, ImageRef, Name, RegistrySettings,
+    RestartPolicy, Size, SpecDefaults, Subnet, VmmChoice,
 };
 
 /// A Unix socket's path ends at 108 bytes; what lies below the run directory needs 32 of them.
@@ -43,6 +43,7 @@ pub struct Config {
     pub defaults: SpecDefaults,
     pub network: Network,
     pub limits: Limits,
+    pub registries: RegistrySettings,
     /// What every guest is given at its start.
     pub file_sync: Vec<FileSync>,
     /// Opens every guest; made if it is not there.
@@ -151,6 +152,7 @@ struct File {
     vm_defaults: FileDefaults,
     network: FileNetwork,
     limits: FileLimits,
+    registries: FileRegistries,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -192,6 +194,17 @@ struct FileLimits {
     image_size: Option<String>,
     image_entries: Option<usize>,
     image_ratio: Option<u32>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct FileRegistries {
+    plain_http: Vec<String>,
+    certificates: Vec<PathBuf>,
+    auth_file: Option<PathBuf>,
+    parallel: Option<usize>,
+    tries: Option<u32>,
+    cache_size: Option<String>,
 }
 
 impl Config {
@@ -288,6 +301,7 @@ impl Config {
             defaults,
             network: Network::build(file.network)?,
             limits,
+            registries: registries(file.registries)?,
             file_sync: file_sync(file.file_sync)?,
             ssh_key: ssh_key(file.ssh_key_path.as_deref(), &state_dir)?,
             sim: over.sim,
@@ -393,6 +407,40 @@ fn image_limits(file: &FileLimits) -> Result<ImageLimits, ConfigError> {
     Ok(limits)
 }
 
+fn registries(file: FileRegistries) -> Result<RegistrySettings, ConfigError> {
+    let default = RegistrySettings::default();
+    for registry in &file.plain_http {
+        let whole = format!("{registry}/x").parse::<ImageRef>();
+        if !whole.is_ok_and(|image| image.registry() == registry) {
+            let why = format!("{registry:?} is not HOST:PORT as references have it");
+            return Err(value("registries.plain_http", why));
+        }
+    }
+    for path in file.certificates.iter().chain(&file.auth_file) {
+        if !path.is_absolute() {
+            let why = format!("{} is not absolute", path.display());
+            return Err(value("registries.certificates, registries.auth_file", why));
+        }
+    }
+    for (key, number) in [
+        ("registries.parallel", file.parallel.map(|number| number as u64)),
+        ("registries.tries", file.tries.map(u64::from)),
+    ] {
+        if number == Some(0) {
+            return Err(value(key, "0 pulls nothing"));
+        }
+    }
+    Ok(RegistrySettings {
+        plain_http: file.plain_http,
+        certificates: file.certificates,
+        auth_file: file.auth_file,
+        parallel: file.parallel.unwrap_or(default.parallel),
+        tries: file.tries.unwrap_or(default.tries),
+        cache_size: size("registries.cache_size", file.cache_size.as_deref())?
+            .unwrap_or(default.cache_size),
+    })
+}
+
 fn disk_backend(text: Option<&str>) -> Result<DiskChoice, ConfigError> {
     let named = |word: &str| DiskBackend::ALL.into_iter().find(|known| known.as_str() == word);
     match text {
@@ -468,6 +516,12 @@ mod tests {
             ("[limits]\nimage_entries = 0", "image_entries"),
             ("[limits]\nimage_ratio = 0", "image_ratio"),
             ("ssh_key_path = \"x\"", "ssh_key_path"),
+            ("[registries]\nplain_http = [\"http://a\"]", "plain_http"),
+            ("[registries]\nplain_http = [\"a\"]", "plain_http"),
+            ("[registries]\ncertificates = [\"ca.pem\"]", "certificates"),
+            ("[registries]\nparallel = 0", "parallel"),
+            ("[registries]\ntries = 0", "tries"),
+            ("[registries]\ninsecure = true", "insecure"),
             ("[[file_sync]]\nhost = \"/x\"", "guest"),
             ("[[file_sync]]\nhost = \"/x\"\nguest = \"~/x\"\nowner = 1", "owner"),
         ] {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::follow::left;
 use super::house::House;
-use super::images::CancelMaking;
+use super::image_names;
+use super::images::{CancelMaking, Withdraw, Withdrawn};
 use super::session::{Refusal, Response, Session};
 use super::supervisor::ListVms;
 use super::vm::{Cancel, CancelOp};
@@ -57,7 +58,7 @@ pub(super) fn fill_spec(
         crate::model::VmmChoice::Auto => house.config.vmm,
         chosen => chosen,
     };
-    let spec = VmSpec {
+    let mut spec = VmSpec {
         name: name.map_err(|error| invalid(&error))?,
         image: create.image.unwrap_or_else(|| defaults.image.clone()),
         kernel: create.kernel.unwrap_or_else(|| defaults.kernel.clone()),
@@ -74,7 +75,7 @@ pub(super) fn fill_spec(
         restart: upkeep.restart.map_or(defaults.restart, Into::into),
         health: health.map_err(|error| invalid(&error))?.flatten(),
     };
-    Name::artefact(&spec.image).map_err(|error| invalid(&error))?;
+    spec.image = image_names::resolve(&house.store, &spec.image)?.to_string();
     if !spec.kernel.is_empty() {
         Name::artefact(&spec.kernel).map_err(|error| invalid(&error))?;
     }
@@ -292,6 +293,21 @@ pub(super) async fn cancel_op(house: &House, op_id: OpId, text: &str) -> Result<
         Cancel::NotRunning => refused(format!("{} is not running", op.id)),
         Cancel::OnlyForward => {
             refused(format!("{kind} {subject} only goes forward: it cannot be cancelled"))
+        }
+    }
+}
+
+/// For whoever waits with others for one operation.
+pub(super) async fn withdraw(house: &House, op_id: OpId, text: &str) -> Result<Response, Refusal> {
+    let asked = text.parse::<OpId>();
+    let asked = asked.map_err(|error| Failure::from_error(Code::Invalid, &error))?;
+    match house.images.call(house.ctx(op_id), Withdraw(asked)).await? {
+        Withdrawn::Cancelled => Ok(Response::Now(Answer::Nothing)),
+        Withdrawn::NotThere => Err(no_op(text).into()),
+        Withdrawn::Others(count) => {
+            let (them, wait) = if count == 1 { ("another", "waits") } else { ("others", "wait") };
+            let message = format!("{them} {wait} for it, so it goes on");
+            Err(Failure::new(Code::InUse, message).into())
         }
     }
 }

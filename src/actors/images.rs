@@ -23,12 +23,13 @@ use super::envelope::{CallError, Command, Lane, OpCtx, Req};
 use super::events::EventSink;
 use super::handle::Handle;
 use super::mint::Mint;
+use super::pulls;
 use super::service::{self, DeathBell};
 use super::solo::{Desk, Done, Solo};
 use super::vm::Ticket;
 use crate::model::{
-    Code, Digest, EventKind, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind, OpRecord,
-    Outcome,
+    Code, Digest, EventKind, Failure, ImageRecord, ImageRef, KernelRecord, Name, OpId, OpKind,
+    OpRecord, Outcome,
 };
 use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe, WarmHost};
 use crate::store::Store;
@@ -69,6 +70,8 @@ pub enum Kind {
 pub enum Recipe {
     Image(ImageRecipe),
     Kernel(KernelRecipe),
+    /// From its registry, under the name that it has there.
+    Pull(ImageRef),
 }
 
 #[derive(Debug)]
@@ -76,6 +79,8 @@ struct Making {
     recipe: Recipe,
     ticket: Ticket,
     cancel: CancellationToken,
+    /// Under which ids it was asked for.
+    wanted_by: Vec<OpId>,
 }
 
 impl Making {
@@ -146,6 +151,28 @@ impl Command for CancelMaking {
     }
 }
 
+/// Who asked under this id does not want it any more: what nobody else wants is cancelled.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Withdraw(pub(super) OpId);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withdrawn {
+    /// Nobody else wanted it.
+    Cancelled,
+    /// It goes on for so many others.
+    Others(usize),
+    NotThere,
+}
+
+impl Command for Withdraw {
+    type Reply = Withdrawn;
+    const NAME: &'static str = "images.withdraw";
+
+    fn lane(&self) -> Lane {
+        Lane::Urgent
+    }
+}
+
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Made(Kind, Name, OpId);
@@ -153,7 +180,7 @@ struct Made(Kind, Name, OpId);
 impl Recipe {
     fn kind(&self) -> Kind {
         match self {
-            Self::Image(_) => Kind::Image,
+            Self::Image(_) | Self::Pull(_) => Kind::Image,
             Self::Kernel(_) => Kind::Kernel,
         }
     }
@@ -163,6 +190,7 @@ impl Recipe {
             Self::Image(ImageRecipe::Debian { .. }) => OpKind::BuildImage,
             Self::Image(_) => OpKind::ImportImage,
             Self::Kernel(_) => OpKind::ImportKernel,
+            Self::Pull(_) => OpKind::PullImage,
         }
     }
 }
@@ -194,8 +222,15 @@ impl Handler<Req<Make>> for ImagesActor {
             ctx: OpCtx { op_id, span, .. }, cmd: Make { name, recipe, request_hash }, ..
         } = req;
         let key = (recipe.kind(), name.clone());
-        match self.making.get(&key).filter(|making| making.goes_on()) {
-            Some(making) if making.recipe == recipe => return Ok(making.ticket.clone()),
+        match self.making.get_mut(&key).filter(|making| making.goes_on()) {
+            Some(making) if making.recipe == recipe => {
+                if !making.wanted_by.contains(&op_id) {
+                    making.wanted_by.push(op_id);
+                    let with = making.ticket.op_id;
+                    tracing::info!(%op_id, %with, %name, "waits for the same");
+                }
+                return Ok(making.ticket.clone());
+            }
             Some(making) => {
                 let holder = making.ticket.op_id;
                 let message = format!("{name} is being made by another operation, {holder}");
@@ -203,11 +238,19 @@ impl Handler<Req<Make>> for ImagesActor {
             }
             None => {}
         }
-        let cancel = self.deps.cancel.child_token();
+        // The end of the daemon cancels no pull: see there.
+        let (cancel, left) = match &recipe {
+            Recipe::Pull(_) => (CancellationToken::new(), self.deps.cancel.clone()),
+            _ => (self.deps.cancel.child_token(), CancellationToken::new()),
+        };
         let (done, ended) = watch::channel(None);
         let ticket = Ticket { op_id, ended };
-        let making =
-            Making { recipe: recipe.clone(), ticket: ticket.clone(), cancel: cancel.clone() };
+        let making = Making {
+            recipe: recipe.clone(),
+            ticket: ticket.clone(),
+            cancel: cancel.clone(),
+            wanted_by: vec![op_id],
+        };
         self.making.insert(key, making);
         let notices = ctx.address().downgrade().recipient::<Made>();
         let (kind, files) = (recipe.kind(), Arc::clone(&self.files));
@@ -215,9 +258,13 @@ impl Handler<Req<Make>> for ImagesActor {
         let span =
             tracing::info_span!(parent: &span, "op", %op_id, kind = recipe.op_kind().as_str());
         let task = async move {
-            {
+            let make = async {
                 let _shared = files.read().await; // no sweep while files have no row yet
                 op.make(&recipe, &cancel, &done).await;
+            };
+            tokio::select! {
+                () = make => {}
+                () = left.cancelled() => return,
             }
             op.sweep(&files).await;
             if let Some(actor) = notices.upgrade() {
@@ -273,6 +320,24 @@ impl Handler<Req<CancelMaking>> for ImagesActor {
     }
 }
 
+impl Handler<Req<Withdraw>> for ImagesActor {
+    type Result = Result<Withdrawn, CallError>;
+
+    fn handle(&mut self, req: Req<Withdraw>, _: &mut Self::Context) -> Self::Result {
+        let op = req.cmd.0;
+        let mut making = self.making.values_mut().filter(|making| making.goes_on());
+        let Some(making) = making.find(|making| making.wanted_by.contains(&op)) else {
+            return Ok(Withdrawn::NotThere);
+        };
+        making.wanted_by.retain(|other| *other != op);
+        if making.wanted_by.is_empty() {
+            making.cancel.cancel();
+            return Ok(Withdrawn::Cancelled);
+        }
+        Ok(Withdrawn::Others(making.wanted_by.len()))
+    }
+}
+
 impl Handler<Req<SweepLeftovers>> for ImagesActor {
     type Result = ResponseFuture<Result<u32, CallError>>;
 
@@ -301,23 +366,34 @@ impl Handler<Made> for ImagesActor {
 }
 
 /// One operation on its own task.
-struct Work {
-    op_id: OpId,
+pub(super) struct Work {
+    pub(super) op_id: OpId,
     request_hash: u64,
-    name: Name,
-    deps: ImagesDeps,
+    pub(super) name: Name,
+    pub(super) deps: ImagesDeps,
 }
 
 impl Work {
     async fn make(&self, recipe: &Recipe, cancel: &CancellationToken, done: &Done) {
-        let Some(op) = self.begin(recipe.op_kind(), done).await else { return };
-        let making = async {
-            let digest = match recipe {
-                Recipe::Image(recipe) => self.make_image(recipe, cancel).await,
-                Recipe::Kernel(recipe) => self.make_kernel(recipe, cancel).await,
-            };
-            digest.map(|digest| digest.to_string())
-        };
+        match recipe {
+            Recipe::Pull(image) => pulls::pull(self, image, cancel, done).await,
+            Recipe::Image(image) => {
+                self.only_make(recipe.op_kind(), self.make_image(image, cancel), done).await;
+            }
+            Recipe::Kernel(kernel) => {
+                self.only_make(recipe.op_kind(), self.make_kernel(kernel, cancel), done).await;
+            }
+        }
+    }
+
+    async fn only_make(
+        &self,
+        kind: OpKind,
+        making: impl Future<Output = Result<Digest, Failure>>,
+        done: &Done,
+    ) {
+        let Some(op) = self.begin(kind, done).await else { return };
+        let making = async { making.await.map(|digest| digest.to_string()) };
         op.only_step(MAKE_FILES, making, done).await;
     }
 
@@ -398,7 +474,7 @@ impl Work {
         }
     }
 
-    async fn begin(&self, kind: OpKind, done: &Done) -> Option<Solo> {
+    pub(super) async fn begin(&self, kind: OpKind, done: &Done) -> Option<Solo> {
         let ImagesDeps { store, clock, events, .. } = self.deps.clone();
         let intent = OpRecord {
             id: self.op_id,
@@ -419,7 +495,7 @@ impl Work {
         sweep(&self.deps.store, &*self.deps.images, &*self.deps.warm, self.op_id).await;
     }
 
-    fn progress(&self) -> crate::ports::ProgressSink {
+    pub(super) fn progress(&self) -> crate::ports::ProgressSink {
         let (events, op_id) = (self.deps.events.clone(), self.op_id);
         Arc::new(move |text| events.publish(Some(op_id), None, EventKind::Progress { text }))
     }
@@ -450,6 +526,9 @@ pub async fn sweep(store: &Store, images: &dyn ImageHost, warm: &dyn WarmHost, o
     count
 }
 
+#[cfg(test)]
+#[path = "pulls_tests.rs"]
+mod pulls_tests;
 #[cfg(test)]
 #[path = "images_tests.rs"]
 mod tests;

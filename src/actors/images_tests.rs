@@ -8,16 +8,17 @@ use crate::actors::vm::Ended;
 use crate::model::Outcome;
 use crate::sim::{At, Fault, SimOptions, SimWorld};
 
-struct Rig {
-    images: Handle<ImagesActor>,
-    store: Store,
-    sim: Arc<SimWorld>,
+pub(super) struct Rig {
+    pub(super) images: Handle<ImagesActor>,
+    pub(super) store: Store,
+    pub(super) sim: Arc<SimWorld>,
+    pub(super) power: CancellationToken,
     _dir: tempfile::TempDir,
 }
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
-fn ctx(n: u8) -> OpCtx {
+pub(super) fn ctx(n: u8) -> OpCtx {
     let op_id = OpId::from_parts(u64::from(n), [n; 10]);
     OpCtx { op_id, deadline: Instant::now() + LIMIT, span: tracing::Span::none() }
 }
@@ -32,7 +33,7 @@ fn name(text: &str) -> Name {
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let sim = Arc::new(SimWorld::new(SimOptions::new("10.9.0.0/24".parse().unwrap())));
@@ -47,9 +48,9 @@ impl Rig {
             clock,
             events,
             tasks: TaskTracker::new(),
-            cancel,
+            cancel: cancel.clone(),
         });
-        Self { images, store, sim, _dir: dir }
+        Self { images, store, sim, power: cancel, _dir: dir }
     }
 
     async fn make(&self, n: u8, called: &str, suite: &str) -> Result<Ticket, CallError> {
@@ -61,13 +62,13 @@ impl Rig {
         self.make(n, called, suite).await.unwrap().end().await.unwrap()
     }
 
-    async fn deleted(&self, n: u8, called: &str) -> Ended {
+    pub(super) async fn deleted(&self, n: u8, called: &str) -> Ended {
         let delete = Delete { name: name(called), kind: Kind::Image, request_hash: 1 };
         self.images.call(ctx(n), delete).await.unwrap().end().await.unwrap()
     }
 
     /// Waits for the sweep that follows an operation.
-    async fn files(&self, count: usize) {
+    pub(super) async fn files(&self, count: usize) {
         let waited = async {
             while self.sim.world().images.len() != count {
                 tokio::time::sleep(Duration::from_millis(1)).await;

@@ -12,6 +12,7 @@ use super::envelope::CallError;
 use super::events::Tail;
 use super::follow;
 use super::house::House;
+use super::image_names;
 use super::images::{Delete, Kind, Make, Recipe, Tag};
 use super::remedy;
 use super::shelves;
@@ -21,8 +22,8 @@ use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
 use super::workspaces::{self, Upload};
 use crate::config::OnShutdown;
 use crate::model::{
-    Code, Condition, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size, Verb,
-    VmView, admits,
+    CUT_SHORT, Code, Condition, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size,
+    Verb, VmView, admits,
 };
 use crate::ports::{ImageRecipe, KernelRecipe};
 use crate::wire::codec;
@@ -200,7 +201,10 @@ impl Session<'_> {
             }
             Request::ListImages => shelves::images(house, None),
             Request::ShowImage { name } => shelves::images(house, Some(&name)),
-            Request::DeleteImage { name } => self.delete(&name, Kind::Image, hash).await,
+            Request::DeleteImage { name } => {
+                let name = image_names::resolve(&house.store, &name)?;
+                self.delete(name, Kind::Image, hash).await
+            }
             Request::ImportKernel { name, source } => {
                 let recipe = match source {
                     KernelSource::Deb { path } => KernelRecipe::Deb { path: path.into() },
@@ -213,7 +217,9 @@ impl Session<'_> {
             }
             Request::ListKernels => shelves::kernels(house, None),
             Request::ShowKernel { name } => shelves::kernels(house, Some(&name)),
-            Request::DeleteKernel { name } => self.delete(&name, Kind::Kernel, hash).await,
+            Request::DeleteKernel { name } => {
+                self.delete(artefact(&name)?, Kind::Kernel, hash).await
+            }
             Request::ListOps { limit } => answers::list_ops(house, limit),
             Request::ListOpenOps => answers::list_open_ops(house),
             Request::ShowOp { op } => answers::show_op(house, &op),
@@ -243,11 +249,15 @@ impl Session<'_> {
             }
             Request::ShowImageConfig { name } => shelves::image_config(house, &name),
             Request::TagImage { name, tag } => {
-                let (image, tag) = (artefact(&name)?, artefact(&tag)?);
+                let (image, tag) = (image_names::resolve(&house.store, &name)?, artefact(&tag)?);
                 let tag = Tag { image, tag, request_hash: hash };
                 Ok(Response::Follow(house.images.call(house.ctx(self.op_id), tag).await?))
             }
             Request::ImageUsage => shelves::usage(house, self.op_id).await,
+            Request::PullImage { image, when } => {
+                image_names::pull(house, self.op_id, &image, when, hash).await
+            }
+            Request::WithdrawOp { op } => answers::withdraw(house, self.op_id, &op).await,
         }
     }
 
@@ -333,8 +343,8 @@ impl Session<'_> {
         Ok(Response::Follow(self.house.images.call(self.house.ctx(self.op_id), make).await?))
     }
 
-    async fn delete(&self, name: &str, kind: Kind, hash: u64) -> Result<Response, Refusal> {
-        let delete = Delete { name: artefact(name)?, kind, request_hash: hash };
+    async fn delete(&self, name: Name, kind: Kind, hash: u64) -> Result<Response, Refusal> {
+        let delete = Delete { name, kind, request_hash: hash };
         Ok(Response::Follow(self.house.images.call(self.house.ctx(self.op_id), delete).await?))
     }
 
@@ -407,7 +417,11 @@ fn failed(ended: &Ended) -> Option<Failure> {
     let (code, message) = match ended.op.outcome.as_ref()? {
         Outcome::Done | Outcome::Unchanged(_) => return None,
         Outcome::RolledBack { step, cause } => {
-            let code = if cause == "cancelled" { Code::Cancelled } else { Code::Host };
+            let code = match cause.as_str() {
+                "cancelled" => Code::Cancelled,
+                CUT_SHORT => Code::Interrupted,
+                _ => Code::Host,
+            };
             (code, format!("{} {}: {step}: {cause}", ended.op.kind.as_str(), ended.op.subject))
         }
         Outcome::Stuck { step, cause, undo } => {
@@ -468,6 +482,7 @@ fn is_operation(request: &Request) -> bool {
             | Request::DeleteKernel { .. }
             | Request::CollectGarbage
             | Request::RecoverVm { .. }
+            | Request::PullImage { .. }
     )
 }
 

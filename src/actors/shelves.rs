@@ -2,6 +2,7 @@
 
 use super::answers::parts;
 use super::house::House;
+use super::image_names;
 use super::session::{Refusal, Response};
 use crate::model::{Code, Failure, OpId, prune_images};
 use crate::wire::reply::{Answer, ImageNameInfo, ImageUsageInfo};
@@ -9,7 +10,12 @@ use crate::wire::reply::{Answer, ImageNameInfo, ImageUsageInfo};
 pub(super) fn images(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
     let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
     let mut rows = house.store.images().map_err(|error| Failure::from(&error))?;
-    rows.retain(|image| only.is_none_or(|name| matches(name, image.name.as_str(), &image.digest)));
+    // What is no name may be the start of a digest.
+    let called = only.and_then(|text| image_names::resolve(&house.store, text).ok());
+    rows.retain(|image| {
+        called.as_ref() == Some(&image.name)
+            || only.is_none_or(|text| matches(text, image.name.as_str(), &image.digest))
+    });
     if let (Some(name), true) = (only, rows.is_empty()) {
         return Err(no_image(name).into());
     }
@@ -45,7 +51,10 @@ fn matches(asked: &str, name: &str, digest: &crate::model::Digest) -> bool {
 
 pub(super) fn image_config(house: &House, name: &str) -> Result<Response, Refusal> {
     let images = house.store.images().map_err(|error| Failure::from(&error))?;
-    let image = images.iter().find(|image| matches(name, image.name.as_str(), &image.digest));
+    let called = image_names::resolve(&house.store, name).ok();
+    let image = images.iter().find(|image| {
+        called.as_ref() == Some(&image.name) || matches(name, image.name.as_str(), &image.digest)
+    });
     let image = image.ok_or_else(|| no_image(name))?;
     let config = house.store.image_config(image.name.as_str());
     let config = config.map_err(|error| Failure::from(&error))?;

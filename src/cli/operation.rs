@@ -29,6 +29,8 @@ pub(crate) enum OnInterrupt {
     Cancel,
     /// It tears something down, which only goes forward: stop watching.
     Leave,
+    /// As `Cancel`, unless others wait for the same.
+    Withdraw,
 }
 
 /// An operation that ended well.
@@ -97,7 +99,7 @@ pub(crate) async fn run(
     track: &mut Track<'_>,
     on_interrupt: OnInterrupt,
 ) -> Result<Ended, Broken> {
-    let mut follow = Follow { op, vm_id: None, signal: None, lost: None, seen: 0 };
+    let mut follow = Follow { op, followed: op, vm_id: None, signal: None, lost: None, seen: 0 };
     match follow.follow(client, request, track, on_interrupt).await {
         Ok(ended) => Ok(ended),
         Err(mut error) => {
@@ -112,6 +114,8 @@ pub(crate) async fn run(
 
 struct Follow {
     op: OpId,
+    /// What the daemon took up for it: another one's, if that does the same already.
+    followed: OpId,
     vm_id: Option<String>,
     /// The first signal to end that came.
     signal: Option<u8>,
@@ -146,7 +150,7 @@ impl Follow {
                 self.lost = None;
             }
             match reply {
-                Ok(Reply::Accepted { .. }) => {}
+                Ok(Reply::Accepted { op_id }) => self.followed = OpId(op_id),
                 Ok(Reply::Event(event)) => {
                     // Of one connection's events some may be of other operations.
                     let again = event.seq > 0 && event.seq <= self.seen;
@@ -154,7 +158,7 @@ impl Follow {
                     if again {
                         continue;
                     }
-                    if event.op_id.as_ref().is_none_or(|op| *op == self.op.to_string()) {
+                    if event.op_id.as_ref().is_none_or(|op| *op == self.followed.to_string()) {
                         if event.vm_id.is_some() {
                             self.vm_id = event.vm_id;
                         }
@@ -200,7 +204,7 @@ impl Follow {
         }
         let mut failure = lost(error);
         failure.exit = Exit::Unreachable;
-        Err(failure.hint(format!("what became of it: banger ops show {}", self.op)))
+        Err(failure.hint(format!("what became of it: banger ops show {}", self.followed)))
     }
 
     async fn interrupted(
@@ -218,8 +222,35 @@ impl Follow {
             let mut other = Client::connect(client.socket()).await?;
             return cancel(&mut other, self.op).await;
         }
+        if first && on_interrupt == OnInterrupt::Withdraw {
+            return self.withdraw(client, number, track).await;
+        }
         let error = CliError::new(Exit::Interrupted(number), "interrupted; the daemon goes on");
-        Err(error.hint(format!("watch it: banger ops watch {}", self.op)))
+        Err(error.hint(format!("watch it: banger ops watch {}", self.followed)))
+    }
+
+    /// Its end is waited for, unless it goes on for others.
+    async fn withdraw(
+        &self,
+        client: &Client,
+        number: u8,
+        track: &Track<'_>,
+    ) -> Result<(), CliError> {
+        let mut other = Client::connect(client.socket()).await?;
+        let request = Request::WithdrawOp { op: self.op.to_string() };
+        match other.ask(super::clock::new_op_id()?, request).await {
+            Ok(_) => track.note("cancelling (again to stop waiting)"),
+            // It ended in the meantime: its end will be told.
+            Err(error) if matches!(error.exit, Exit::NotFound) => {}
+            Err(error) if error.code.as_deref() == Some("in-use") => {
+                let message = format!("interrupted; {}", error.message);
+                let error = CliError::new(Exit::Interrupted(number), message);
+                let hint = format!("end it for all: banger ops cancel {}", self.followed);
+                return Err(error.hint(hint));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 }
 

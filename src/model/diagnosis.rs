@@ -242,6 +242,7 @@ fn afterwards(code: Code, name: &str) -> Option<String> {
         Code::NotFound => format!("import what is missing of its image or kernel, then {start}"),
         Code::AddressPoolFull => format!("stop or delete another VM, then {start}"),
         Code::Internal
+        | Code::Interrupted
         | Code::Invalid
         | Code::Exists
         | Code::Busy

@@ -3,6 +3,7 @@
 use super::ids::{OpId, VmId};
 use super::lifecycle::VmState;
 use super::op::{OpKind, Outcome};
+use super::registry::Transfer;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -65,4 +66,6 @@ pub enum EventKind {
     Lost {
         count: u64,
     },
+    /// How far a blob of a pull is; every second, and when it is whole.
+    Transfer(Transfer),
 }

@@ -94,10 +94,12 @@ pub enum Code {
     AddressPoolFull,
     /// A VM failed so often that its policy gave up.
     CrashLoop,
+    /// The daemon ended under it.
+    Interrupted,
 }
 
 impl Code {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Internal,
         Self::Invalid,
         Self::NotFound,
@@ -121,6 +123,7 @@ impl Code {
         Self::Host,
         Self::AddressPoolFull,
         Self::CrashLoop,
+        Self::Interrupted,
     ];
 
     #[must_use]
@@ -149,6 +152,7 @@ impl Code {
             Self::Host => "host",
             Self::AddressPoolFull => "address-pool-full",
             Self::CrashLoop => "crash-loop",
+            Self::Interrupted => "interrupted",
         }
     }
 }

@@ -15,6 +15,7 @@ mod health;
 mod ids;
 mod image;
 mod image_config;
+mod image_ref;
 mod ledger;
 mod lifecycle;
 mod name;
@@ -23,6 +24,7 @@ mod network;
 mod op;
 mod proc_stat;
 mod prune;
+mod registry;
 mod restart;
 mod saved;
 mod size;
@@ -43,6 +45,7 @@ pub use health::{Health, HealthChange, HealthCheck, HealthError, HealthRun, Heal
 pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
 pub use image::{ImageLimits, ImageRecord, KernelRecord};
 pub use image_config::{ImageConfig, ImageInit, ImageUse, MAX_CONFIG_BYTES};
+pub use image_ref::{ImageRef, InvalidImageRef};
 pub use ledger::{
     Amiss, Books, Cure, HostSeen, LedgerChange, LedgerRow, Mismatch, ResourceKind, Thing, VmBrief,
     compare, may_collect, may_hold,
@@ -52,10 +55,12 @@ pub use name::{InvalidName, Name};
 pub use net_seen::{NetAmiss, NetOf, NetSeen, TapSeen};
 pub use network::{Mac, Subnet, SubnetError, TapName};
 pub use op::{
-    Entry, IllegalEvent, OpKind, OpRecord, Outcome, Progress, StepEvent, StepStatus, StepTiming,
+    CUT_SHORT, Entry, IllegalEvent, OpKind, OpRecord, Outcome, Progress, StepEvent, StepStatus,
+    StepTiming,
 };
 pub use proc_stat::ProcStat;
 pub use prune::{PruneVerdict, prune_images};
+pub use registry::{RegistrySettings, Transfer};
 pub(crate) use restart::LONGEST_PAUSE_MS;
 pub use restart::{
     Decision, Exit, GiveUp, ParsePolicyError, RestartHistory, RestartPolicy, Wanted, decide,

@@ -3,9 +3,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::image_ref::ImageRef;
+
 /// A DNS label: it becomes a host name, a `<name>.vm` record and a directory, so it may hold
 /// nothing that any of them would interpret. 1 to 63 of `a-z 0-9 -`, no hyphen at either end.
-/// VMs use it as it is; images and kernels allow dots and underscores as well.
+/// VMs use it as it is; images and kernels allow dots and underscores as well, and an image of a
+/// registry is called what the registry calls it, in full. Those become nothing but keys.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(String);
 
@@ -40,6 +43,16 @@ impl Name {
         Ok(Self(text.to_owned()))
     }
 
+    /// An image's name: one given here, or a registry's with nothing left out.
+    pub fn image(text: &str) -> Result<Self, InvalidName> {
+        match text.parse::<ImageRef>() {
+            Ok(image) if ImageRef::is_meant(text) && image.to_string() == text => {
+                Ok(Self::from(&image))
+            }
+            _ => Self::artefact(text),
+        }
+    }
+
     fn check(text: &str, punctuation: &str) -> Result<(), InvalidName> {
         let first_last = (text.chars().next(), text.chars().next_back());
         let (Some(first), Some(last)) = first_last else { return Err(InvalidName::Empty) };
@@ -60,6 +73,12 @@ impl Name {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&ImageRef> for Name {
+    fn from(image: &ImageRef) -> Self {
+        Self(image.to_string())
     }
 }
 
@@ -111,6 +130,16 @@ mod tests {
         assert!(Name::artefact("debian-12.7_slim").is_ok());
         for bad in ["..", ".hidden", "a/b", "a."] {
             assert!(Name::artefact(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_image_of_a_registry_is_called_by_all_of_its_name() {
+        for good in ["debian-12.7_slim", "docker.io/library/python:3.12", "10.0.0.1:5000/a/b:c"] {
+            assert_eq!(Name::image(good).map(|name| name.to_string()).as_deref(), Ok(good));
+        }
+        for bad in ["python:3.12", "docker.io/python:3.12", "a/b", "quay.io/a/b", "x.y/../z:1"] {
+            assert!(Name::image(bad).is_err(), "{bad:?}");
         }
     }
 }

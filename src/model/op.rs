@@ -75,6 +75,7 @@ pub enum OpKind {
     /// Leaves an error, with the data intact.
     RecoverVm,
     TagImage,
+    PullImage,
 }
 
 impl OpKind {
@@ -100,9 +101,13 @@ impl OpKind {
             Self::CollectVm => "vm-gc",
             Self::RecoverVm => "vm-recover",
             Self::TagImage => "image-tag",
+            Self::PullImage => "image-pull",
         }
     }
 }
+
+/// The cause of what the daemon's end cut short, where that is all there is to say.
+pub const CUT_SHORT: &str = "interrupted by a restart";
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -61,7 +61,8 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         | OpKind::ImportKernel
         | OpKind::DeleteKernel
         | OpKind::TagImage
-        | OpKind::CollectGarbage => return None,
+        | OpKind::CollectGarbage
+        | OpKind::PullImage => return None,
     };
     Some(plan)
 }

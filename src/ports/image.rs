@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::PortFuture;
-use crate::model::{Digest, ImageConfig, OpId, Size};
+use crate::model::{Digest, ImageConfig, ImageRef, OpId, Size, Transfer};
 
 /// Where a root file system comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +24,12 @@ pub enum ImageRecipe {
     },
     Directory {
         path: PathBuf,
+    },
+    /// What [`ImageHost::fetch_image`] brought.
+    Fetched {
+        image: ImageRef,
+        root: Digest,
+        manifest: Digest,
     },
 }
 
@@ -87,7 +93,44 @@ pub struct BootFiles {
 /// Told what a long piece of work is doing; must not block.
 pub type ProgressSink = std::sync::Arc<dyn Fn(String) + Send + Sync>;
 
+/// Told how far a blob is; must not block.
+pub type TransferSink = std::sync::Arc<dyn Fn(Transfer) + Send + Sync>;
+
+#[derive(Clone)]
+pub struct PullSink {
+    pub progress: ProgressSink,
+    pub transfer: TransferSink,
+}
+
+impl std::fmt::Debug for PullSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PullSink").finish_non_exhaustive()
+    }
+}
+
+/// What came from a registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Of the document that the reference stands for now.
+    pub root: Digest,
+    /// Of the one for this platform; none if the root was known, and nothing else came.
+    pub manifest: Option<Digest>,
+}
+
 pub trait ImageHost: Send + Sync + std::fmt::Debug {
+    /// Brings all blobs of an image here, each verified; what is here already is not asked for.
+    /// Whole ones stay, whatever becomes of the rest, until room is made in a sweep; parts stay after
+    /// a failure, are gone on with by the next one, and go with a cancel. A future that is dropped
+    /// leaves what a failure leaves.
+    fn fetch_image<'a>(
+        &'a self,
+        op: OpId,
+        image: &'a ImageRef,
+        known: Option<Digest>,
+        sink: PullSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, Fetched>;
+
     /// Builds or imports the image; the same content gives the same digest and one file. Cancelled
     /// or failed it leaves nothing behind, whole or half.
     fn make_image<'a>(

@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) reboots: u32,
     pub(super) spawned: u32,
     pub(super) keys_made: u64,
+    /// How often the tags of all registries were moved.
+    pub(super) tags_moved: u32,
     /// Who makes which snapshot.
     pub(super) claims: HashMap<PathBuf, Weak<()>>,
     /// Where a VM's disks and memory were copied to.
@@ -115,6 +117,11 @@ impl SimWorld {
     /// The VM's process ends without being asked to. False: there is none.
     pub fn crash(&self, vm: VmId) -> bool {
         self.lock().end_process(vm, "killed by SIGKILL").is_some()
+    }
+
+    /// In every registry each tag stands for another image from now on.
+    pub fn move_tags(&self) {
+        self.lock().tags_moved += 1;
     }
 
     /// A new daemon is the one that calls: while this is not cancelled, it lives.

@@ -3,7 +3,7 @@
 use super::op_row::{KindV1, OutcomeV1};
 use super::table::{BadValue, Row};
 use super::vm_row::StateV1;
-use crate::model::{Event, EventKind, OpId, VmId};
+use crate::model::{Event, EventKind, OpId, Transfer, VmId};
 use crate::wire::codec::{Decode, Encode};
 
 #[derive(Encode, Decode)]
@@ -22,19 +22,61 @@ pub(super) struct EventV1 {
 
 #[derive(Encode, Decode)]
 enum EventKindV1 {
-    OpStarted { kind: KindV1, subject: String },
-    StepStarted { step: String },
-    StepDone { step: String, elapsed_us: u64 },
-    StepFailed { step: String, cause: String },
-    StepUndone { step: String },
-    OpEnded { outcome: OutcomeV1 },
-    VmChanged { name: String, state: StateV1 },
-    VmExited { name: String, how: String, expected: bool },
-    ActorRebuilt { actor: String, incarnation: u64 },
-    ActorQuarantined { actor: String },
-    Progress { text: String },
-    Note { text: String },
-    Lost { count: u64 },
+    OpStarted {
+        kind: KindV1,
+        subject: String,
+    },
+    StepStarted {
+        step: String,
+    },
+    StepDone {
+        step: String,
+        elapsed_us: u64,
+    },
+    StepFailed {
+        step: String,
+        cause: String,
+    },
+    StepUndone {
+        step: String,
+    },
+    OpEnded {
+        outcome: OutcomeV1,
+    },
+    VmChanged {
+        name: String,
+        state: StateV1,
+    },
+    VmExited {
+        name: String,
+        how: String,
+        expected: bool,
+    },
+    ActorRebuilt {
+        actor: String,
+        incarnation: u64,
+    },
+    ActorQuarantined {
+        actor: String,
+    },
+    Progress {
+        text: String,
+    },
+    Note {
+        text: String,
+    },
+    Lost {
+        count: u64,
+    },
+    Transfer {
+        blob: String,
+        number: u32,
+        of: u32,
+        bytes: u64,
+        size: u64,
+        bytes_per_second: u64,
+        left_ms: Option<u64>,
+    },
 }
 
 impl Row for Event {
@@ -85,6 +127,10 @@ impl From<EventKind> for EventKindV1 {
             E::Progress { text } => Self::Progress { text },
             E::Note { text } => Self::Note { text },
             E::Lost { count } => Self::Lost { count },
+            E::Transfer(seen) => {
+                let Transfer { blob, number, of, bytes, size, bytes_per_second, left_ms } = seen;
+                Self::Transfer { blob, number, of, bytes, size, bytes_per_second, left_ms }
+            }
         }
     }
 }
@@ -106,6 +152,17 @@ impl From<EventKindV1> for EventKind {
             V::Progress { text } => Self::Progress { text },
             V::Note { text } => Self::Note { text },
             V::Lost { count } => Self::Lost { count },
+            V::Transfer { blob, number, of, bytes, size, bytes_per_second, left_ms } => {
+                Self::Transfer(Transfer {
+                    blob,
+                    number,
+                    of,
+                    bytes,
+                    size,
+                    bytes_per_second,
+                    left_ms,
+                })
+            }
         }
     }
 }

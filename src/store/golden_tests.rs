@@ -15,7 +15,7 @@ use super::workspaces::Piece;
 use crate::model::{
     Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, HealthCheck,
     ImageConfig, ImageUse, LedgerRow, OpId, OpKind, OpRecord, Outcome, ProcessIdentity,
-    ResourceKind, RestartHistory, RestartPolicy, RootDisk, Selection, StepEvent, TapName,
+    ResourceKind, RestartHistory, RestartPolicy, RootDisk, Selection, StepEvent, TapName, Transfer,
     VmHandles, VmId, VmRecord, VmState, VmmChoice, Wanted, Workspace, WorkspaceMode,
 };
 use crate::wire::codec;
@@ -215,6 +215,7 @@ fn ops() {
         OpKind::CollectVm,
         OpKind::RecoverVm,
         OpKind::TagImage,
+        OpKind::PullImage,
     ];
     let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
     let mut rows: Vec<_> = kinds.map(kind).into();
@@ -266,6 +267,15 @@ fn journal() {
 fn events() {
     use EventKind as E;
     let text = || "text".to_owned();
+    let transfer = Transfer {
+        blob: text(),
+        number: 2,
+        of: 5,
+        bytes: 1_000_000,
+        size: 3_000_000,
+        bytes_per_second: 500_000,
+        left_ms: Some(4_000),
+    };
     let kinds = [
         ("op-started", E::OpStarted { kind: OpKind::CreateVm, subject: text() }),
         ("step-started", E::StepStarted { step: text() }),
@@ -280,6 +290,7 @@ fn events() {
         ("progress", E::Progress { text: text() }),
         ("note", E::Note { text: text() }),
         ("lost", E::Lost { count: 9 }),
+        ("transfer", E::Transfer(transfer)),
     ];
     let (op_id, vm) = (Some(OpId([5; 16])), Some(VmId([7; 16])));
     let row = |(label, kind): (&str, E)| {

@@ -225,7 +225,7 @@ impl TryFrom<StoredImage> for ImageRecord {
 
     fn try_from(stored: StoredImage) -> Result<Self, BadValue> {
         let StoredImage::V1 { name, digest, uuid, size, source, created_unix_ms } = stored;
-        let name = Name::artefact(&name).map_err(BadValue::because)?;
+        let name = Name::image(&name).map_err(BadValue::because)?;
         let (digest, size) = (Digest(digest), Size::from_bytes(size));
         Ok(Self { name, digest, uuid, size, source, created_unix_ms })
     }

@@ -33,6 +33,7 @@ mod migrate;
 pub(crate) mod mortal;
 mod op_row;
 mod ops;
+mod pulled;
 mod reserve;
 mod room;
 mod schema;

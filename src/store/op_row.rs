@@ -43,6 +43,7 @@ pub(super) enum KindV1 {
     CollectVm,
     RecoverVm,
     TagImage,
+    PullImage,
 }
 
 #[derive(Encode, Decode)]
@@ -131,6 +132,7 @@ impl From<OpKind> for KindV1 {
             OpKind::TagImage => Self::TagImage,
             OpKind::CollectVm => Self::CollectVm,
             OpKind::RecoverVm => Self::RecoverVm,
+            OpKind::PullImage => Self::PullImage,
         }
     }
 }
@@ -157,6 +159,7 @@ impl From<KindV1> for OpKind {
             KindV1::TagImage => Self::TagImage,
             KindV1::CollectVm => Self::CollectVm,
             KindV1::RecoverVm => Self::RecoverVm,
+            KindV1::PullImage => Self::PullImage,
         }
     }
 }

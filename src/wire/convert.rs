@@ -7,7 +7,7 @@ use super::reply::{
 use super::request::{self, Vmm};
 use crate::model::{
     DeviceCounters, DiskBackend, DiskChoice, Event, EventKind, Failure, ImageConfig, ImageRecord,
-    ImageUse, KernelRecord, OpRecord, Outcome, StepStatus, StepTiming, VmView, VmmChoice,
+    ImageUse, KernelRecord, OpRecord, Outcome, StepStatus, StepTiming, Transfer, VmView, VmmChoice,
 };
 
 impl From<&Failure> for FailureInfo {
@@ -270,6 +270,11 @@ impl From<EventKind> for EventKindInfo {
             EventKind::Progress { text } => Self::Progress { text },
             EventKind::Note { text } => Self::Note { text },
             EventKind::Lost { count } => Self::Lost { count },
+            EventKind::Transfer(seen) => {
+                let Transfer { blob, number, of, bytes, size, bytes_per_second, left_ms } = seen;
+                let size_bytes = size;
+                Self::Transfer { blob, number, of, bytes, size_bytes, bytes_per_second, left_ms }
+            }
         }
     }
 }

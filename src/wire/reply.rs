@@ -497,4 +497,17 @@ pub enum EventKindInfo {
     Forgotten {
         first: u64,
     },
+    /// How far a blob of a pull is.
+    Transfer {
+        /// `sha256:` and the first digits.
+        blob: String,
+        /// Which of how many, counted from 1.
+        number: u32,
+        of: u32,
+        bytes: u64,
+        size_bytes: u64,
+        bytes_per_second: u64,
+        /// Until it is whole, if that can be said.
+        left_ms: Option<u64>,
+    },
 }

@@ -226,6 +226,25 @@ pub enum Request {
     },
     /// What images take, and which of their names nobody needs.
     ImageUsage,
+    /// An operation, unless nothing is to be done: the image comes from its registry. Who asks while
+    /// it comes is told of the operation that is under way.
+    PullImage {
+        image: String,
+        when: PullWhen,
+    },
+    /// Whoever asked under this operation id does not want it any more. It is cancelled if nobody
+    /// else does, else refused.
+    WithdrawOp {
+        op: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum PullWhen {
+    /// Whatever is here; what its registry has is compared.
+    Always,
+    /// Nothing of that name is here.
+    Missing,
 }
 
 /// A repository that was sent into a VM.

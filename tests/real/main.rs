@@ -25,6 +25,7 @@ mod openssh;
 mod ops;
 mod programs;
 mod refusals;
+mod registry;
 mod support;
 mod suspend;
 mod terminal;

@@ -81,7 +81,7 @@ impl Shelf {
 
 impl Daemon {
     async fn ask(&self, ask: &Ask, op: OpId) -> Outcome {
-        let (name, ctx) = (|text: &str| Name::artefact(text).unwrap(), OpCtx::within(op, LIMIT));
+        let (name, ctx) = (|text: &str| Name::image(text).unwrap(), OpCtx::within(op, LIMIT));
         let ticket = match ask.clone() {
             Ask::Make(called, recipe) => {
                 self.images.call(ctx, Make { name: name(called), recipe, request_hash: 1 }).await
@@ -201,6 +201,12 @@ async fn next_daemon(shelf: &Shelf, ask: &Ask, what: &str, before: &Names, after
         assert_eq!(daemon.names(), *after, "{what}");
     }
     until("files and names agree", || daemon.agrees(&shelf.sim)).await;
+}
+
+#[test]
+fn a_pull_of_an_image() {
+    let called = "quay.io/team/app:1";
+    everywhere(&Ask::Make(called, Recipe::Pull(called.parse().unwrap())));
 }
 
 #[test]

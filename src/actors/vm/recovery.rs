@@ -79,7 +79,7 @@ async fn settle_open(deps: &Arc<VmDeps>, op: OpRecord) -> Result<(), StoreError>
     };
     let (Some(record), Some(request)) = (record, request_of(op.kind)) else {
         // Work on images leaves nothing but files without a row, which the sweep takes.
-        let (step, cause) = ("start".to_owned(), "interrupted by a restart".to_owned());
+        let (step, cause) = ("start".to_owned(), crate::model::CUT_SHORT.to_owned());
         let now = deps.ports.clock.unix_ms();
         return deps.store.settle(op.id, Outcome::RolledBack { step, cause }, now).await;
     };
@@ -172,7 +172,8 @@ fn request_of(kind: OpKind) -> Option<OpRequest> {
         | OpKind::ImportKernel
         | OpKind::DeleteKernel
         | OpKind::TagImage
-        | OpKind::CollectGarbage => return None,
+        | OpKind::CollectGarbage
+        | OpKind::PullImage => return None,
     })
 }
 

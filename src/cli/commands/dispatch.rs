@@ -72,6 +72,7 @@ async fn image(app: &App, command: image::Command) -> Result<Exit, CliError> {
     match command {
         C::Build(image::build::Command::Debian(args)) => image::build::debian(app, args).await,
         C::Import(args) => image::import::run(app, args).await,
+        C::Pull(args) => image::pull::run(app, args).await,
         C::List(args) => image::list::run(app, args).await,
         C::Show(args) => image::show::run(app, args).await,
         C::Delete(args) => image::delete::run(app, args).await,

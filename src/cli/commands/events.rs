@@ -11,6 +11,7 @@ use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::output::DIM;
 use crate::cli::ui::text;
+use crate::cli::ui::transfers::Seen;
 use crate::cli::{clock, complete};
 use crate::model::OpId;
 use crate::wire::frame::FrameError;
@@ -139,6 +140,11 @@ fn describe(kind: &EventKindInfo) -> String {
         E::Progress { text } | E::Note { text } => text.clone(),
         E::Missed { count } => format!("{count} events were missed"),
         E::Lost { count } => format!("{count} events were lost"),
+        E::Transfer { blob, number, of, bytes, size_bytes, bytes_per_second, left_ms } => {
+            let (number, of, bytes, size) = (*number, *of, *bytes, *size_bytes);
+            let (bytes_per_second, left_ms) = (*bytes_per_second, *left_ms);
+            Seen { blob, number, of, bytes, size, bytes_per_second, left_ms }.line()
+        }
         E::Forgotten { first } => format!("earlier events are kept no more; the first is {first}"),
     }
 }

@@ -4,3 +4,4 @@ pub(crate) mod bar;
 pub(crate) mod progress;
 pub(crate) mod table;
 pub(crate) mod text;
+pub(crate) mod transfers;

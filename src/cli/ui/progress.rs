@@ -7,6 +7,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::text;
+use super::transfers::{Seen, Transfers};
 use crate::cli::output::{GREEN, Output, RED, YELLOW};
 use crate::wire::reply::EventKindInfo;
 
@@ -33,7 +34,7 @@ impl<'a> Progress<'a> {
     /// The lines of one operation; `label` tells them from those of others beside it.
     pub(crate) fn track(&self, label: Option<&str>) -> Track<'_> {
         let label = label.map(|label| format!("{label}  ")).unwrap_or_default();
-        Track { board: self, label, bar: None, step: None }
+        Track { board: self, label, bar: None, step: None, transfers: Transfers::default() }
     }
 
     /// A line among the moving ones.
@@ -64,6 +65,7 @@ pub(crate) struct Track<'a> {
     label: String,
     bar: Option<ProgressBar>,
     step: Option<String>,
+    transfers: Transfers,
 }
 
 impl Track<'_> {
@@ -85,6 +87,23 @@ impl Track<'_> {
             EventKindInfo::Note { text } => self.note(text),
             EventKindInfo::Missed { count } => self.note(format!("{count} events were missed")),
             EventKindInfo::Lost { count } => self.note(format!("{count} events were lost")),
+            EventKindInfo::Transfer {
+                blob,
+                number,
+                of,
+                bytes,
+                size_bytes,
+                bytes_per_second,
+                left_ms,
+            } => self.transfer(Seen {
+                blob,
+                number: *number,
+                of: *of,
+                bytes: *bytes,
+                size: *size_bytes,
+                bytes_per_second: *bytes_per_second,
+                left_ms: *left_ms,
+            }),
             EventKindInfo::Forgotten { .. }
             | EventKindInfo::OpStarted { .. }
             | EventKindInfo::OpEnded { .. }
@@ -97,6 +116,14 @@ impl Track<'_> {
 
     pub(crate) fn note(&self, text: impl Display) {
         self.board.note(format!("{}{text}", self.label));
+    }
+
+    fn transfer(&mut self, seen: Seen<'_>) {
+        if let Some(live) = &self.board.live {
+            self.transfers.moving(live, seen);
+        } else if let Some(line) = self.transfers.plain(seen) {
+            self.note(line);
+        }
     }
 
     fn begin(&mut self, step: &str) {
@@ -150,6 +177,7 @@ impl Track<'_> {
 
 impl Drop for Track<'_> {
     fn drop(&mut self) {
+        self.transfers.clear();
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,6 +1,6 @@
 //! `ImageHost` on the local file system.
 //!
-//! Owner of `<state>/{images,kernels,initrd,tmp}`. Long work runs on blocking threads and child
+//! Owner of `<state>/{images,kernels,initrd,tmp,blobs}`. Long work runs on blocking threads and child
 //! processes and heeds the cancellation token; dropping a future cancels its work too. Until the
 //! last rename everything is in a work directory that goes with the work, however it ends.
 
@@ -14,15 +14,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::ext4::Builder;
 use super::import::{self, ImportError, Watch};
+use super::registry::{Cache, Puller};
 use super::shelf::Shelf;
 use super::workdir::WorkDir;
 use super::{debian, kernel, layers, oci};
-use crate::host::files::blocking;
+use crate::host::files::{blocking, gone};
 use crate::host::memory::give_back;
-use crate::model::{Code, Digest, ImageConfig, ImageLimits, OpId, Size};
+use crate::model::{
+    Code, Digest, ImageConfig, ImageLimits, ImageRef, OpId, RegistrySettings, Size,
+};
 use crate::ports::{
-    BaseImage, BootFiles, HostError, ImageFile, ImageHost, ImageRecipe, ImageUsage, KernelFile,
-    KernelRecipe, PortFuture, ProgressSink,
+    BaseImage, BootFiles, Fetched, HostError, ImageFile, ImageHost, ImageRecipe, ImageUsage,
+    KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
 };
 
 #[derive(Clone, Debug)]
@@ -30,6 +33,7 @@ pub struct LocalImages {
     shelf: Arc<Shelf>,
     /// Of images made of layers.
     limits: ImageLimits,
+    puller: Puller,
 }
 
 /// An image in the making.
@@ -48,12 +52,22 @@ impl LocalImages {
     /// Keeps everything below `state`; `agent_bin` becomes the initramfs's init.
     pub fn new(state: &Path, agent_bin: PathBuf) -> Result<Self, HostError> {
         let shelf = Arc::new(Shelf::new(state, agent_bin)?);
-        Ok(Self { shelf, limits: ImageLimits::default() })
+        let (cache, limits) = (Cache::new(state)?, ImageLimits::default());
+        let puller = Puller::new(cache, RegistrySettings::default(), limits);
+        Ok(Self { shelf, limits, puller })
     }
 
     #[must_use]
     pub fn with_limits(self, limits: ImageLimits) -> Self {
-        Self { limits, ..self }
+        let settings = self.puller.settings().clone();
+        let puller = Puller::new(self.puller.cache().clone(), settings, limits);
+        Self { limits, puller, ..self }
+    }
+
+    #[must_use]
+    pub fn with_registries(self, settings: RegistrySettings) -> Self {
+        let puller = Puller::new(self.puller.cache().clone(), settings, self.limits);
+        Self { puller, ..self }
     }
 
     /// Reads all of an image and compares it with its digest; for `doctor`.
@@ -111,6 +125,17 @@ impl LocalImages {
                     }
                     draft.directory(&path)?;
                     draft.publish(format!("directory {}", file_name(&path)))
+                })
+                .await
+            }
+            ImageRecipe::Fetched { image, root, manifest } => {
+                let (image, limits) = (image.pinned(*root), self.limits);
+                let (cache, manifest) = (self.puller.cache().clone(), *manifest);
+                blocking("make image", move || {
+                    let mut draft = Draft::new(shelf, watch, "make image of", &image.to_string())?;
+                    let config = draft.blobs(&cache, manifest, &limits)?;
+                    let file = draft.publish(image.to_string())?;
+                    Ok(ImageFile { config: Some(config), ..file })
                 })
                 .await
             }
@@ -204,6 +229,28 @@ impl Draft {
         Ok(opened.config)
     }
 
+    /// Of what a registry gave. A blob that was damaged since is removed, so that the next pull
+    /// brings it again.
+    fn blobs(
+        &mut self,
+        cache: &Cache,
+        manifest: Digest,
+        limits: &ImageLimits,
+    ) -> Result<ImageConfig, HostError> {
+        let done = oci::open_blobs(cache.dir(), manifest);
+        let done = done.and_then(|opened| self.merge(opened, limits));
+        let done = done.map_err(|error| error.on(self.operation, &self.object));
+        if let Err(error) = &done
+            && matches!(error.code, Code::Corrupt | Code::NotFound)
+        {
+            let failed = |error| HostError::io("verify blobs of", &self.object, error);
+            for blob in oci::blobs_of(cache.dir(), manifest) {
+                cache.remove_if_damaged(blob).map_err(failed)?;
+            }
+        }
+        done
+    }
+
     /// Finishes the file system and puts it on the shelf.
     pub(super) fn publish(self, source: String) -> Result<ImageFile, HostError> {
         let Self { work, mut builder, watch, shelf, operation, object } = self;
@@ -259,6 +306,18 @@ fn file_name(path: &Path) -> String {
 }
 
 impl ImageHost for LocalImages {
+    fn fetch_image<'a>(
+        &'a self,
+        op: OpId,
+        image: &'a ImageRef,
+        known: Option<Digest>,
+        sink: PullSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, Fetched> {
+        tracing::info!(op_id = %op, %image, "pulling an image");
+        Box::pin(async move { self.puller.pull(image, known, &sink, cancel).await })
+    }
+
     fn make_image<'a>(
         &'a self,
         op: OpId,
@@ -312,17 +371,26 @@ impl ImageHost for LocalImages {
     }
 
     fn sweep<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, u32> {
-        let (shelf, known) = (self.shelf.clone(), known.to_vec());
+        let (shelf, known, puller) = (self.shelf.clone(), known.to_vec(), self.puller.clone());
         Box::pin(blocking("sweep", move || {
-            let removed = shelf.sweep(&known)? + debian::sweep();
+            let mut removed = shelf.sweep(&known)? + debian::sweep();
+            for blob in puller.surplus()? {
+                gone(std::fs::remove_file(&blob))
+                    .map_err(|error| HostError::io("sweep", blob.display().to_string(), error))?;
+                removed += 1;
+            }
             tracing::debug!(op_id = %op, removed, "swept leftovers");
             Ok(removed)
         }))
     }
 
     fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {
-        let (shelf, known) = (self.shelf.clone(), known.to_vec());
-        Box::pin(blocking("list leftovers", move || shelf.leftovers(&known)))
+        let (shelf, known, puller) = (self.shelf.clone(), known.to_vec(), self.puller.clone());
+        Box::pin(blocking("list leftovers", move || {
+            let mut found = shelf.leftovers(&known)?;
+            found.extend(puller.surplus()?);
+            Ok(found)
+        }))
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! tar, directory, mmdebstrap -> import -> ext4 -> images/<digest>.ext4
 //! container image            -> oci -> layers -> ext4 -> images/<digest>.ext4
+//! registry                   -> blobs/sha256/<digest> -> as a container image
 //! package, kernel file       -> kernel         -> kernels/<digest>/{vmlinux,modules.cpio,manifest.json}
 //! kernel + agent             -> cpio           -> initrd/<kernel>-<agent>.cpio
 //! ```
@@ -18,6 +19,7 @@ mod kernel;
 mod layers;
 mod local;
 mod oci;
+mod registry;
 mod seed;
 mod shelf;
 mod sparse;

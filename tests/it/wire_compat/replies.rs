@@ -16,7 +16,7 @@ every!(answer: Answer {
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
-    ActorQuarantined Progress Missed Note Lost Forgotten
+    ActorQuarantined Progress Missed Note Lost Forgotten Transfer
 });
 
 fn s(text: &str) -> String {
@@ -344,6 +344,15 @@ fn events() {
         E::Note { text: s("ended by force: the guest did not end in time") },
         E::Lost { count: 3 },
         E::Forgotten { first: 812 },
+        E::Transfer {
+            blob: s("sha256:0a1b2c3d4e5f"),
+            number: 2,
+            of: 5,
+            bytes: 1_000_000,
+            size_bytes: 3_000_000,
+            bytes_per_second: 500_000,
+            left_ms: Some(4_000),
+        },
     ];
     check("event", event_kind::ALL, event_kind::name, &samples);
 }

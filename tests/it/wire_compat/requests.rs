@@ -2,7 +2,7 @@
 
 use banger::wire::request::{
     CreateVm, DiskBackend, Envelope, EventsOf, Health, ImageSource, KernelSource, LogSource, Logs,
-    Request, Restart, Since, Upkeep, Vmm, Workspace,
+    PullWhen, Request, Restart, Since, Upkeep, Vmm, Workspace,
 };
 
 use super::{check, every};
@@ -14,11 +14,12 @@ every!(request: Request {
     SuspendVm ResumeVm StartVmCold SetVm EventsOf CreateVmKept SetVmKept ShowUpkeep ListOpenOps
     StartVmRepaired PutAwayVm ShowLedger FindGarbage CollectGarbage DiagnoseVm RecoverVm
     ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest CreateVmRun ShowProgram
-    ShowImageConfig TagImage ImageUsage
+    ShowImageConfig TagImage ImageUsage PullImage WithdrawOp
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
 every!(restart: Restart { No OnFailure Always });
+every!(pull_when: PullWhen { Always Missing });
 every!(vmm: Vmm { Auto Qemu Firecracker });
 every!(log_source: LogSource { Serial Vmm });
 every!(image_source: ImageSource { Tar Directory });
@@ -174,6 +175,8 @@ fn requests() {
         Request::ShowImageConfig { name: s("nginx") },
         Request::TagImage { name: s("web"), tag: s("web-before") },
         Request::ImageUsage,
+        Request::PullImage { image: s("python:3.12"), when: PullWhen::Missing },
+        Request::WithdrawOp { op: s("op-01") },
     ];
     check("request", request::ALL, request::name, &samples);
 }
@@ -181,6 +184,8 @@ fn requests() {
 #[test]
 fn parts_of_requests() {
     check("since", since::ALL, since::name, &[Since::Seq(7), Since::UnixMs(1_700_000_000_000)]);
+    let whens = [PullWhen::Always, PullWhen::Missing];
+    check("pull-when", pull_when::ALL, pull_when::name, &whens);
     check("vmm", vmm::ALL, vmm::name, &[Vmm::Auto, Vmm::Qemu, Vmm::Firecracker]);
     let backends =
         [DiskBackend::Auto, DiskBackend::Reflink, DiskBackend::DmSnapshot, DiskBackend::Overlay];

@@ -6,6 +6,7 @@ pub(crate) mod df;
 pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod prune;
+pub(crate) mod pull;
 pub(crate) mod show;
 pub(crate) mod tag;
 
@@ -16,6 +17,8 @@ pub(crate) enum Command {
     Build(build::Command),
     /// Make an image from a tar file, a directory or a container image
     Import(import::Args),
+    /// Pull an image from a registry
+    Pull(pull::Args),
     /// List images
     #[command(visible_alias = "ls")]
     List(list::Args),

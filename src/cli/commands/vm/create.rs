@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::spec::{self, SpecArgs};
 use crate::cli::app::App;
+use crate::cli::commands::image;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::operation::{self, OnInterrupt};
@@ -14,6 +15,7 @@ Examples:
   banger vm create
   banger vm create --name web --vcpu 2 --memory 1G --nat
   banger vm create --name later --no-start
+  banger vm create --image debian:bookworm    pulled from its registry if it is not here
   banger vm create --name odd --console       then: banger vm logs odd
 
 Returns when the VM has booted and answers. Prints its name. Ctrl-C takes it back. If the image is
@@ -35,9 +37,13 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(args.spec.name())?;
+    let pull = args.spec.pull()?;
     let request = args.spec.request(!args.no_start, true)?;
     let began = Instant::now();
     let mut client = app.client().await?;
+    if let Some((image, when)) = pull {
+        image::pull::pull(app, &mut client, &image, when).await?;
+    }
     let board = Progress::new(&app.out);
     let mut track = board.track(None);
     let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Cancel).await?;

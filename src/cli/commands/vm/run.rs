@@ -18,6 +18,7 @@ use super::workspace::source::{GUEST_PATH, Job, SourceArgs, check_guest_path};
 use super::workspace::tools;
 use crate::cli::app::App;
 use crate::cli::client::Client;
+use crate::cli::commands::image;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::guest::{Forwards, Guest, Task, What};
@@ -32,6 +33,7 @@ use crate::wire::request::{CreateVm, Request};
 const AFTER: &str = "\
 Examples:
   banger run --rm -- uname -a            one command in a throwaway VM
+  banger run --image python:3.12 -- python -c 'print(1)'
   banger run                             a new VM and a shell in it
   banger run -d --name web --nat         start it and leave it alone
   banger run -d --restart always         back after a crash, and after a restart of the host
@@ -111,6 +113,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(args.spec.name())?;
     let name = args.spec.name().map(str::to_owned);
     let has_nat = args.spec.has_nat();
+    let pull = args.spec.pull()?;
     // Nobody is there to run the image's program.
     let runs = args.detach && args.path.is_none();
     let create = args.spec.request(true, runs)?;
@@ -137,7 +140,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     }
     let vm = match known {
         Some(vm) => again(app, &mut client, vm, &create).await?,
-        None => boot(app, &mut client, op, &create).await?,
+        None => {
+            if let Some((image, when)) = pull {
+                image::pull::pull(app, &mut client, &image, when).await?;
+            }
+            boot(app, &mut client, op, &create).await?
+        }
     };
     let entered = match (job, plan) {
         (Some(job), Some(plan)) => match prepare(app, &mut client, &vm, job, plan, bootstrap).await

@@ -6,13 +6,14 @@ use clap_complete::ArgValueCandidates;
 
 use super::upkeep::UpkeepArgs;
 use crate::cli::app::App;
+use crate::cli::commands::image::pull::PullArg;
 use crate::cli::commands::parse;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::ui::text;
-use crate::model::Size;
+use crate::model::{ImageRef, Size};
 use crate::wire::reply::VmInfo;
-use crate::wire::request::{CreateVm, DiskBackend, Request, Vmm};
+use crate::wire::request::{CreateVm, DiskBackend, PullWhen, Request, Vmm};
 
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "The VM")]
@@ -20,9 +21,12 @@ pub(crate) struct SpecArgs {
     /// Name, a DNS label [default: generated]
     #[arg(long, value_parser = parse::vm_name)]
     name: Option<String>,
-    /// Image to start from
+    /// Image to start from: a name as in `image list`, or a registry's, such as python:3.12
     #[arg(long, add = ArgValueCandidates::new(complete::images))]
     image: Option<String>,
+    /// When the image is asked of its registry
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "missing")]
+    pull: PullArg,
     /// Guest kernel [default: the newest]
     #[arg(long, add = ArgValueCandidates::new(complete::kernels))]
     kernel: Option<String>,
@@ -97,6 +101,23 @@ enum VmmArg {
 impl SpecArgs {
     pub(crate) fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// The image that a registry may have to be asked for, and when.
+    pub(crate) fn pull(&self) -> Result<Option<(String, PullWhen)>, CliError> {
+        let image = self.image.as_deref();
+        let reference = image.filter(|image| ImageRef::is_meant(image)).map(str::to_owned);
+        match (self.pull, reference) {
+            (PullArg::Never, _) | (PullArg::Missing, None) => Ok(None),
+            (PullArg::Missing, Some(image)) => Ok(Some((image, PullWhen::Missing))),
+            (PullArg::Always, Some(image)) => Ok(Some((image, PullWhen::Always))),
+            (PullArg::Always, None) => {
+                let image = image.unwrap_or("the default image");
+                let error =
+                    CliError::usage(format!("{image} is the name of an image that is here"));
+                Err(error.hint("what a registry has is named with its tag: --image alpine:latest"))
+            }
+        }
     }
 
     pub(crate) fn has_nat(&self) -> bool {

@@ -7,10 +7,13 @@ use super::run::Run;
 use crate::model::{Digest, ImageConfig, MAX_CONFIG_BYTES};
 
 /// Of a document; the largest index in use is some hundred KiB.
-pub(super) const MAX_DOCUMENT: u64 = 4 << 20;
+pub(in crate::host::image) const MAX_DOCUMENT: u64 = 4 << 20;
 pub(super) const MAX_LAYERS: usize = 512;
+/// An index may lead to an index; nobody goes further.
+pub(in crate::host::image) const MAX_STEPS: usize = 4;
 /// As these documents call the platform of this program.
-pub(super) const ARCH: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+pub(in crate::host::image) const ARCH: &str =
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
 #[derive(Debug, thiserror::Error)]
 pub(in crate::host::image) enum DocumentError {
@@ -48,11 +51,11 @@ pub(in crate::host::image) enum DocumentError {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Descriptor {
+pub(in crate::host::image) struct Descriptor {
     #[serde(default)]
     pub(super) media_type: String,
     digest: String,
-    pub(super) size: u64,
+    pub(in crate::host::image) size: u64,
     platform: Option<Platform>,
 }
 
@@ -63,7 +66,7 @@ struct Platform {
 }
 
 impl Descriptor {
-    pub(super) fn digest(&self) -> Result<Digest, DocumentError> {
+    pub(in crate::host::image) fn digest(&self) -> Result<Digest, DocumentError> {
         let hex = self.digest.strip_prefix("sha256:").and_then(|hex| hex.parse().ok());
         hex.ok_or_else(|| DocumentError::DigestKind(self.digest.clone()))
     }
@@ -83,25 +86,29 @@ struct Raw {
 
 /// What a digest can stand for.
 #[derive(Clone, Debug)]
-pub(super) enum Document {
+pub(in crate::host::image) enum Document {
     Index(Vec<Descriptor>),
     Manifest(Manifest),
 }
 
 #[derive(Clone, Debug)]
-pub(super) struct Manifest {
-    pub(super) config: Descriptor,
+pub(in crate::host::image) struct Manifest {
+    pub(in crate::host::image) config: Descriptor,
     /// The lowest first.
-    pub(super) layers: Vec<Descriptor>,
+    pub(in crate::host::image) layers: Vec<Descriptor>,
 }
 
 /// Compares bytes with the digest that they were asked for by.
-pub(super) fn check(bytes: &[u8], wanted: Digest, what: &'static str) -> Result<(), DocumentError> {
+pub(in crate::host::image) fn check(
+    bytes: &[u8],
+    wanted: Digest,
+    what: &'static str,
+) -> Result<(), DocumentError> {
     let found = Digest(Sha256::digest(bytes).into());
     if found == wanted { Ok(()) } else { Err(DocumentError::Digest { what, wanted, found }) }
 }
 
-pub(super) fn parse(bytes: &[u8]) -> Result<Document, DocumentError> {
+pub(in crate::host::image) fn parse(bytes: &[u8]) -> Result<Document, DocumentError> {
     let raw: Raw =
         serde_json::from_slice(bytes).map_err(|error| DocumentError::Syntax("manifest", error))?;
     match raw {
@@ -136,7 +143,9 @@ fn check_layer(layer: &Descriptor) -> Result<(), DocumentError> {
 }
 
 /// The one for this platform. One that does not say is taken if there is no other.
-pub(super) fn choose(manifests: &[Descriptor]) -> Result<&Descriptor, DocumentError> {
+pub(in crate::host::image) fn choose(
+    manifests: &[Descriptor],
+) -> Result<&Descriptor, DocumentError> {
     let fits = |platform: &Platform| platform.os == "linux" && platform.architecture == ARCH;
     let for_us = manifests.iter().find(|one| one.platform.as_ref().is_some_and(fits));
     if let Some(found) = for_us {

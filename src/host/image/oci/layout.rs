@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::archive::Archive;
 use super::document::{
-    Config, Descriptor, Document, DocumentError, Manifest, check, choose, parse,
+    Config, Descriptor, Document, DocumentError, MAX_STEPS, Manifest, check, choose, parse,
 };
 use super::place::{Place, blob};
 use super::saved;
@@ -14,8 +14,6 @@ use crate::host::image::import::ImportError;
 use crate::host::image::layers::Layer;
 use crate::model::{Digest, ImageConfig};
 
-/// An index may lead to an index; nobody goes further.
-const MAX_STEPS: usize = 4;
 const MARK: &str = "oci-layout";
 const INDEX: &str = "index.json";
 
@@ -64,8 +62,34 @@ fn layout(place: &Place) -> Result<Opened, ImportError> {
     Err(ImportError::NotARoot("its indexes lead nowhere"))
 }
 
+/// The image of a manifest, below a directory that has all its blobs where a layout has them.
+pub(in crate::host::image) fn open_blobs(
+    dir: &Path,
+    manifest: Digest,
+) -> Result<Opened, ImportError> {
+    let place = Place::Directory(dir.to_owned());
+    match parse(&checked(&place, manifest, "manifest")?)? {
+        Document::Manifest(manifest) => image(&place, &manifest),
+        Document::Index(_) => Err(ImportError::NotARoot("its manifest is an index")),
+    }
+}
+
+/// What a manifest names, itself included, as far as it can be read.
+pub(in crate::host::image) fn blobs_of(dir: &Path, manifest: Digest) -> Vec<Digest> {
+    let bytes = Place::Directory(dir.to_owned()).document(&blob(manifest)).unwrap_or_default();
+    let mut found = vec![manifest];
+    if let Ok(Document::Manifest(manifest)) = parse(&bytes) {
+        let named = manifest.layers.iter().chain([&manifest.config]);
+        found.extend(named.filter_map(|blob| blob.digest().ok()));
+    }
+    found
+}
+
 fn named(place: &Place, of: &Descriptor, what: &'static str) -> Result<Vec<u8>, ImportError> {
-    let digest = of.digest()?;
+    checked(place, of.digest()?, what)
+}
+
+fn checked(place: &Place, digest: Digest, what: &'static str) -> Result<Vec<u8>, ImportError> {
     let bytes = place.document(&blob(digest))?;
     check(&bytes, digest, what)?;
     Ok(bytes)

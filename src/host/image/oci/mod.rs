@@ -11,5 +11,11 @@ mod run;
 mod saved;
 
 pub(super) use archive::Archive;
-pub(super) use document::DocumentError;
-pub(super) use layout::{Opened, is_layout, open as open_layout, open_archive};
+#[cfg(test)]
+pub(super) use document::ARCH;
+pub(super) use document::{
+    Descriptor, Document, DocumentError, MAX_DOCUMENT, MAX_STEPS, Manifest, check, choose, parse,
+};
+pub(super) use layout::{
+    Opened, blobs_of, is_layout, open as open_layout, open_archive, open_blobs,
+};
