@@ -207,7 +207,12 @@ impl Session<'_> {
             }
             Request::ImportKernel { name, source } => {
                 let recipe = match source {
-                    KernelSource::Deb { path } => KernelRecipe::Deb { path: path.into() },
+                    KernelSource::Deb { path } => {
+                        KernelRecipe::Packages { paths: vec![path.into()] }
+                    }
+                    KernelSource::Packages { paths } => KernelRecipe::Packages {
+                        paths: paths.into_iter().map(Into::into).collect(),
+                    },
                     KernelSource::Files { kernel, modules } => KernelRecipe::Files {
                         kernel: kernel.into(),
                         modules: modules.map(Into::into),

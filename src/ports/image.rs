@@ -35,8 +35,8 @@ pub enum ImageRecipe {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelRecipe {
-    /// A Debian kernel package.
-    Deb { path: PathBuf },
+    /// The package of a kernel, of Debian's form or RPM's, and those of its modules.
+    Packages { paths: Vec<PathBuf> },
     /// A kernel (bzImage or ELF) and, unless everything is built in, its modules directory
     /// (the one that holds `modules.dep`).
     Files { kernel: PathBuf, modules: Option<PathBuf> },

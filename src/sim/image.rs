@@ -86,8 +86,11 @@ impl ImageHost for SimWorld {
     ) -> PortFuture<'a, KernelFile> {
         let make = move |state: &mut State| {
             refuse_cancelled("make kernel", cancel)?;
-            let (KernelRecipe::Deb { path } | KernelRecipe::Files { kernel: path, .. }) = recipe;
-            must_exist("read", path)?;
+            let paths = match recipe {
+                KernelRecipe::Packages { paths } => paths.iter().collect(),
+                KernelRecipe::Files { kernel, .. } => vec![kernel],
+            };
+            paths.iter().try_for_each(|path| must_exist("read", path))?;
             progress("simulated: nothing to unpack".to_owned());
             let file = KernelFile {
                 digest: digest_of(recipe),
@@ -96,7 +99,7 @@ impl ImageHost for SimWorld {
                 arch: "x86_64".to_owned(),
                 modules: 0,
                 size: Size::from_mib(16),
-                source: path.display().to_string(),
+                source: paths.first().map_or_else(String::new, |path| path.display().to_string()),
             };
             state.world.kernels.insert(file.digest, file.clone());
             Ok(file)

@@ -347,8 +347,18 @@ pub enum ImageSource {
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum KernelSource {
-    Deb { path: String },
-    Files { kernel: String, modules: Option<String> },
+    /// One package; [`Self::Packages`] says the same.
+    Deb {
+        path: String,
+    },
+    Files {
+        kernel: String,
+        modules: Option<String>,
+    },
+    /// Of one kernel, of Debian's form or RPM's.
+    Packages {
+        paths: Vec<String>,
+    },
 }
 
 /// Events from `since` on, of one VM or one operation if named; with `follow` the stream does not

@@ -16,7 +16,7 @@ pub(super) async fn stock(store: &Store, sim: &SimWorld) {
         created_unix_ms: 0,
     };
     store.put_image(image, file.config).await.unwrap();
-    let recipe = KernelRecipe::Deb { path: "/dev/null".into() };
+    let recipe = KernelRecipe::Packages { paths: vec!["/dev/null".into()] };
     let file = sim.make_kernel(op(0), &recipe, nothing, &cancel).await.unwrap();
     let kernel = KernelRecord {
         name: "debian".parse().unwrap(),

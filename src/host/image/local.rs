@@ -163,8 +163,10 @@ impl LocalImages {
             let work = WorkDir::new(&shelf.tmp)?;
             let spill = create(&work.file("modules"))?;
             let (made, source) = match &recipe {
-                KernelRecipe::Deb { path } => {
-                    (kernel::from_deb(path, spill, &progress, &stop)?, file_name(path))
+                KernelRecipe::Packages { paths } => {
+                    let made = kernel::from_packages(paths, spill, &progress, &stop)?;
+                    let names: Vec<_> = paths.iter().map(|path| file_name(path)).collect();
+                    (made, names.join(" "))
                 }
                 KernelRecipe::Files { kernel: file, modules } => {
                     let made =

@@ -509,7 +509,7 @@ async fn a_real_kernel_package_is_imported() {
         return;
     };
     let rig = Rig::new();
-    let recipe = KernelRecipe::Deb { path: deb.into() };
+    let recipe = KernelRecipe::Packages { paths: vec![deb.into()] };
     let progress: ProgressSink = Arc::new(|line| eprintln!("{line}"));
     let made =
         rig.images.make_kernel(OP, &recipe, progress, &CancellationToken::new()).await.unwrap();

@@ -259,7 +259,10 @@ fn imports_send_absolute_paths_of_the_right_kind() {
             name: s("mine"),
             source: ImageSource::Directory { path: at("root") },
         },
-        Request::ImportKernel { name: s("k"), source: KernelSource::Deb { path: at("root.tar") } },
+        Request::ImportKernel {
+            name: s("k"),
+            source: KernelSource::Packages { paths: vec![at("root.tar")] },
+        },
         Request::ImportKernel {
             name: s("k"),
             source: KernelSource::Files { kernel: at("root.tar"), modules: Some(at("root")) },

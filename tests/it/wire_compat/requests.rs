@@ -23,7 +23,7 @@ every!(pull_when: PullWhen { Always Missing });
 every!(vmm: Vmm { Auto Qemu Firecracker });
 every!(log_source: LogSource { Serial Vmm });
 every!(image_source: ImageSource { Tar Directory });
-every!(kernel_source: KernelSource { Deb Files });
+every!(kernel_source: KernelSource { Deb Files Packages });
 
 fn s(text: &str) -> String {
     text.to_owned()
@@ -200,6 +200,7 @@ fn parts_of_requests() {
     let sources = [
         KernelSource::Deb { path: s("/linux.deb") },
         KernelSource::Files { kernel: s("/vmlinux"), modules: Some(s("/modules")) },
+        KernelSource::Packages { paths: vec![s("/linux.rpm"), s("/modules.rpm")] },
     ];
     check("kernel-source", kernel_source::ALL, kernel_source::name, &sources);
 }

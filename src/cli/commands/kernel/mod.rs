@@ -7,7 +7,7 @@ pub(crate) mod show;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Make a guest kernel from a Debian package or from files
+    /// Make a guest kernel from packages (.deb, .rpm) or from files
     Import(import::Args),
     /// List kernels
     #[command(visible_alias = "ls")]

@@ -7,8 +7,9 @@ mod deb;
 mod elf;
 mod modules;
 mod prepare;
+mod rpm;
 
-pub(super) use prepare::{Prepared, from_deb, from_files};
+pub(super) use prepare::{Prepared, from_files, from_packages};
 
 #[cfg(test)]
 pub(super) use bzimage::tests::elf as test_elf;

@@ -2,16 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio_util::sync::CancellationToken;
 
 use super::super::cpio::Cpio;
-use super::super::tarball::Tarball;
 use super::bzimage::{KernelError, vmlinux};
 use super::deb::{self, DebError};
 use super::elf::Elf;
 use super::modules::{self, Catalogue};
+use super::rpm::{self, RpmError};
 use crate::model::Code;
 use crate::ports::{HostError, ProgressSink};
 
@@ -78,27 +78,25 @@ impl Spill {
     }
 }
 
-/// From a package. `spill` is an empty file for the modules.
-pub(in crate::host::image) fn from_deb(
-    path: &Path,
+/// From packages of one kernel: some distributions have its modules in another than the kernel itself.
+/// `spill` is an empty file for the modules.
+pub(in crate::host::image) fn from_packages(
+    paths: &[PathBuf],
     spill: File,
     progress: &ProgressSink,
     cancel: &CancellationToken,
 ) -> Result<Prepared, HostError> {
-    let shown = path.display().to_string();
-    let failed = |error: DebError| deb_error(&shown, error);
-    let mut file = open(path)?;
-    let control = deb::control(&mut file).map_err(failed)?;
-    let mut found = Found::new(spill);
-    progress("unpacking the package".into());
-    let mut tar = deb::data(&mut file).map_err(failed)?;
-    while let Some(entry) = tar.next().map_err(|error| failed(error.into()))? {
-        going_on(cancel, &shown)?;
-        let name = String::from_utf8_lossy(&entry.path).into_owned();
-        let name = name.trim_start_matches("./").trim_start_matches('/');
-        found.take(name, &mut tar, entry.size)?;
+    let shown: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+    let shown = shown.join(" ");
+    let (mut found, mut depends) = (Found::new(spill), String::new());
+    for path in paths {
+        progress(match paths {
+            [_] => "unpacking the package".into(),
+            _ => format!("unpacking {}", path.file_name().unwrap_or_default().to_string_lossy()),
+        });
+        depends.push_str(&found.take_package(path, cancel)?);
     }
-    let Some(kernel) = found.kernel.take() else { return Err(no_kernel(&shown, &control)) };
+    let Some(kernel) = found.kernel.take() else { return Err(no_kernel(&shown, &depends)) };
     progress("unpacking the kernel".into());
     found.finish(&shown, kernel, progress)
 }
@@ -114,12 +112,38 @@ impl Found {
         Self { kernel: None, version: None, spill: Spill::new(spill) }
     }
 
-    fn take<R: Read>(
+    /// Answers what the package depends on, if it says so.
+    fn take_package(
         &mut self,
-        name: &str,
-        tar: &mut Tarball<R>,
-        size: u64,
-    ) -> Result<(), HostError> {
+        path: &Path,
+        cancel: &CancellationToken,
+    ) -> Result<String, HostError> {
+        let shown = path.display().to_string();
+        let mut file = open(path)?;
+        let mut magic = [0; 4];
+        let is_rpm = file.read_exact(&mut magic).is_ok() && magic == rpm::MAGIC;
+        if is_rpm {
+            let failed = |error: RpmError| rpm_error(&shown, error);
+            let mut files = rpm::files(&mut file).map_err(failed)?;
+            while let Some(entry) = files.next().map_err(failed)? {
+                going_on(cancel, &shown)?;
+                self.take(&entry.name, &mut files.contents(), entry.size)?;
+            }
+            return Ok(String::new());
+        }
+        let failed = |error: DebError| deb_error(&shown, error);
+        let control = deb::control(&mut file).map_err(failed)?;
+        let mut tar = deb::data(&mut file).map_err(failed)?;
+        while let Some(entry) = tar.next().map_err(|error| failed(error.into()))? {
+            going_on(cancel, &shown)?;
+            self.take(&entry.path, &mut tar.contents(), entry.size)?;
+        }
+        Ok(deb::field(&control, "Depends").unwrap_or_default().to_owned())
+    }
+
+    fn take(&mut self, path: &[u8], from: &mut impl Read, size: u64) -> Result<(), HostError> {
+        let name = String::from_utf8_lossy(path).into_owned();
+        let name = name.trim_start_matches("./").trim_start_matches('/');
         let in_tree = name.trim_start_matches("usr/").strip_prefix("lib/modules/");
         let version = in_tree.and_then(|rest| rest.split('/').next());
         let is_kernel = name.starts_with("boot/vmlinuz-")
@@ -134,13 +158,20 @@ impl Found {
             return Err(HostError::new(Code::Invalid, "unpack", name).because("it is too large"));
         }
         let mut bytes = Vec::new();
-        let read = tar.contents().read_to_end(&mut bytes);
+        let read = from.take(size).read_to_end(&mut bytes);
         let read = read.map_err(|error| broken("unpack", name, error))?;
         if (read as u64) < size {
             return Err(broken("unpack", name, io::Error::from(io::ErrorKind::UnexpectedEof)));
         }
+        let version =
+            version.or_else(|| name.strip_prefix("boot/")?.split_once('-').map(|(_, v)| v));
         if let Some(version) = version {
-            self.version = Some(version.to_owned());
+            let known = self.version.get_or_insert_with(|| version.to_owned());
+            if known != version {
+                return Err(HostError::new(Code::Invalid, "import kernel", name)
+                    .because(format!("there are two kernels, {known} and {version}"))
+                    .hint("name the packages of one of them"));
+            }
         }
         if is_kernel {
             self.kernel = Some(bytes);
@@ -163,6 +194,7 @@ impl Found {
         if !missing.is_empty() {
             return Err(HostError::new(Code::Invalid, "use kernel", shown)
                 .because(format!("it has no {}", missing.join(", no ")))
+                .hint("if its modules are in a package of their own, name that as well")
                 .hint(
                     "take a kernel made for virtual machines, such as Debian's linux-image-cloud-*",
                 ));
@@ -286,10 +318,18 @@ fn kernel_error(object: &str, error: KernelError) -> HostError {
     HostError::new(code, "use kernel", object).because(error)
 }
 
+fn rpm_error(object: &str, error: RpmError) -> HostError {
+    let code = match &error {
+        RpmError::NotRpm | RpmError::Form | RpmError::Unpack(_) => Code::Invalid,
+        RpmError::CutShort => Code::Corrupt,
+        RpmError::Read(_) => Code::Host,
+    };
+    HostError::new(code, "read package", object).because(error)
+}
+
 /// A package that only names the current kernel's package says which that is.
-fn no_kernel(shown: &str, control: &str) -> HostError {
+fn no_kernel(shown: &str, depends: &str) -> HostError {
     let error = HostError::new(Code::Invalid, "import kernel", shown);
-    let depends = deb::field(control, "Depends").unwrap_or_default();
     let real = depends
         .split([',', '|'])
         .filter_map(|package| package.split_whitespace().next())

@@ -19,8 +19,13 @@ fn write(bytes: &[u8]) -> tempfile::NamedTempFile {
 }
 
 fn import(deb: &[u8]) -> Result<Prepared, HostError> {
-    let file = write(deb);
-    from_deb(file.path(), tempfile::tempfile().unwrap(), &quiet(), &CancellationToken::new())
+    import_all(&[deb])
+}
+
+fn import_all(packages: &[&[u8]]) -> Result<Prepared, HostError> {
+    let files: Vec<_> = packages.iter().map(|package| write(package)).collect();
+    let paths: Vec<_> = files.iter().map(|file| file.path().to_owned()).collect();
+    from_packages(&paths, tempfile::tempfile().unwrap(), &quiet(), &CancellationToken::new())
 }
 
 fn kernel() -> Vec<u8> {
@@ -117,6 +122,38 @@ fn a_cancelled_import_says_so() {
     let file = write(&package("Package: x\n", &modules()));
     let cancel = CancellationToken::new();
     cancel.cancel();
-    let made = from_deb(file.path(), tempfile::tempfile().unwrap(), &quiet(), &cancel);
+    let made =
+        from_packages(&[file.path().into()], tempfile::tempfile().unwrap(), &quiet(), &cancel);
     assert_eq!(made.unwrap_err().code, Code::Cancelled);
+}
+
+#[test]
+fn a_kernel_may_come_in_several_packages_of_either_form() {
+    let version = "6.1.0-9-cloud-amd64";
+    let at_home = format!("lib/modules/{version}/vmlinuz");
+    let whole = import(&package("Package: x\n", &{
+        let mut files = modules();
+        files.push(("boot/vmlinuz-6.1.0-9-cloud-amd64", kernel()));
+        files
+    }));
+    let whole = whole.unwrap();
+    // As distributions have it, the list of what is built in comes with the kernel.
+    let mut alone = modules();
+    let mut with_kernel = vec![alone.remove(0)];
+    with_kernel.push((&at_home, kernel()));
+    for (one, other) in [
+        (rpm::tests::package(&with_kernel), rpm::tests::package(&alone)),
+        (package("Package: k\n", &with_kernel), package("Package: m\n", &alone)),
+    ] {
+        for order in [[&one[..], &other], [&other, &one]] {
+            let made = import_all(&order).unwrap();
+            assert_eq!((&made.version, &made.modules), (&whole.version, &whole.modules));
+        }
+        let alone = import(&one).unwrap_err();
+        assert!(alone.hints.iter().any(|hint| hint.contains("of their own")), "{alone:?}");
+        assert!(crate::model::chain(&import(&other).unwrap_err()).contains("no kernel"));
+    }
+    let older = rpm::tests::package(&[("lib/modules/5.10.0/vmlinuz", kernel())]);
+    let two = import_all(&[&older, &rpm::tests::package(&modules())]).unwrap_err();
+    assert!(crate::model::chain(&two).contains("two kernels, 5.10.0 and 6.1.0-9"), "{two:?}");
 }
