@@ -33,11 +33,19 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
                 text::short(&image.digest).into(),
                 text::size(image.size_bytes).into(),
                 image.used_by.len().to_string().into(),
-                image.source.as_str().into(),
+                source(&image.source).into(),
                 text::ago(now, image.created_unix_ms).into(),
             ]);
         }
         table.print(&app.out)?;
     }
     Ok(Exit::Ok)
+}
+
+/// A digest in it is shown as digests are.
+fn source(source: &str) -> String {
+    match source.split_once("@sha256:") {
+        Some((repository, digest)) => format!("{repository}@sha256:{}", text::short(digest)),
+        None => source.to_owned(),
+    }
 }

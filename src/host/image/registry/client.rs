@@ -308,7 +308,9 @@ impl Registry {
         let redirected = error.is_redirect();
         let error = error.without_url();
         let why = chain(&error);
-        let named = |code| self.error(what, code).because(why.clone());
+        // Between what was tried and what was in its way nothing is worth a word.
+        let shown = if error.is_connect() { root(&error) } else { why.clone() };
+        let named = |code| self.error(what, code).because(shown.clone());
         if redirected {
             return Trouble::lasting(named(Code::Refused));
         }
@@ -324,6 +326,14 @@ impl Registry {
     fn error(&self, what: &'static str, code: Code) -> HostError {
         HostError::new(code, what, self.image.to_string())
     }
+}
+
+fn root(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
 }
 
 const PLAIN: &str = "if it speaks plain HTTP, name it in [registries] plain_http";

@@ -230,7 +230,8 @@ impl Pull<'_> {
         let of = u32::try_from(wanted.iter().filter(|one| one.number.is_some()).count());
         let of = of.unwrap_or(u32::MAX);
         let total = Size::from_bytes(wanted.iter().map(|one| one.size).sum());
-        (self.sink.progress)(format!("{of} layers, {total}"));
+        let layers = if of == 1 { "layer" } else { "layers" };
+        (self.sink.progress)(format!("{of} {layers}, {total}"));
         let each: Vec<_> = wanted.iter().map(|one| self.one(one, of)).collect();
         let each = futures::stream::iter(each);
         each.buffer_unordered(self.puller.settings.parallel.max(1)).try_collect().await
