@@ -7,9 +7,10 @@ inside() { banger vm exec --no-workspace web -- "$@"; }
 sum() { sha256sum | cut -d' ' -f1; }
 
 say "a repository, and a command in it"
-owner mkdir $repo
+install -d -o banger -g banger $repo
+install -d -o banger -g banger -m 0700 /var/lib/banger/.ssh /var/lib/banger/.config
 git init -q -b main
-for n in $(seq 200); do owner sh -c 'mkdir -p "$0/d$2"; echo "$1" > "$0/d$2/f $1"' $repo "$n" $((n % 7)); done
+owner sh -c 'for n in $(seq 200); do d=$0/d$((n % 7)); [ -d "$d" ] || mkdir "$d"; echo $n > "$d/f $n"; done' $repo
 owner sh -c 'head -c 3000000 /dev/urandom > "$0/noise"; ln -s noise "$0/link"; printf "#!/bin/sh\nexit 5\n" > "$0/run"; chmod +x "$0/run"; echo build > "$0/.gitignore"' $repo
 git add -A
 git commit -q -m all
@@ -90,5 +91,5 @@ equal "the tree that is" "after $(sum < $repo/large)" "$(inside cat '/root/repo/
 
 say "deleted, nothing is left"
 banger vm delete web
-rm -rf $repo here
+rm -rf $repo /var/lib/banger/.ssh /var/lib/banger/.config here
 nothing_left "$before"
