@@ -188,6 +188,7 @@ impl Recipe {
     fn op_kind(&self) -> OpKind {
         match self {
             Self::Image(ImageRecipe::Debian { .. }) => OpKind::BuildImage,
+            Self::Image(ImageRecipe::Root { .. }) => OpKind::CommitVm,
             Self::Image(_) => OpKind::ImportImage,
             Self::Kernel(_) => OpKind::ImportKernel,
             Self::Pull(_) => OpKind::PullImage,

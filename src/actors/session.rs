@@ -263,6 +263,11 @@ impl Session<'_> {
                 image_names::pull(house, self.op_id, &image, when, hash).await
             }
             Request::WithdrawOp { op } => answers::withdraw(house, self.op_id, &op).await,
+            Request::CommitVm { vm, image } => {
+                let recipe = shelves::root_of(house, self.op_id, &vm).await?;
+                self.make(&image, Recipe::Image(recipe), hash).await
+            }
+            Request::ExportImage { name } => shelves::export(self, &name).await,
         }
     }
 
@@ -483,6 +488,7 @@ fn is_operation(request: &Request) -> bool {
             | Request::ImportImage { .. }
             | Request::DeleteImage { .. }
             | Request::TagImage { .. }
+            | Request::CommitVm { .. }
             | Request::ImportKernel { .. }
             | Request::DeleteKernel { .. }
             | Request::CollectGarbage

@@ -1,11 +1,17 @@
 //! What is answered about images and kernels: which there are, how they are run, what they take.
 
+use tokio::sync::mpsc;
+
 use super::answers::parts;
 use super::house::House;
 use super::image_names;
-use super::session::{Refusal, Response};
-use crate::model::{Code, Failure, OpId, prune_images};
-use crate::wire::reply::{Answer, ImageNameInfo, ImageUsageInfo};
+use super::session::{Refusal, Response, Session};
+use crate::model::{Code, DiskBackend, Failure, ImageRecord, OpId, VmState, prune_images};
+use crate::ports::{ImageRecipe, RootSource};
+use crate::wire::reply::{Answer, ImageNameInfo, ImageUsageInfo, Reply};
+
+/// Pieces of an export that wait for the client.
+const WAITING: usize = 4;
 
 pub(super) fn images(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
     let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
@@ -50,12 +56,7 @@ fn matches(asked: &str, name: &str, digest: &crate::model::Digest) -> bool {
 }
 
 pub(super) fn image_config(house: &House, name: &str) -> Result<Response, Refusal> {
-    let images = house.store.images().map_err(|error| Failure::from(&error))?;
-    let called = image_names::resolve(&house.store, name).ok();
-    let image = images.iter().find(|image| {
-        called.as_ref() == Some(&image.name) || matches(name, image.name.as_str(), &image.digest)
-    });
-    let image = image.ok_or_else(|| no_image(name))?;
+    let image = find(house, name)?;
     let config = house.store.image_config(image.name.as_str());
     let config = config.map_err(|error| Failure::from(&error))?;
     Ok(Response::Now(Answer::ImageConfig(config.map(|config| Box::new(config.into())))))
@@ -96,4 +97,77 @@ pub(super) async fn usage(house: &House, op_id: OpId) -> Result<Response, Refusa
         });
     }
     Ok(parts(rows, Answer::ImageUsage))
+}
+
+fn find(house: &House, name: &str) -> Result<ImageRecord, Failure> {
+    let images = house.store.images().map_err(|error| Failure::from(&error))?;
+    let called = image_names::resolve(&house.store, name).ok();
+    let image = images.into_iter().find(|image| {
+        called.as_ref() == Some(&image.name) || matches(name, image.name.as_str(), &image.digest)
+    });
+    image.ok_or_else(|| no_image(name))
+}
+
+/// What an image is made of that is to be as the VM's root is now.
+pub(super) async fn root_of(house: &House, op_id: OpId, vm: &str) -> Result<ImageRecipe, Refusal> {
+    let view = house.find(op_id, vm).await?.view;
+    let (record, name) = (&view.record, view.record.spec.name.to_string());
+    let refused = |why: &str, way_out: String| {
+        Err(Failure::new(Code::Refused, format!("commit {name}: {why}")).hint(way_out).into())
+    };
+    match record.state {
+        VmState::Stopped if view.busy.is_none() => {}
+        VmState::Created => {
+            let image = &record.spec.image;
+            let way_out = format!("one more name for its image: banger image tag {image} NEW");
+            return refused("it never ran, and is as its image", way_out);
+        }
+        VmState::Suspended => {
+            let way_out = format!("banger vm resume {name} && banger vm stop {name}");
+            return refused("it is suspended, and its disks are as its memory left them", way_out);
+        }
+        state => {
+            return refused(&format!("it is {state}"), format!("banger vm stop {name}"));
+        }
+    }
+    let config = house.store.image_use(record.id).map_err(|error| Failure::from(&error))?;
+    let paths = house.ports.disk.paths(record.id);
+    let root = match record.spec.root.backend {
+        DiskBackend::Reflink => RootSource::Clone(paths.root()),
+        DiskBackend::DmSnapshot => RootSource::Changes(paths.changes()),
+        DiskBackend::Overlay => RootSource::Overlay(paths.overlay()),
+    };
+    let config = config.map(|image| Box::new(image.config));
+    Ok(ImageRecipe::Root { vm: name, base: record.image, root, config })
+}
+
+/// As fast as the client reads, and no longer than it does.
+pub(super) async fn export(session: &mut Session<'_>, name: &str) -> Result<Response, Refusal> {
+    let house = session.house;
+    let image = find(house, name)?;
+    let name = image.name.as_str();
+    let config = house.store.image_config(name).map_err(|error| Failure::from(&error))?;
+    let config = config.unwrap_or_default();
+    let (sender, mut pieces) = mpsc::channel(WAITING);
+    let to = Box::new(move |piece| sender.blocking_send(piece).is_ok());
+    let cancel = session.stop.child_token();
+    let _guard = cancel.clone().drop_guard();
+    let images = &house.ports.images;
+    let mut export = images.export(session.op_id, image.digest, name, &config, to, &cancel);
+    let mut ended = None;
+    loop {
+        tokio::select! {
+            exported = &mut export, if ended.is_none() => ended = Some(exported),
+            piece = pieces.recv() => match piece {
+                Some(piece) => session.frames.send(&Reply::Bytes(piece)).await?,
+                None => break,
+            },
+        }
+    }
+    let exported = match ended {
+        Some(exported) => exported,
+        None => export.await,
+    };
+    exported.map_err(|error| Failure::from(&error))?;
+    Ok(Response::Now(Answer::Nothing))
 }

@@ -76,6 +76,7 @@ pub enum OpKind {
     RecoverVm,
     TagImage,
     PullImage,
+    CommitVm,
 }
 
 impl OpKind {
@@ -102,6 +103,7 @@ impl OpKind {
             Self::RecoverVm => "vm-recover",
             Self::TagImage => "image-tag",
             Self::PullImage => "image-pull",
+            Self::CommitVm => "vm-commit",
         }
     }
 }

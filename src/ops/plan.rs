@@ -61,6 +61,7 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         | OpKind::ImportKernel
         | OpKind::DeleteKernel
         | OpKind::TagImage
+        | OpKind::CommitVm
         | OpKind::CollectGarbage
         | OpKind::PullImage => return None,
     };

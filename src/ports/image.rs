@@ -31,7 +31,28 @@ pub enum ImageRecipe {
         root: Digest,
         manifest: Digest,
     },
+    /// The root of a VM that does not run, made from `base`, to be run as `config` says.
+    Root {
+        vm: String,
+        base: Digest,
+        root: RootSource,
+        config: Option<Box<ImageConfig>>,
+    },
 }
+
+/// What a VM's root disk is on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootSource {
+    /// A clone of its image that the guest wrote to.
+    Clone(PathBuf),
+    /// What device-mapper keeps of the changes to its image.
+    Changes(PathBuf),
+    /// The disk that the guest lays over its image.
+    Overlay(PathBuf),
+}
+
+/// Takes bytes as they come; false if nobody wants more of them.
+pub type ByteSink = Box<dyn FnMut(Vec<u8>) -> bool + Send>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelRecipe {
@@ -159,6 +180,17 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
     /// The files to boot from; puts the initramfs together if it is not there yet. A missing or
     /// damaged file is named.
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles>;
+
+    /// The image as an OCI layout in one archive, which is named `name` in it and run as `config` says.
+    fn export<'a>(
+        &'a self,
+        op: OpId,
+        image: Digest,
+        name: &'a str,
+        config: &'a ImageConfig,
+        to: ByteSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ()>;
 
     /// What images take of the host's disk.
     fn usage(&self, op: OpId) -> PortFuture<'_, BTreeMap<Digest, ImageUsage>>;

@@ -12,8 +12,8 @@ use super::SimWorld;
 use super::state::State;
 use crate::model::{Code, Digest, ImageConfig, ImageRef, OpId, Size, Transfer};
 use crate::ports::{
-    BaseImage, BootFiles, Fetched, HostError, ImageFile, ImageHost, ImageRecipe, ImageUsage,
-    KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
+    BaseImage, BootFiles, ByteSink, Fetched, HostError, ImageFile, ImageHost, ImageRecipe,
+    ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
 };
 
 impl ImageHost for SimWorld {
@@ -65,6 +65,11 @@ impl ImageHost for SimWorld {
                 ImageRecipe::Tar { path } => format!("tar {}", path.display()),
                 ImageRecipe::Directory { path } => format!("directory {}", path.display()),
                 ImageRecipe::Fetched { image, root, .. } => image.pinned(*root).to_string(),
+                ImageRecipe::Root { vm, base, .. } => {
+                    let missing = || HostError::new(Code::NotFound, "read", base.short());
+                    state.world.images.get(base).ok_or_else(missing)?;
+                    format!("root of {vm}")
+                }
             };
             let mut uuid = [0; 16];
             uuid.copy_from_slice(&digest.0[..16]);
@@ -146,6 +151,30 @@ impl ImageHost for SimWorld {
         self.call("images.sweep", sweep).boxed()
     }
 
+    fn export<'a>(
+        &'a self,
+        _op: OpId,
+        image: Digest,
+        name: &'a str,
+        _config: &'a ImageConfig,
+        mut to: ByteSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ()> {
+        let look = move |state: &mut State| {
+            refuse_cancelled("export", cancel)?;
+            base(state, image).map(drop)
+        };
+        let name = name.to_owned();
+        async move {
+            self.call("images.export", look).await?;
+            // The sink may block.
+            let said = move || to(format!("simulated: {name}").into_bytes());
+            drop(tokio::task::spawn_blocking(said).await);
+            Ok(())
+        }
+        .boxed()
+    }
+
     fn usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, ImageUsage>> {
         let look = move |state: &mut State| {
             let images = state.world.images.iter();
@@ -179,7 +208,11 @@ fn digest_of(recipe: &impl std::fmt::Debug) -> Digest {
 
 /// An OCI layout is told by its mark, and says always the same.
 fn said_by(recipe: &ImageRecipe) -> Option<ImageConfig> {
-    let ImageRecipe::Directory { path } = recipe else { return None };
+    let path = match recipe {
+        ImageRecipe::Directory { path } => path,
+        ImageRecipe::Root { config, .. } => return config.as_deref().cloned(),
+        _ => return None,
+    };
     path.join("oci-layout").exists().then(|| ImageConfig {
         entrypoint: vec!["/entry".to_owned()],
         cmd: vec!["serve".to_owned()],

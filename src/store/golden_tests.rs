@@ -216,6 +216,7 @@ fn ops() {
         OpKind::RecoverVm,
         OpKind::TagImage,
         OpKind::PullImage,
+        OpKind::CommitVm,
     ];
     let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
     let mut rows: Vec<_> = kinds.map(kind).into();

@@ -44,6 +44,7 @@ pub(super) enum KindV1 {
     RecoverVm,
     TagImage,
     PullImage,
+    CommitVm,
 }
 
 #[derive(Encode, Decode)]
@@ -130,6 +131,7 @@ impl From<OpKind> for KindV1 {
             OpKind::SetVm => Self::SetVm,
             OpKind::CollectGarbage => Self::CollectGarbage,
             OpKind::TagImage => Self::TagImage,
+            OpKind::CommitVm => Self::CommitVm,
             OpKind::CollectVm => Self::CollectVm,
             OpKind::RecoverVm => Self::RecoverVm,
             OpKind::PullImage => Self::PullImage,
@@ -157,6 +159,7 @@ impl From<KindV1> for OpKind {
             KindV1::SetVm => Self::SetVm,
             KindV1::CollectGarbage => Self::CollectGarbage,
             KindV1::TagImage => Self::TagImage,
+            KindV1::CommitVm => Self::CommitVm,
             KindV1::CollectVm => Self::CollectVm,
             KindV1::RecoverVm => Self::RecoverVm,
             KindV1::PullImage => Self::PullImage,

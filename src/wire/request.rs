@@ -237,6 +237,15 @@ pub enum Request {
     WithdrawOp {
         op: String,
     },
+    /// An operation: the root of a VM that is stopped becomes an image.
+    CommitVm {
+        vm: String,
+        image: String,
+    },
+    /// Answered by bytes: an OCI layout in one archive.
+    ExportImage {
+        name: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

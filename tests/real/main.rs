@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start the real programs")]
 #![allow(clippy::print_stderr, reason = "skipped tests say so")]
 
+mod commit;
 mod contract;
 mod copy;
 mod crash;

@@ -7,6 +7,7 @@ use super::stage::{Point, directory, system};
 use super::*;
 use crate::actors::images::{Delete, ImagesActor, ImagesDeps, Kind, Make, Recipe, Tag, sweep};
 use crate::model::Name;
+use crate::ports::RootSource;
 
 /// What is asked for, once for all.
 const OP: u8 = 9;
@@ -253,4 +254,19 @@ fn an_import_of_an_image_that_says_how_it_is_run() {
     std::fs::write(dir.path().join("oci-layout"), "{}").unwrap();
     let recipe = Recipe::Image(ImageRecipe::Directory { path: dir.path().to_owned() });
     everywhere(&Ask::Make("other", recipe));
+}
+
+#[test]
+fn a_commit_of_a_vms_root() {
+    let sim = SimWorld::new(SimOptions::new("10.9.0.0/24".parse().unwrap()));
+    let base = system().block_on(async {
+        let recipe = ImageRecipe::Debian { suite: "sid".to_owned(), include: vec![], mirror: None };
+        let cancel = CancellationToken::new();
+        sim.make_image(op(0), &recipe, Arc::new(|_| {}), &cancel).await.unwrap().digest
+    });
+    let root = RootSource::Overlay("/sim/overlay".into());
+    let config = crate::model::ImageConfig { cmd: vec!["a".to_owned()], ..Default::default() };
+    let config = Some(Box::new(config));
+    let recipe = ImageRecipe::Root { vm: "web".to_owned(), base, root, config };
+    everywhere(&Ask::Make("other", Recipe::Image(recipe)));
 }

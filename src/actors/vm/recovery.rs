@@ -172,6 +172,7 @@ fn request_of(kind: OpKind) -> Option<OpRequest> {
         | OpKind::ImportKernel
         | OpKind::DeleteKernel
         | OpKind::TagImage
+        | OpKind::CommitVm
         | OpKind::CollectGarbage
         | OpKind::PullImage => return None,
     })

@@ -49,6 +49,7 @@ async fn vm(app: &App, command: vm::Command) -> Result<Exit, CliError> {
         C::Exec(args) => vm::exec::run(app, args).await,
         C::Ssh(args) => vm::ssh::run(app, args).await,
         C::Workspace(command) => workspace(app, command).await,
+        C::Commit(args) => vm::commit::run(app, args).await,
         C::Jobs(args) => vm::jobs::run(app, args).await,
         C::Cp(args) => vm::cp::run(app, args).await,
         C::Logs(args) => vm::logs::run(app, args).await,
@@ -77,6 +78,7 @@ async fn image(app: &App, command: image::Command) -> Result<Exit, CliError> {
         C::Show(args) => image::show::run(app, args).await,
         C::Delete(args) => image::delete::run(app, args).await,
         C::Tag(args) => image::tag::run(app, args).await,
+        C::Export(args) => image::export::run(app, args).await,
         C::Df(args) => image::df::run(app, args).await,
         C::Prune(args) => image::prune::run(app, args).await,
     }

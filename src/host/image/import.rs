@@ -11,6 +11,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use tokio_util::sync::CancellationToken;
 
+use super::ext4::read::ReadError;
 use super::ext4::{BuildError, Builder, Meta, Refusal, Special, refused};
 use super::layers::TooMuch;
 use super::oci::DocumentError;
@@ -55,6 +56,24 @@ pub(super) enum ImportError {
     NotOfAnImage { entry: String },
     #[error("entry {entry:?} is there twice")]
     Twice { entry: String },
+    #[error("disk {disk}")]
+    Disk {
+        disk: String,
+        #[source]
+        source: Box<ImportError>,
+    },
+    #[error(transparent)]
+    Ext4(ReadError),
+    #[error("the VM's disk was written to while it was read")]
+    DiskChanged,
+    #[error("{entry:?} has the attribute {name}, of an overlay that is made in another way")]
+    Overlay { entry: String, name: String },
+    #[error("write {entry:?}")]
+    Write {
+        entry: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("its contents are {found}, and the image says {wanted}")]
     DiffId { wanted: Digest, found: Digest },
 }
@@ -97,7 +116,18 @@ impl ImportError {
             | Self::Read { source, .. }
             | Self::Open(source) => io_code(source),
             Self::Build(BuildError::TooLarge) => Code::Invalid,
-            Self::Layer { source, .. } => source.code(hints),
+            Self::Layer { source, .. } | Self::Disk { source, .. } => source.code(hints),
+            Self::Ext4(ReadError::NotClean) => {
+                hints.push("start the VM, and stop it in good order: banger vm stop".to_owned());
+                Code::Refused
+            }
+            Self::Ext4(ReadError::Feature(_)) | Self::Overlay { .. } => Code::Invalid,
+            Self::Ext4(ReadError::Io(source)) | Self::Write { source, .. } => io_code(source),
+            Self::Ext4(_) => Code::Corrupt,
+            Self::DiskChanged => {
+                hints.push("stop the VM, and try again".to_owned());
+                Code::Busy
+            }
             Self::TooMuch { .. } => {
                 hints.push("if you trust the image, raise the limit in [limits]".to_owned());
                 Code::Invalid
@@ -253,7 +283,7 @@ fn mode_bits(mode: u32) -> u16 {
 
 /// Whether the attribute belongs to the content. What the old host's security modules, network
 /// file systems or overlays noted does not.
-fn is_kept(name: &[u8]) -> bool {
+pub(super) fn is_kept(name: &[u8]) -> bool {
     if [&b"system.posix_acl_access"[..], b"system.posix_acl_default"].contains(&name) {
         return true;
     }

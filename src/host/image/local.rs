@@ -17,15 +17,15 @@ use super::import::{self, ImportError, Watch};
 use super::registry::{Cache, Puller};
 use super::shelf::Shelf;
 use super::workdir::WorkDir;
-use super::{debian, kernel, layers, oci};
+use super::{commit, debian, export, kernel, layers, oci};
 use crate::host::files::{blocking, gone};
 use crate::host::memory::give_back;
 use crate::model::{
     Code, Digest, ImageConfig, ImageLimits, ImageRef, OpId, RegistrySettings, Size,
 };
 use crate::ports::{
-    BaseImage, BootFiles, Fetched, HostError, ImageFile, ImageHost, ImageRecipe, ImageUsage,
-    KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
+    BaseImage, BootFiles, ByteSink, Fetched, HostError, ImageFile, ImageHost, ImageRecipe,
+    ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink, RootSource,
 };
 
 #[derive(Clone, Debug)]
@@ -139,6 +139,17 @@ impl LocalImages {
                 })
                 .await
             }
+            ImageRecipe::Root { vm, base, root, config } => {
+                let (base, root, limits) = (*base, root.clone(), self.limits);
+                let (vm, config) = (vm.clone(), config.as_deref().cloned());
+                blocking("commit", move || {
+                    let base = shelf.base(base)?.path;
+                    let mut draft = Draft::new(shelf, watch, "commit", &vm)?;
+                    draft.root(&root, &base, &limits)?;
+                    Ok(ImageFile { config, ..draft.publish(format!("root of {vm}"))? })
+                })
+                .await
+            }
             ImageRecipe::Debian { suite, include, mirror } => {
                 let order = debian::Order::new(suite, include, mirror.as_deref())?;
                 tracing::info!(op_id = %op, suite, "building a Debian image");
@@ -196,6 +207,16 @@ impl Draft {
     pub(super) fn tar(&mut self, from: impl BufRead + Send + 'static) -> Result<(), HostError> {
         let done = import::from_tar(from, &mut self.builder, &mut self.watch);
         done.map_err(|error| error.on(self.operation, &self.object))
+    }
+
+    fn root(
+        &mut self,
+        root: &RootSource,
+        base: &Path,
+        limits: &ImageLimits,
+    ) -> Result<(), HostError> {
+        let read = commit::read_root(root, base, limits, &mut self.builder, &mut self.watch);
+        read.map_err(|error| error.on(self.operation, &self.object))
     }
 
     fn directory(&mut self, path: &Path) -> Result<(), HostError> {
@@ -365,6 +386,31 @@ impl ImageHost for LocalImages {
         let shelf = self.shelf.clone();
         tracing::debug!(op_id = %op, %image, %kernel, "checking boot files");
         Box::pin(blocking("check boot files", move || shelf.boot_files(image, kernel)))
+    }
+
+    fn export<'a>(
+        &'a self,
+        op: OpId,
+        image: Digest,
+        name: &'a str,
+        config: &'a ImageConfig,
+        to: ByteSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ()> {
+        tracing::info!(op_id = %op, %image, name, "exporting an image");
+        let (shelf, stop) = (self.shelf.clone(), cancel.child_token());
+        let (name, config) = (name.to_owned(), config.clone());
+        Box::pin(async move {
+            let _guard = stop.clone().drop_guard();
+            blocking("export image", move || {
+                let file = shelf.open_image(image)?;
+                let mut watch = Watch::new(Arc::new(|_| {}), stop);
+                let mut out = export::Pieces::new(to);
+                let done = export::export(file, &name, &config, &mut out, &mut watch);
+                done.map_err(|error| error.on("export", &name))
+            })
+            .await
+        })
     }
 
     fn usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, ImageUsage>> {

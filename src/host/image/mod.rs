@@ -4,6 +4,7 @@
 //! tar, directory, mmdebstrap -> import -> ext4 -> images/<digest>.ext4
 //! container image            -> oci -> layers -> ext4 -> images/<digest>.ext4
 //! registry                   -> blobs/sha256/<digest> -> as a container image
+//! root of a stopped VM       -> commit -> ext4 -> images/<digest>.ext4 -> export -> an OCI layout
 //! package, kernel file       -> kernel         -> kernels/<digest>/{vmlinux,modules.cpio,manifest.json}
 //! kernel + agent             -> cpio           -> initrd/<kernel>-<agent>.cpio
 //! ```
@@ -11,8 +12,10 @@
 //! All of it works as an ordinary user.
 
 mod apt_sources;
+mod commit;
 mod cpio;
 mod debian;
+mod export;
 mod ext4;
 mod import;
 mod kernel;

@@ -78,6 +78,12 @@ impl Shelf {
         self.images.join(format!("{digest}.ext4"))
     }
 
+    pub(super) fn open_image(&self, digest: Digest) -> Result<File, HostError> {
+        self.check_image(digest)?;
+        let path = self.image(digest);
+        File::open(&path).map_err(|error| missing("use image", &path, error))
+    }
+
     fn seed(&self, image: Digest) -> PathBuf {
         self.images.join(format!("{image}.work"))
     }

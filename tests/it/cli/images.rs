@@ -135,3 +135,55 @@ fn names_of_an_image_are_counted_and_what_nobody_needs_goes() {
     assert_eq!(run("vm start web -q").code, 0);
     assert_eq!(run("image delete base").code, 1, "the last name of what a VM boots from");
 }
+
+#[test]
+fn a_stopped_vm_becomes_an_image_and_nothing_else_does() {
+    let (daemon, here) = place("");
+    let run = |line: &str| here.banger(&daemon.socket(), line).current_dir(here.path()).said();
+    std::fs::create_dir(here.path().join("layout")).unwrap();
+    std::fs::write(here.path().join("layout/oci-layout"), "{}").unwrap();
+    assert_eq!(run("image import web ./layout -q").code, 0);
+    assert_eq!(run("vm create --no-start --name a --image web -q").code, 0);
+    let said = run("vm commit a other");
+    assert!(said.code == 1 && said.err.contains("it never ran"), "{}", said.err);
+    assert!(said.err.contains("banger image tag web NEW"), "{}", said.err);
+    assert_eq!(run("vm start a -q").code, 0);
+    let said = run("vm commit a other");
+    assert!(said.code == 1 && said.err.contains("commit a: it is running"), "{}", said.err);
+    assert_eq!(run("vm suspend a -q").code, 0);
+    let said = run("vm commit a other");
+    assert!(said.code == 1 && said.err.contains("suspended"), "{}", said.err);
+    assert_eq!(run("vm resume a -q").code, 0);
+    assert_eq!(run("vm stop a -q").code, 0);
+    assert_eq!(run("vm commit nope other").code, 4);
+    assert_eq!(run("vm commit a Bad!").code, 2);
+    let said = run("vm commit a other");
+    assert_eq!((said.code, said.out.as_str()), (0, "other\n"), "{}", said.err);
+    let shown = json(&run("image show other"));
+    assert_eq!(shown["source"], "root of a");
+    assert_eq!(shown["config"]["stop_signal"], "SIGQUIT", "it is run as the VM's was");
+    assert_eq!(run("vm commit a debian-bookworm").code, 1, "the name is taken");
+    let ops = run("ops list").out;
+    assert!(ops.contains("vm-commit"), "{ops}");
+}
+
+#[test]
+fn an_export_is_there_whole_or_not_at_all() {
+    let (daemon, here) = place("");
+    let run = |line: &str| here.banger(&daemon.socket(), line).current_dir(here.path()).said();
+    let said = run("image export debian-bookworm out.tar");
+    assert_eq!((said.code, said.out.as_str()), (0, "out.tar\n"), "{}", said.err);
+    let text = "simulated: debian-bookworm";
+    assert_eq!(std::fs::read_to_string(here.path().join("out.tar")).unwrap(), text);
+    assert_eq!(run("image export debian-bookworm -").out, text);
+    let said = run("image export debian-bookworm out.tar");
+    assert!(said.code == 1 && said.err.contains("is there already"), "{}", said.err);
+    // What comes from a simulated host is no archive.
+    let said = run("image export debian-bookworm dir");
+    assert!(said.code == 1 && said.err.contains("write dir"), "{}", said.err);
+    assert_eq!(run("image export nope other.tar").code, 4);
+    let left: Vec<_> = std::fs::read_dir(here.path()).unwrap().collect();
+    let names = left.into_iter().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let odd: Vec<_> = names.filter(|name| name.contains("banger-") || name == "dir").collect();
+    assert!(odd.is_empty(), "{odd:?}");
+}

@@ -14,7 +14,7 @@ every!(request: Request {
     SuspendVm ResumeVm StartVmCold SetVm EventsOf CreateVmKept SetVmKept ShowUpkeep ListOpenOps
     StartVmRepaired PutAwayVm ShowLedger FindGarbage CollectGarbage DiagnoseVm RecoverVm
     ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest CreateVmRun ShowProgram
-    ShowImageConfig TagImage ImageUsage PullImage WithdrawOp
+    ShowImageConfig TagImage ImageUsage PullImage WithdrawOp CommitVm ExportImage
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -177,6 +177,8 @@ fn requests() {
         Request::ImageUsage,
         Request::PullImage { image: s("python:3.12"), when: PullWhen::Missing },
         Request::WithdrawOp { op: s("op-01") },
+        Request::CommitVm { vm: s("web"), image: s("web-base") },
+        Request::ExportImage { name: s("web") },
     ];
     check("request", request::ALL, request::name, &samples);
 }

@@ -3,6 +3,7 @@
 pub(crate) mod build;
 pub(crate) mod delete;
 pub(crate) mod df;
+pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod prune;
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Delete(delete::Args),
     /// Give an image one more name
     Tag(tag::Args),
+    /// Write an image as an OCI layout
+    Export(export::Args),
     /// Show what images take of the disk
     Df(df::Args),
     /// Delete images that no VM uses, all at once

@@ -1,5 +1,6 @@
 //! `banger vm`.
 
+pub(crate) mod commit;
 pub(crate) mod cp;
 pub(crate) mod create;
 pub(crate) mod delete;
@@ -61,6 +62,8 @@ pub(crate) enum Command {
     /// Bring a repository of this host into a VM and its changes back
     #[command(subcommand)]
     Workspace(workspace::Command),
+    /// Make an image of a stopped VM's root
+    Commit(commit::Args),
     /// List the background jobs of a running VM
     Jobs(jobs::Args),
     /// Copy files and trees to or from a running VM

@@ -26,6 +26,7 @@ mod inode;
 mod journal;
 mod layers;
 mod layout;
+pub(super) mod read;
 mod seed;
 mod tree;
 mod verify;

@@ -12,11 +12,13 @@
 mod merge;
 mod source;
 mod whiteout;
+mod write;
 
 pub(super) use merge::merge;
 pub use merge::merge_layers;
 pub use source::Layer;
 pub(super) use source::{HARMLESS, TooMuch};
+pub(super) use write::write_layer;
 
 #[cfg(test)]
 #[path = "archive_tests.rs"]

@@ -9,6 +9,7 @@ mod layout;
 mod place;
 mod run;
 mod saved;
+mod write;
 
 pub(super) use archive::Archive;
 #[cfg(test)]
@@ -19,3 +20,4 @@ pub(super) use document::{
 pub(super) use layout::{
     Opened, blobs_of, is_layout, open as open_layout, open_archive, open_blobs,
 };
+pub(super) use write::{Documents, documents};
