@@ -85,6 +85,7 @@ mod tests {
         assert_eq!(store.fact("schema").unwrap(), None);
         store.set_fact("schema", "x".to_owned()).await.unwrap();
         assert_eq!(store.fact("schema").unwrap().as_deref(), Some("x"));
-        assert_eq!(store.read(|txn, dbs| schema(txn, dbs)).unwrap(), Some(5));
+        let current = crate::store::migrate::CURRENT;
+        assert_eq!(store.read(|txn, dbs| schema(txn, dbs)).unwrap(), Some(current));
     }
 }

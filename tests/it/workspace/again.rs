@@ -17,7 +17,7 @@ use super::{Place, agent, git};
 
 /// All that the guest's end says to that, but that it is done.
 async fn answers(guest: &Path, ask: Ask) -> Vec<Answer> {
-    let (stream, _agent) = agent();
+    let (stream, mut agent) = agent();
     let (mut from, mut to) = tokio::io::split(stream);
     let path = guest.to_str().unwrap().into();
     to.write_all(&record(&Ask::Open { path }).unwrap()).await.unwrap();
@@ -30,11 +30,15 @@ async fn answers(guest: &Path, ask: Ask) -> Vec<Answer> {
         let mut payload = vec![0; length];
         from.read_exact(&mut payload).await.unwrap();
         match decode::<Answer>(&payload).unwrap() {
-            Answer::Done => return answers,
+            Answer::Done => break,
             Answer::Refused { message, .. } => panic!("{message}"),
             answer => answers.push(answer),
         }
     }
+    drop((from, to));
+    // With it goes its lock.
+    agent.wait().await.unwrap();
+    answers
 }
 
 /// What the guest keeps of the last commit, in order of the paths.

@@ -106,9 +106,12 @@ impl Place {
     }
 
     async fn send(&self, plan: Plan, discard: bool) -> Result<Prepared, WorkspaceError> {
-        let (stream, _agent) = agent();
+        let (stream, mut agent) = agent();
         let guest = self.guest();
-        let prepared = prepare(Arc::new(plan), guest.to_str().unwrap(), discard, stream).await?;
+        let prepared = prepare(Arc::new(plan), guest.to_str().unwrap(), discard, stream).await;
+        // With it goes its lock.
+        agent.wait().await.unwrap();
+        let prepared = prepared?;
         *self.last.lock().unwrap() = Some(prepared.manifest.clone());
         Ok(prepared)
     }

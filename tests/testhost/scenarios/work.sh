@@ -1,14 +1,19 @@
 # A repository in a VM: what is the agent's and the lane's differs from one VMM to the other.
 before=$(world)
-owner() { setpriv --reuid banger --regid banger --init-groups env HOME=/var/lib/banger "$@"; }
-repo=/var/lib/banger/repo
+# The account is a service's and has no home: whoever works has one.
+home=/var/tmp/home
+owner() {
+    setpriv --reuid banger --regid banger --init-groups \
+        env HOME=$home BANGER_SOCKET=/run/banger/bangerd.sock "$@"
+}
+banger() { owner /usr/local/bin/banger "$@"; }
+repo=$home/repo
 git() { owner git -C $repo -c user.name=Ann -c user.email=ann@example.org "$@"; }
 inside() { banger vm exec --no-workspace web -- "$@"; }
 sum() { sha256sum | cut -d' ' -f1; }
 
 say "a repository, and a command in it"
-install -d -o banger -g banger $repo
-install -d -o banger -g banger -m 0700 /var/lib/banger/.ssh /var/lib/banger/.config
+install -d -o banger -g banger $home $repo
 git init -q -b main
 owner sh -c 'for n in $(seq 200); do d=$0/d$((n % 7)); [ -d "$d" ] || mkdir "$d"; echo $n > "$d/f $n"; done' $repo
 owner sh -c 'head -c 3000000 /dev/urandom > "$0/noise"; ln -s noise "$0/link"; printf "#!/bin/sh\nexit 5\n" > "$0/run"; chmod +x "$0/run"; echo build > "$0/.gitignore"' $repo
@@ -49,10 +54,11 @@ cmp bytes here/bytes
 
 say "stock OpenSSH"
 banger ssh-config --install
-equal "ssh" "web" "$(owner ssh web.vm hostname)"
-owner scp -q web.vm:/root/bytes here/scp
+config=$home/.ssh/config
+equal "ssh" "web" "$(owner ssh -F $config web.vm hostname)"
+owner scp -F $config -q web.vm:/root/bytes here/scp
 cmp bytes here/scp
-echo "get /root/bytes here/sftp" | owner sftp -q -b - web.vm > /dev/null
+echo "get /root/bytes here/sftp" | owner sftp -F $config -q -b - web.vm > /dev/null
 cmp bytes here/sftp
 equal "git over ssh" "$(git rev-parse HEAD)" "$(inside cat /root/repo/.git/refs/heads/main)"
 banger ssh-config --uninstall
@@ -72,7 +78,7 @@ equal "the edit" edited "$(banger vm exec web -- cat 'd1/f 1')"
 say "killed in the middle of a transfer: the old tree, or the new one"
 git add -A
 git commit -q -m again
-banger vm workspace prepare web $repo >/dev/null
+banger vm workspace prepare web $repo --discard-guest >/dev/null # it has come back
 owner sh -c 'head -c 60000000 /dev/urandom > "$0/large"; echo after > "$0/d1/f 1"' $repo
 git add large
 banger vm workspace prepare web $repo > /dev/null 2> said &
@@ -91,5 +97,5 @@ equal "the tree that is" "after $(sum < $repo/large)" "$(inside cat '/root/repo/
 
 say "deleted, nothing is left"
 banger vm delete web
-rm -rf $repo /var/lib/banger/.ssh /var/lib/banger/.config here
+rm -rf $home here
 nothing_left "$before"
