@@ -65,6 +65,10 @@ fn a_program_runs_from_every_start_on_and_ends_by_its_own_signal() {
         let jobs = jobs(&host);
         jobs.len() == 1 && jobs[0]["state"] == "running" && jobs[0]["command"][1] == "serve"
     });
+    // That it runs is no promise that it is ready to be asked.
+    until("it has said something", LIMIT, || {
+        host.banger(&["vm", "logs", "--job", "1", "web"]).ok().contains("serve as")
+    });
     host.banger(&["vm", "stop", "web"]).ok();
     host.banger(&["vm", "start", "web"]).ok();
     until("it runs again", LIMIT, || jobs(&host).last().unwrap()["state"] == "running");

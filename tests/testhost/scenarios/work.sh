@@ -79,11 +79,10 @@ say "killed in the middle of a transfer: the old tree, or the new one"
 git add -A
 git commit -q -m again
 banger vm workspace prepare web $repo --discard-guest >/dev/null # it has come back
-owner sh -c 'head -c 60000000 /dev/urandom > "$0/large"; echo after > "$0/d1/f 1"' $repo
-git add large
-banger vm workspace prepare web $repo > /dev/null 2> said &
+owner sh -c 'head -c 30000000 /dev/urandom > "$0/large"; echo after > "$0/d1/f 1"' $repo
+banger vm workspace prepare web $repo --include-untracked > /dev/null 2> said &
 arrives() { inside sh -c 'ls /root/repo/.git/banger/stage/* | grep -q .'; }
-until_true 60 arrives
+until_true 90 arrives
 kill -9 "$(vmms)"
 wait $! && die "it ended well without its guest"
 cat said
@@ -92,7 +91,7 @@ until_true 30 crashed
 banger vm start web
 equal "the tree that was" "edited" "$(inside cat '/root/repo/d1/f 1')"
 inside test ! -e /root/repo/large
-banger vm workspace prepare web $repo
+banger vm workspace prepare web $repo --include-untracked
 equal "the tree that is" "after $(sum < $repo/large)" "$(inside cat '/root/repo/d1/f 1') $(inside sha256sum /root/repo/large | cut -d' ' -f1)"
 
 say "deleted, nothing is left"
