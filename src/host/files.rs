@@ -6,10 +6,12 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::model::Code;
 use crate::ports::HostError;
@@ -25,6 +27,21 @@ pub(super) async fn blocking<T: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(died) => Err(HostError::new(Code::Internal, operation, "").because(died)),
+    }
+}
+
+/// Of all that is still to be read, and how many bytes that were.
+pub(super) fn hash(file: &mut File) -> io::Result<(Sha256, u64)> {
+    let (mut hash, mut len) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((hash, len)),
+            read => {
+                hash.update(&buffer[..read]);
+                len += read as u64;
+            }
+        }
     }
 }
 

@@ -71,11 +71,13 @@ impl Stage {
 
     fn change(&mut self, place: &Place, note: String) -> Result<()> {
         let arrived: HashSet<u32> = self.needed.iter().copied().collect();
+        let wanted = self.wish.wanted.iter().filter(|entry| entry.kind != Kind::Gone);
+        let wanted: HashSet<&[u8]> = wanted.map(|entry| entry.path.as_slice()).collect();
         let rest = self.wish.keeps.then_some(Step::Rest);
         let mut steps: Vec<Step> = rest
             .into_iter()
-            .chain(self.removed().into_iter().map(|path| Step::Remove { path }))
-            .chain(self.objects().map(|item| Step::Keep { item }))
+            .chain(self.removed(&wanted).into_iter().map(|path| Step::Remove { path }))
+            .chain(self.objects(&wanted).map(|item| Step::Keep { item }))
             .chain(self.items().map(|(number, item)| match arrived.contains(&number) {
                 true => Step::Put { number, item },
                 false => Step::Keep { item },
@@ -102,9 +104,7 @@ impl Stage {
     }
 
     /// What was sent before and is not wanted any more.
-    fn removed(&self) -> BTreeSet<Vec<u8>> {
-        let wanted = self.wish.wanted.iter().filter(|entry| entry.kind != Kind::Gone);
-        let wanted: HashSet<&[u8]> = wanted.map(|entry| entry.path.as_slice()).collect();
+    fn removed(&self, wanted: &HashSet<&[u8]>) -> BTreeSet<Vec<u8>> {
         let stays = |item: &Item| {
             item.entry.kind == Kind::Gone
                 || item.is_object()
@@ -117,9 +117,7 @@ impl Stage {
     }
 
     /// Those that came before, so that the host is not sent them as the guest's own.
-    fn objects(&self) -> impl Iterator<Item = Item> + '_ {
-        let wanted: HashSet<&[u8]> =
-            self.wish.wanted.iter().map(|entry| entry.path.as_slice()).collect();
+    fn objects<'a>(&'a self, wanted: &'a HashSet<&[u8]>) -> impl Iterator<Item = Item> + 'a {
         let old = self.old.entries.iter().filter(|item| item.is_object());
         old.filter(move |item| !wanted.contains(item.entry.path.as_slice())).cloned()
     }

@@ -57,9 +57,12 @@ pub(super) struct Seen {
     pub(super) stat: Stat,
 }
 
+fn ns(seconds: i64, nanos: i64) -> i64 {
+    seconds.saturating_mul(1_000_000_000) + nanos
+}
+
 impl Seen {
     pub(super) fn of(stat: &FileStat) -> Self {
-        let ns = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000) + nanos;
         let kind = match SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) {
             SFlag::S_IFREG => Some(Kind::File),
             SFlag::S_IFLNK => Some(Kind::Link),
@@ -84,7 +87,6 @@ impl Seen {
 
 impl Stat {
     pub(super) fn of(meta: &Metadata) -> Self {
-        let ns = |seconds: i64, nanos: i64| seconds.saturating_mul(1_000_000_000) + nanos;
         Self {
             size: meta.size(),
             mtime_ns: ns(meta.mtime(), meta.mtime_nsec()),

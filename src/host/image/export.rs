@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use super::ext4::read::Volume;
 use super::import::{ImportError, Watch};
 use super::layers::write_layer;
-use super::oci::{Documents, documents};
+use super::oci::{Documents, blob, documents};
 use crate::model::{Digest, ImageConfig};
 use crate::ports::ByteSink;
 
@@ -86,13 +86,13 @@ pub(super) fn export(
     write_layer(&volume, &mut sum, watch)?;
     let (layer, bytes) = (Digest(sum.hash.finalize().into()), sum.bytes);
     let Documents { manifest, config, index } = documents(name, config, layer, bytes);
-    let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest(Sha256::digest(bytes).into()));
+    let name_of = |bytes: &[u8]| blob(Digest(Sha256::digest(bytes).into()));
     let mut archive = Archive(out);
     archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     archive.file("index.json", &index)?;
-    archive.file(&blob(&manifest), &manifest)?;
-    archive.file(&blob(&config), &config)?;
-    archive.begin(&format!("blobs/sha256/{layer}"), bytes)?;
+    archive.file(&name_of(&manifest), &manifest)?;
+    archive.file(&name_of(&config), &config)?;
+    archive.begin(&blob(layer), bytes)?;
     // An image never changes, so it is the same again.
     write_layer(&volume, archive.0, watch)?;
     archive.end(bytes)

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -20,7 +20,7 @@ use super::kernel::Prepared;
 use super::seed;
 use super::workdir::{self, WorkDir};
 use crate::host::disk::Superblock;
-use crate::host::files::{TempFile, ensure_private_dir, gone, is_stale_temp, sync_parent};
+use crate::host::files::{TempFile, ensure_private_dir, gone, hash, is_stale_temp, sync_parent};
 use crate::model::{Code, Digest, Size};
 use crate::ports::{BaseImage, BootFiles, HostError, ImageUsage, KernelFile};
 
@@ -479,17 +479,8 @@ fn manifest(made: &Prepared) -> io::Result<Vec<u8>> {
 }
 
 fn hash_file(path: &Path) -> Result<Digest, HostError> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut read = || -> io::Result<()> {
-        let mut file = File::open(path)?;
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(()),
-                n => hash.update(&buffer[..n]),
-            }
-        }
-    };
-    read().map_err(|error| HostError::io("read", path.display().to_string(), error))?;
+    let hashed = File::open(path).and_then(|mut file| hash(&mut file));
+    let (hash, _) =
+        hashed.map_err(|error| HostError::io("read", path.display().to_string(), error))?;
     Ok(Digest(hash.finalize().into()))
 }

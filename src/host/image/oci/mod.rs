@@ -20,4 +20,5 @@ pub(super) use document::{
 pub(super) use layout::{
     Opened, blobs_of, is_layout, open as open_layout, open_archive, open_blobs,
 };
+pub(super) use place::blob;
 pub(super) use write::{Documents, documents};

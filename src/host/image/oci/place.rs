@@ -38,7 +38,7 @@ enum Source {
 }
 
 /// Where documents name their parts.
-pub(super) fn blob(digest: Digest) -> String {
+pub(in crate::host::image) fn blob(digest: Digest) -> String {
     format!("blobs/sha256/{digest}")
 }
 

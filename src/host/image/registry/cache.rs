@@ -11,7 +11,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, FileTimes, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::host::clock::SystemClock;
-use crate::host::files::{ensure_private_dir, gone, sync_parent};
+use crate::host::files::{ensure_private_dir, gone, hash, sync_parent};
 use crate::model::{Digest, Size};
 use crate::ports::{Clock, HostError};
 
@@ -143,21 +143,6 @@ impl Cache {
             }
         }
         Ok(found)
-    }
-}
-
-/// Of all of it, and how long that is.
-fn hash(file: &mut File) -> io::Result<(Sha256, u64)> {
-    let (mut hash, mut len) = (Sha256::new(), 0);
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok((hash, len)),
-            read => {
-                hash.update(&buffer[..read]);
-                len += read as u64;
-            }
-        }
     }
 }
 
