@@ -28,8 +28,8 @@ use super::service::{self, DeathBell};
 use super::solo::{Desk, Done, Solo};
 use super::vm::Ticket;
 use crate::model::{
-    Code, Digest, EventKind, Failure, ImageRecord, ImageRef, KernelRecord, Name, OpId, OpKind,
-    OpRecord, Outcome,
+    Code, Digest, EventKind, Failure, HOST_IS_X86, ImageRecord, ImageRef, KernelRecord, Name, OpId,
+    OpKind, OpRecord, Outcome, lack_text, lacking_for_some,
 };
 use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe, WarmHost};
 use crate::store::Store;
@@ -437,7 +437,12 @@ impl Work {
             source: file.source,
             created_unix_ms: self.deps.clock.unix_ms(),
         };
-        let kept = self.deps.store.put_kernel(record).await;
+        let lacks = lacking_for_some(&file.features, HOST_IS_X86);
+        if !lacks.is_empty() {
+            let text = format!("{} {}", self.name, lack_text(&lacks));
+            self.deps.events.publish(Some(self.op_id), None, EventKind::Note { text });
+        }
+        let kept = self.deps.store.put_kernel(record, file.features).await;
         kept.map(|record| record.digest).map_err(|error| Failure::from(&error))
     }
 

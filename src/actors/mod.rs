@@ -19,6 +19,7 @@ mod image_names;
 mod images;
 mod inventory;
 mod janitor;
+mod kernels;
 mod mint;
 mod net_watch;
 mod patience;

@@ -14,6 +14,7 @@ use super::follow;
 use super::house::House;
 use super::image_names;
 use super::images::{Delete, Kind, Make, Recipe, Tag};
+use super::kernels;
 use super::remedy;
 use super::shelves;
 use super::stats;
@@ -220,8 +221,8 @@ impl Session<'_> {
                 };
                 self.make(&name, Recipe::Kernel(recipe), hash).await
             }
-            Request::ListKernels => shelves::kernels(house, None),
-            Request::ShowKernel { name } => shelves::kernels(house, Some(&name)),
+            Request::ListKernels => kernels::kernels(house, None),
+            Request::ShowKernel { name } => kernels::kernels(house, Some(&name)),
             Request::DeleteKernel { name } => {
                 self.delete(artefact(&name)?, Kind::Kernel, hash).await
             }
@@ -268,6 +269,7 @@ impl Session<'_> {
                 self.make(&image, Recipe::Image(recipe), hash).await
             }
             Request::ExportImage { name } => shelves::export(self, &name).await,
+            Request::ShowKernelFeatures { name } => kernels::features(house, &name),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is answered about images and kernels: which there are, how they are run, what they take.
+//! What is answered about images: which there are, how they are run, what they take.
 
 use tokio::sync::mpsc;
 
@@ -33,25 +33,8 @@ pub(super) fn images(house: &House, only: Option<&str>) -> Result<Response, Refu
     Ok(parts(rows, Answer::Images))
 }
 
-pub(super) fn kernels(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
-    let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
-    let mut rows = house.store.kernels().map_err(|error| Failure::from(&error))?;
-    rows.retain(|row| only.is_none_or(|name| matches(name, row.name.as_str(), &row.digest)));
-    if let (Some(name), true) = (only, rows.is_empty()) {
-        return Err(Failure::new(Code::NotFound, format!("no kernel is named {name:?}"))
-            .hint("`banger kernel list` shows what there is")
-            .into());
-    }
-    let users = |digest| {
-        let uses = vms.iter().filter(|vm| vm.kernel == digest);
-        uses.map(|vm| vm.spec.name.to_string()).collect::<Vec<_>>()
-    };
-    let rows: Vec<_> = rows.iter().map(|kernel| (kernel, users(kernel.digest)).into()).collect();
-    Ok(parts(rows, Answer::Kernels))
-}
-
 /// By name, or by the start of the digest that lists show.
-fn matches(asked: &str, name: &str, digest: &crate::model::Digest) -> bool {
+pub(super) fn matches(asked: &str, name: &str, digest: &crate::model::Digest) -> bool {
     name == asked || (asked.len() >= 12 && digest.to_string().starts_with(asked))
 }
 

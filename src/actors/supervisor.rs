@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::envelope::{CallError, Command, OpCtx, Req};
 use super::handle::Handle;
+use super::kernels;
 use super::starts::Starts;
 use super::vm::{Asker, Ended, OpRequest, RunOp, Ticket, VmActor, VmDeps, VmScope};
 use super::watch::{ChildDown, RestartBudget, Verdict};
@@ -415,10 +416,11 @@ async fn reserve(
             let message = format!("create {}: {refusal}", create.spec.name);
             return Err(Failure::new(Code::NoSpace, message));
         }
-        // A VMM that cannot be had is refused before anything is made.
+        // A VMM that cannot be had is refused before anything is made, and a kernel that would not boot.
         let vmm = ports.hypervisor.describe(create.spec.vmm).await;
-        vmm.map_err(|error| Failure::from(&error))?;
+        let vmm = vmm.map_err(|error| Failure::from(&error))?;
         settle_root(&deps, op_id, &mut create).await?;
+        kernels::admit(&deps.store, &create.spec, vmm.kind)?;
     }
     let now = ports.clock.unix_ms();
     let vm = deps.mint.vm();

@@ -14,8 +14,8 @@ use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
     Answer, CheckInfo, DiagnosisInfo, DiskInfo, EndpointInfo, GarbageInfo, ImageConfigInfo,
-    ImageInfo, ImageUsageInfo, KernelInfo, LedgerInfo, OpInfo, ProgramInfo, Reply, StatsInfo,
-    StatusInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
+    ImageInfo, ImageUsageInfo, KernelFeatureInfo, KernelInfo, LedgerInfo, OpInfo, ProgramInfo,
+    Reply, StatsInfo, StatusInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
 };
 use crate::wire::request::{Envelope, Request, Workspace};
 
@@ -332,6 +332,17 @@ impl Client {
         match self.ask(op, Request::ImageUsage).await? {
             Answer::ImageUsage(usage) => Ok(usage),
             other => Err(CliError::unexpected("what images take", &other).of(op)),
+        }
+    }
+
+    pub(crate) async fn kernel_features(
+        &mut self,
+        op: OpId,
+        name: &str,
+    ) -> Result<Vec<KernelFeatureInfo>, CliError> {
+        match self.ask(op, Request::ShowKernelFeatures { name: name.to_owned() }).await? {
+            Answer::KernelFeatures(features) => Ok(features),
+            other => Err(CliError::unexpected("features", &other).of(op)),
         }
     }
 

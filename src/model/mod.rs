@@ -16,6 +16,8 @@ mod ids;
 mod image;
 mod image_config;
 mod image_ref;
+mod kernel_features;
+mod kernel_needs;
 mod ledger;
 mod lifecycle;
 mod name;
@@ -46,6 +48,13 @@ pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
 pub use image::{ImageLimits, ImageRecord, KernelRecord};
 pub use image_config::{ImageConfig, ImageInit, ImageUse, MAX_CONFIG_BYTES};
 pub use image_ref::{ImageRef, InvalidImageRef};
+pub use kernel_features::{
+    KernelConfig, KernelFeature, KernelFeatures, KernelSupport, ModuleSeen, Setting,
+    kernel_features,
+};
+pub use kernel_needs::{
+    HOST_IS_X86, Lack, Machine, lack_text, lacking, lacking_for_every, lacking_for_some, needed_by,
+};
 pub use ledger::{
     Amiss, Books, Cure, HostSeen, LedgerChange, LedgerRow, Mismatch, ResourceKind, Thing, VmBrief,
     compare, may_collect, may_hold,

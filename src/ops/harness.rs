@@ -93,6 +93,7 @@ pub(super) fn bare() -> World {
         modules: 0,
         size,
         source: "test".to_owned(),
+        features: crate::model::KernelFeatures::default(),
     };
     World {
         bridge: true,

@@ -15,9 +15,13 @@ use super::kill_vm::kill_steps;
 use super::step::no_undo;
 use super::warm::{self, AdoptGuest, KeepSnapshot, Origin};
 use super::{Direction, Phase, Plan, Settings, Step, StepCx, StepError};
-use crate::model::{DiskBackend, ProcessIdentity, ResourceKind, Size, TapName, VmRecord, VmmKind};
+use crate::model::{
+    Code, DiskBackend, Machine, ProcessIdentity, ResourceKind, Size, TapName, VmRecord, VmmKind,
+    lack_text, lacking,
+};
 use crate::ports::{
-    BaseImage, BootPlan, DiskAttachment, GuestSetup, LogKind, RootPlan, SpawnRequest, VmPaths,
+    BaseImage, BootPlan, DiskAttachment, GuestSetup, HostError, LogKind, RootPlan, SpawnRequest,
+    VmPaths,
 };
 
 #[must_use]
@@ -105,6 +109,7 @@ impl Step for ResolveBoot {
             let files = cx.ports.images.boot_files(cx.op, cx.vm.image, cx.vm.kernel).await?;
             cx.observed.set_boot(files);
             let vmm = cx.ports.hypervisor.describe(cx.vm.spec.vmm).await?;
+            can_boot(cx, vmm.kind)?;
             Ok(vmm.to_string())
         }
         .boxed()
@@ -117,6 +122,17 @@ impl Step for ResolveBoot {
     fn undo<'a>(&'a self, _cx: &'a StepCx) -> BoxFuture<'a, Result<(), StepError>> {
         no_undo("it looks, and an initramfs that it put together is shared and kept")
     }
+}
+
+/// The VMM may be another than the one that the VM was made for.
+fn can_boot(cx: &StepCx, vmm: VmmKind) -> Result<(), HostError> {
+    let spec = &cx.vm.spec;
+    let lacks = lacking(&cx.kernel, Machine::here(vmm, spec.root.backend));
+    if lacks.is_empty() {
+        return Ok(());
+    }
+    let error = HostError::new(Code::Refused, "boot kernel", spec.kernel.as_str());
+    Err(error.because(format!("it {}", lack_text(&lacks))))
 }
 
 /// Where the device is, which is made unless it is there.

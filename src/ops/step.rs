@@ -9,7 +9,9 @@ use futures::future::BoxFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::Observed;
-use crate::model::{Code, EventKind, Failure, ImageUse, OpId, ResourceKind, Subnet, VmRecord};
+use crate::model::{
+    Code, EventKind, Failure, ImageUse, KernelFeatures, OpId, ResourceKind, Subnet, VmRecord,
+};
 use crate::ports::{HostError, Ports};
 
 /// What steps take from the configuration.
@@ -59,6 +61,8 @@ pub struct StepCx {
     pub vm: Arc<VmRecord>,
     /// What its image says of how it is run, if it does.
     pub image: Option<Arc<ImageUse>>,
+    /// Which options its kernel has.
+    pub kernel: Arc<KernelFeatures>,
     pub ports: Ports,
     pub settings: Arc<Settings>,
     pub cancel: CancellationToken,
@@ -74,6 +78,7 @@ impl StepCx {
             op,
             vm: Arc::new(vm),
             image: None,
+            kernel: Arc::default(),
             ports,
             settings,
             cancel: CancellationToken::new(),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::PortFuture;
-use crate::model::{Digest, ImageConfig, ImageRef, OpId, Size, Transfer};
+use crate::model::{Digest, ImageConfig, ImageRef, KernelFeatures, OpId, Size, Transfer};
 
 /// Where a root file system comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +82,7 @@ pub struct KernelFile {
     pub modules: u32,
     pub size: Size,
     pub source: String,
+    pub features: KernelFeatures,
 }
 
 /// What is on the shelf of one image, in bytes of the host's disk.

@@ -10,7 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::SimWorld;
 use super::state::State;
-use crate::model::{Code, Digest, ImageConfig, ImageRef, OpId, Size, Transfer};
+use crate::model::{
+    Code, Digest, ImageConfig, ImageRef, KernelConfig, KernelFeatures, ModuleSeen, OpId, Size,
+    Transfer, kernel_features,
+};
 use crate::ports::{
     BaseImage, BootFiles, ByteSink, Fetched, HostError, ImageFile, ImageHost, ImageRecipe,
     ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
@@ -105,6 +108,7 @@ impl ImageHost for SimWorld {
                 modules: 0,
                 size: Size::from_mib(16),
                 source: paths.first().map_or_else(String::new, |path| path.display().to_string()),
+                features: features_of(&paths),
             };
             state.world.kernels.insert(file.digest, file.clone());
             Ok(file)
@@ -223,6 +227,13 @@ fn said_by(recipe: &ImageRecipe) -> Option<ImageConfig> {
         ports: vec!["80/tcp".to_owned()],
         ..ImageConfig::default()
     })
+}
+
+/// A simulated kernel is the text of its configuration; of an empty file nothing is known.
+fn features_of(paths: &[&PathBuf]) -> KernelFeatures {
+    let texts = paths.iter().filter_map(|path| std::fs::read_to_string(path).ok());
+    let config = KernelConfig::parse(&texts.collect::<String>());
+    kernel_features(config.as_ref(), |_| ModuleSeen::Unknown)
 }
 
 fn refuse_cancelled(what: &'static str, cancel: &CancellationToken) -> Result<(), HostError> {

@@ -14,9 +14,10 @@ use super::taps::TapLease;
 use super::workspaces::Piece;
 use crate::model::{
     Code, Digest, DiskBackend, Entry, Event, EventKind, ExitReport, Failure, HealthCheck,
-    ImageConfig, ImageUse, LedgerRow, OpId, OpKind, OpRecord, Outcome, ProcessIdentity,
-    ResourceKind, RestartHistory, RestartPolicy, RootDisk, Selection, StepEvent, TapName, Transfer,
-    VmHandles, VmId, VmRecord, VmState, VmmChoice, Wanted, Workspace, WorkspaceMode,
+    ImageConfig, ImageUse, KernelFeature, KernelFeatures, KernelSupport, LedgerRow, OpId, OpKind,
+    OpRecord, Outcome, ProcessIdentity, ResourceKind, RestartHistory, RestartPolicy, RootDisk,
+    Selection, StepEvent, TapName, Transfer, VmHandles, VmId, VmRecord, VmState, VmmChoice, Wanted,
+    Workspace, WorkspaceMode,
 };
 use crate::wire::codec;
 
@@ -346,6 +347,16 @@ fn workspaces() {
     };
     golden("workspaces", [WorkspaceMode::Shallow, WorkspaceMode::FullCopy].map(row).into());
     golden("manifests", vec![("piece".to_owned(), Piece(vec![1, 2, 3]))]);
+}
+
+#[test]
+fn kernel_features() {
+    let row = |support: KernelSupport| {
+        let mut features = KernelFeatures::default();
+        features.set(KernelFeature::Overlay, support);
+        (support.as_str().to_owned(), features)
+    };
+    golden("kernel-features", KernelSupport::ALL.map(row).into());
 }
 
 #[test]

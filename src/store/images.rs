@@ -5,8 +5,10 @@ use heed::RwTxn;
 
 use super::schema::Dbs;
 use super::table::{BadValue, Row, Table};
-use super::{Store, StoreError};
-use crate::model::{Digest, ImageConfig, ImageRecord, KernelRecord, Name, Size, VmRecord};
+use super::{Store, StoreError, kernel_features};
+use crate::model::{
+    Digest, ImageConfig, ImageRecord, KernelFeatures, KernelRecord, Name, Size, VmRecord,
+};
 use crate::wire::codec::{Decode, Encode};
 
 #[derive(Encode, Decode)]
@@ -43,10 +45,8 @@ trait Artefact: Row + Clone + Send + 'static {
     fn digest(&self) -> Digest;
     fn table(dbs: &Dbs) -> Table<Self>;
     fn of(vm: &VmRecord) -> Digest;
-    /// What is kept of it in other tables.
-    fn forget(_: &mut RwTxn<'_>, _: &Dbs, _name: &[u8]) -> Result<(), StoreError> {
-        Ok(())
-    }
+    /// What is kept of it in other tables; its name is gone.
+    fn forget(&self, txn: &mut RwTxn<'_>, dbs: &Dbs) -> Result<(), StoreError>;
 }
 
 impl Artefact for ImageRecord {
@@ -63,8 +63,8 @@ impl Artefact for ImageRecord {
     fn of(vm: &VmRecord) -> Digest {
         vm.image
     }
-    fn forget(txn: &mut RwTxn<'_>, dbs: &Dbs, name: &[u8]) -> Result<(), StoreError> {
-        dbs.image_configs.delete(txn, name).map(drop)
+    fn forget(&self, txn: &mut RwTxn<'_>, dbs: &Dbs) -> Result<(), StoreError> {
+        dbs.image_configs.delete(txn, self.name.as_str().as_bytes()).map(drop)
     }
 }
 
@@ -81,6 +81,9 @@ impl Artefact for KernelRecord {
     }
     fn of(vm: &VmRecord) -> Digest {
         vm.kernel
+    }
+    fn forget(&self, txn: &mut RwTxn<'_>, dbs: &Dbs) -> Result<(), StoreError> {
+        kernel_features::forget(txn, dbs, self.digest)
     }
 }
 
@@ -108,8 +111,18 @@ impl Store {
         .await
     }
 
-    pub async fn put_kernel(&self, record: KernelRecord) -> Result<KernelRecord, StoreError> {
-        self.write(move |txn, dbs| put_artefact(txn, dbs, record)).await
+    /// As an image. What is known of its options is kept, whichever name it came under.
+    pub async fn put_kernel(
+        &self,
+        record: KernelRecord,
+        features: KernelFeatures,
+    ) -> Result<KernelRecord, StoreError> {
+        self.write(move |txn, dbs| {
+            let kept = put_artefact(txn, dbs, record)?;
+            kernel_features::learn(txn, dbs, kept.digest, features)?;
+            Ok(kept)
+        })
+        .await
     }
 
     /// Gives an image one more name, that is run in the same way. A name that has these contents
@@ -181,7 +194,7 @@ impl Store {
                 return Err(StoreError::InUse { what: R::WHAT, name, by });
             }
             table.delete(txn, name.as_bytes())?;
-            R::forget(txn, dbs, name.as_bytes())
+            record.forget(txn, dbs)
         })
         .await
     }

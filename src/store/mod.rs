@@ -14,6 +14,7 @@
 //! | `ledger` | VM id, kind | what it holds of the host | from before the thing is made until after it is gone |
 //! | `images`, `kernels` | name | record | until deleted |
 //! | `image-configs` | name | how it is run | as its image |
+//! | `kernel-features` | digest | which options the kernel has | as long as a name for the contents |
 //! | `image-uses` | VM id | how its image was run when it was made | as long as the VM |
 //! | `events` | number | what happened | the last are kept |
 //! | `workspaces`, `manifests` | VM id (+ n) | the repository sent into it, piecewise what of it | as long as the VM |
@@ -26,6 +27,7 @@ mod event_row;
 mod events;
 mod image_configs;
 mod images;
+mod kernel_features;
 mod ledger;
 mod meta;
 mod migrate;

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use heed::RwTxn;
+use heed::{RoTxn, RwTxn};
 
 use super::schema::Dbs;
 use super::{Intent, Store, StoreError, events, image_configs, ops, vms};
@@ -36,6 +36,11 @@ pub enum Reserved {
 }
 
 impl Store {
+    /// What a VM whose owner asked for this kernel boots.
+    pub fn kernel_to_boot(&self, name: &str) -> Result<Option<KernelRecord>, StoreError> {
+        self.read(|txn, dbs| kernel(txn, dbs, name))
+    }
+
     /// Reserves name and the lowest free address, pins image and kernel by digest, and records the
     /// intent. The same operation asked for again is answered with what is known of it.
     pub async fn reserve_vm(&self, draft: VmDraft) -> Result<Reserved, StoreError> {
@@ -50,7 +55,8 @@ impl Store {
             refuse_taken_name(txn, dbs, &draft)?;
             let image = dbs.images.get(txn, draft.spec.image.as_bytes())?;
             let image = image.ok_or_else(|| not_found("image", &draft.spec.image))?.digest;
-            let kernel = kernel(txn, dbs, &draft.spec.kernel)?;
+            let name = &draft.spec.kernel;
+            let kernel = kernel(txn, dbs, name)?.ok_or_else(|| not_found("kernel", name))?;
             let record = VmRecord {
                 id: draft.id,
                 address: free_address(txn, dbs, draft.subnet)?,
@@ -94,13 +100,12 @@ fn refuse_taken_name(txn: &RwTxn<'_>, dbs: &Dbs, draft: &VmDraft) -> Result<(), 
     }
 }
 
-fn kernel(txn: &RwTxn<'_>, dbs: &Dbs, name: &str) -> Result<KernelRecord, StoreError> {
-    let found = if name.is_empty() {
-        dbs.kernels.all(txn)?.into_iter().max_by_key(|kernel| kernel.created_unix_ms)
-    } else {
-        dbs.kernels.get(txn, name.as_bytes())?
-    };
-    found.ok_or_else(|| not_found("kernel", name))
+/// The one of this name; without a name the newest.
+fn kernel(txn: &RoTxn<'_>, dbs: &Dbs, name: &str) -> Result<Option<KernelRecord>, StoreError> {
+    if !name.is_empty() {
+        return dbs.kernels.get(txn, name.as_bytes());
+    }
+    Ok(dbs.kernels.all(txn)?.into_iter().max_by_key(|kernel| kernel.created_unix_ms))
 }
 
 /// Walks the subnet and the sorted taken addresses side by side.

@@ -6,9 +6,9 @@ use futures::future::join_all;
 
 use super::{Reserved, Store, StoreError, VmDraft};
 use crate::model::{
-    Code, Digest, Failure, ImageRecord, KernelRecord, Name, OpId, OpKind, OpRecord, Outcome,
-    RestartPolicy, RootDisk, Size, VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState, VmmChoice,
-    Wanted,
+    Code, Digest, Failure, ImageRecord, KernelFeatures, KernelRecord, Name, OpId, OpKind, OpRecord,
+    Outcome, RestartPolicy, RootDisk, Size, VmHandles, VmId, VmKeys, VmRecord, VmSpec, VmState,
+    VmmChoice, Wanted,
 };
 
 pub(super) fn image(name: &str, content: u8) -> ImageRecord {
@@ -85,8 +85,8 @@ pub(super) async fn stocked() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
     store.put_image(image("debian", 1), None).await.unwrap();
-    store.put_kernel(kernel("old", 2)).await.unwrap();
-    store.put_kernel(kernel("new", 3)).await.unwrap();
+    store.put_kernel(kernel("old", 2), KernelFeatures::default()).await.unwrap();
+    store.put_kernel(kernel("new", 3), KernelFeatures::default()).await.unwrap();
     (dir, store)
 }
 

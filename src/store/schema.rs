@@ -10,11 +10,11 @@ use super::table::{RawDb, Table};
 use super::taps::TapLease;
 use super::workspaces::Piece;
 use crate::model::{
-    Entry, Event, ImageConfig, ImageRecord, ImageUse, KernelRecord, LedgerRow, OpRecord, VmHandles,
-    VmRecord, Workspace,
+    Entry, Event, ImageConfig, ImageRecord, ImageUse, KernelFeatures, KernelRecord, LedgerRow,
+    OpRecord, VmHandles, VmRecord, Workspace,
 };
 
-pub(super) const NB_DBS: u32 = 16;
+pub(super) const NB_DBS: u32 = 17;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dbs {
@@ -35,6 +35,7 @@ pub(super) struct Dbs {
     pub(super) manifests: Table<Piece>,
     pub(super) image_configs: Table<ImageConfig>,
     pub(super) image_uses: Table<ImageUse>,
+    pub(super) kernel_features: Table<KernelFeatures>,
 }
 
 impl Dbs {
@@ -59,6 +60,7 @@ impl Dbs {
                 make("manifests")?,
                 make("image-configs")?,
                 make("image-uses")?,
+                make("kernel-features")?,
             ]))
         })?;
         let [
@@ -78,6 +80,7 @@ impl Dbs {
             manifests,
             image_configs,
             image_uses,
+            kernel_features,
         ] = created.unwrap_commit();
         Ok(Self {
             meta: Table::new("meta", meta),
@@ -96,6 +99,7 @@ impl Dbs {
             manifests: Table::new("manifests", manifests),
             image_configs: Table::new("image-configs", image_configs),
             image_uses: Table::new("image-uses", image_uses),
+            kernel_features: Table::new("kernel-features", kernel_features),
         })
     }
 
@@ -118,6 +122,7 @@ impl Dbs {
             self.manifests.raw,
             self.image_configs.raw,
             self.image_uses.raw,
+            self.kernel_features.raw,
         ];
         tables.iter().map(|table| Ok(table.stat(txn)?.non_free_page_size())).sum()
     }

@@ -2,12 +2,14 @@
 
 use super::reply::{
     BusyInfo, DevicesInfo, DiskInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo,
-    ImageConfigInfo, ImageInfo, KernelInfo, OpInfo, ProgramInfo, StepInfo, VmInfo,
+    ImageConfigInfo, ImageInfo, KernelFeatureInfo, KernelInfo, OpInfo, ProgramInfo, StepInfo,
+    VmInfo,
 };
 use super::request::{self, Vmm};
 use crate::model::{
-    DeviceCounters, DiskBackend, DiskChoice, Event, EventKind, Failure, ImageConfig, ImageRecord,
-    ImageUse, KernelRecord, OpRecord, Outcome, StepStatus, StepTiming, Transfer, VmView, VmmChoice,
+    DeviceCounters, DiskBackend, DiskChoice, Event, EventKind, Failure, HOST_IS_X86, ImageConfig,
+    ImageRecord, ImageUse, KernelFeature, KernelRecord, KernelSupport, OpRecord, Outcome,
+    StepStatus, StepTiming, Transfer, VmView, VmmChoice, needed_by,
 };
 
 impl From<&Failure> for FailureInfo {
@@ -176,6 +178,18 @@ impl From<(&KernelRecord, Vec<String>)> for KernelInfo {
             source: kernel.source.clone(),
             created_unix_ms: kernel.created_unix_ms,
             used_by,
+        }
+    }
+}
+
+impl From<(KernelFeature, KernelSupport)> for KernelFeatureInfo {
+    fn from((feature, support): (KernelFeature, KernelSupport)) -> Self {
+        let needed_by = needed_by(feature, HOST_IS_X86).into_iter().map(str::to_owned);
+        Self {
+            option: feature.option().to_owned(),
+            support: support.as_str().to_owned(),
+            purpose: feature.purpose().to_owned(),
+            needed_by: needed_by.collect(),
         }
     }
 }

@@ -54,6 +54,7 @@ pub enum Answer {
     Program(Option<Box<ProgramInfo>>),
     ImageConfig(Option<Box<ImageConfigInfo>>),
     ImageUsage(Vec<ImageUsageInfo>),
+    KernelFeatures(Vec<KernelFeatureInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -399,6 +400,17 @@ pub struct KernelInfo {
     pub source: String,
     pub created_unix_ms: u64,
     pub used_by: Vec<String>,
+}
+
+/// An option of a kernel's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct KernelFeatureInfo {
+    pub option: String,
+    /// What guests have of it: `yes`, `module`, `module-left-out`, `no`, `unknown`.
+    pub support: String,
+    pub purpose: String,
+    /// VMs that do not boot without it.
+    pub needed_by: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]

@@ -246,6 +246,10 @@ pub enum Request {
     ExportImage {
         name: String,
     },
+    /// What guests of a kernel have.
+    ShowKernelFeatures {
+        name: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -8,6 +8,22 @@ use crate::support::{busybox_with, new_host, until};
 fn run_brings_back_output_and_exit_code_and_leaves_nothing() {
     let host = new_host!();
     let before = host.world();
+    let kernel = host.banger(&["kernel", "show", "debian", "--json"]).ok();
+    let kernel: serde_json::Value = serde_json::from_str(&kernel).unwrap();
+    let support = |option: &str| {
+        let features = kernel["features"].as_array().unwrap();
+        let found = features.iter().find(|feature| feature["option"] == option);
+        found.unwrap_or_else(|| panic!("{kernel:#}"))["support"].clone()
+    };
+    for (option, known) in [
+        ("CONFIG_OVERLAY_FS", "module"),
+        ("CONFIG_EXT4_FS", "yes"),
+        ("CONFIG_PVH", "yes"),
+        ("CONFIG_VIRTIO_MEM", "module-left-out"),
+        ("CONFIG_VIRTIO_MMIO_CMDLINE_DEVICES", "no"),
+    ] {
+        assert_eq!(support(option), known, "{option}");
+    }
     let command = "uname -r; cat /etc/os-release; hostname; exit 7";
     let ran =
         host.banger(&["vm", "run", "--rm", "--name", "once", "--", "sh", "-c", command]).expect(7);

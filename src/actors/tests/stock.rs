@@ -29,5 +29,5 @@ pub(super) async fn stock(store: &Store, sim: &SimWorld) {
         source: file.source,
         created_unix_ms: 0,
     };
-    store.put_kernel(kernel).await.unwrap();
+    store.put_kernel(kernel, file.features).await.unwrap();
 }

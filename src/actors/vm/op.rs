@@ -13,8 +13,8 @@ use super::{VmDeps, recovery, upkeep};
 use crate::actors::envelope::CallError;
 use crate::actors::patience::Patience;
 use crate::model::{
-    Code, EventKind, Failure, OpId, OpRecord, Outcome, VmEvent, VmHandles, VmRecord, VmState,
-    VmView, step,
+    Code, EventKind, Failure, KernelFeatures, OpId, OpRecord, Outcome, VmEvent, VmHandles,
+    VmRecord, VmState, VmView, step,
 };
 use crate::ops::{self, Finished, Plan, RunError, StepCx, StoreJournal};
 use crate::store::Intent;
@@ -193,8 +193,14 @@ impl Op {
             tracing::error!(error, "what the image says of how it is run was not read");
             None
         });
+        let kernel = self.deps.store.kernel_features(self.record.kernel).unwrap_or_else(|error| {
+            let error = crate::model::chain(&error);
+            tracing::error!(error, "which options the kernel has was not read");
+            KernelFeatures::default()
+        });
         StepCx {
             image: image.map(Arc::new),
+            kernel: Arc::new(kernel),
             cancel: self.cancel.clone(),
             watcher: Arc::new(move |kind| events.publish(Some(op_id), Some(vm), kind)),
             ..StepCx::new(op_id, self.record.clone(), ports, settings)

@@ -160,6 +160,7 @@ impl Shelf {
             modules: u32::try_from(made.module_names.len()).unwrap_or(u32::MAX),
             size: Size::from_bytes((made.vmlinux.len() + made.modules.len()) as u64),
             source,
+            features: made.features.clone(),
         };
         if self.check_kernel(digest).is_ok() {
             return Ok(result);

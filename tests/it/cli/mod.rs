@@ -6,6 +6,7 @@ mod errors;
 mod events;
 mod guests;
 mod images;
+mod kernels;
 mod ledger;
 mod operations;
 mod ops;

@@ -3,8 +3,9 @@
 use banger::wire::reply::{
     Answer, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiagnosisInfo, DiskInfo, EndpointInfo,
     EventInfo, EventKindInfo, ExitInfo, FailureInfo, GarbageInfo, HealthInfo, HealthRunInfo,
-    ImageConfigInfo, ImageInfo, ImageNameInfo, ImageUsageInfo, KernelInfo, LedgerInfo, OpInfo,
-    ProgramInfo, Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
+    ImageConfigInfo, ImageInfo, ImageNameInfo, ImageUsageInfo, KernelFeatureInfo, KernelInfo,
+    LedgerInfo, OpInfo, ProgramInfo, Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo, VmInfo,
+    WorkspaceInfo,
 };
 
 use super::{check, every};
@@ -12,7 +13,7 @@ use super::{check, every};
 every!(reply: Reply { Accepted Event Bytes Part Done Failed });
 every!(answer: Answer {
     Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk Upkeep
-    Ledger Garbage Diagnosis Workspaces Program ImageConfig ImageUsage
+    Ledger Garbage Diagnosis Workspaces Program ImageConfig ImageUsage KernelFeatures
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
@@ -296,6 +297,12 @@ fn answers() {
             seed_bytes: 1 << 20,
             snapshots: 1,
             snapshot_bytes: 256 << 20,
+        }]),
+        Answer::KernelFeatures(vec![KernelFeatureInfo {
+            option: s("CONFIG_OVERLAY_FS"),
+            support: s("module"),
+            purpose: s("overlay roots"),
+            needed_by: vec![s("VMs with an overlay root")],
         }]),
     ];
     check("answer", answer::ALL, answer::name, &samples);

@@ -15,6 +15,7 @@ every!(request: Request {
     StartVmRepaired PutAwayVm ShowLedger FindGarbage CollectGarbage DiagnoseVm RecoverVm
     ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest CreateVmRun ShowProgram
     ShowImageConfig TagImage ImageUsage PullImage WithdrawOp CommitVm ExportImage
+    ShowKernelFeatures
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -179,6 +180,7 @@ fn requests() {
         Request::WithdrawOp { op: s("op-01") },
         Request::CommitVm { vm: s("web"), image: s("web-base") },
         Request::ExportImage { name: s("web") },
+        Request::ShowKernelFeatures { name: s("debian") },
     ];
     check("request", request::ALL, request::name, &samples);
 }

@@ -12,7 +12,7 @@ pub(crate) enum Command {
     /// List kernels
     #[command(visible_alias = "ls")]
     List(list::Args),
-    /// Print all that is known of a kernel, as JSON
+    /// Print what is known of a kernel, and which features its guests have
     Show(show::Args),
     /// Delete kernels that no VM uses
     #[command(visible_alias = "delete")]

@@ -3,6 +3,7 @@
 
 mod arm64;
 mod bzimage;
+mod config;
 mod deb;
 mod elf;
 mod modules;

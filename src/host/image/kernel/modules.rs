@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use super::elf::{Elf, ElfError};
+use crate::model::ModuleSeen;
 
 /// In loading order, as far as dependencies leave a choice.
 const WANTED: [&str; 18] = [
@@ -29,10 +30,6 @@ const WANTED: [&str; 18] = [
     "virtio_console",
     "virtio_rng",
 ];
-
-/// Without one of each of these lines no guest comes up.
-const NEEDED: [&[&str]; 5] =
-    [&["virtio_mmio", "virtio_pci"], &["virtio_blk"], &["ext4"], &["overlay"], &["virtio_net"]];
 
 /// What is known of the modules of one kernel.
 #[derive(Debug, Default)]
@@ -81,14 +78,17 @@ impl<K: Clone> Catalogue<K> {
         order.push((name.to_owned(), key.clone()));
     }
 
-    /// What a guest needs and this kernel has neither as a module nor built in. Empty if it does
-    /// not say what is built in.
-    pub(super) fn missing(&self) -> Vec<&'static str> {
-        if !self.knows_builtin {
-            return vec![];
+    /// Where a module is, by its name.
+    pub(super) fn seen(&self, name: &str) -> ModuleSeen {
+        if self.modules.contains_key(name) {
+            // All that is wanted and there is kept.
+            return if WANTED.contains(&name) { ModuleSeen::Kept } else { ModuleSeen::LeftOut };
         }
-        let has = |name: &&str| self.modules.contains_key(*name) || self.builtin.contains(*name);
-        NEEDED.iter().filter(|any| !any.iter().any(has)).map(|any| any[0]).collect()
+        match self.builtin.contains(name) {
+            true => ModuleSeen::BuiltIn,
+            false if self.knows_builtin => ModuleSeen::Nowhere,
+            false => ModuleSeen::Unknown,
+        }
     }
 }
 
@@ -169,9 +169,12 @@ pub(in crate::host::image) mod tests {
         }
         let order: Vec<_> = all.order().into_iter().map(|(name, _)| name).collect();
         assert_eq!(order, ["virtio_ring", "virtio", "virtio_blk", "failover", "net_failover"]);
-        assert!(all.missing().is_empty());
+        assert_eq!(all.seen("overlay"), ModuleSeen::Unknown);
         all.built_in("kernel/fs/ext4/ext4.ko\nkernel/fs/overlayfs/overlay.ko\n");
-        assert_eq!(all.missing(), ["virtio_mmio", "virtio_net"]);
+        assert_eq!(all.seen("overlay"), ModuleSeen::BuiltIn);
+        assert_eq!(all.seen("virtio_blk"), ModuleSeen::Kept);
+        assert_eq!(all.seen("unrelated"), ModuleSeen::LeftOut);
+        assert_eq!(all.seen("virtio_net"), ModuleSeen::Nowhere);
     }
 
     #[test]

@@ -8,11 +8,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::cpio::Cpio;
 use super::bzimage::{KernelError, vmlinux};
+use super::config;
 use super::deb::{self, DebError};
 use super::elf::Elf;
 use super::modules::{self, Catalogue};
 use super::rpm::{self, RpmError};
-use crate::model::Code;
+use crate::model::{
+    Code, KernelConfig, KernelFeature, KernelFeatures, KernelSupport, kernel_features, lack_text,
+    lacking_for_every,
+};
 use crate::ports::{HostError, ProgressSink};
 
 /// Everything of a kernel, ready to be written.
@@ -24,6 +28,7 @@ pub(in crate::host::image) struct Prepared {
     pub(in crate::host::image) module_names: Vec<String>,
     pub(in crate::host::image) version: String,
     pub(in crate::host::image) distro: String,
+    pub(in crate::host::image) features: KernelFeatures,
 }
 
 /// No kernel or module in a package is larger.
@@ -103,13 +108,15 @@ pub(in crate::host::image) fn from_packages(
 
 struct Found {
     kernel: Option<Vec<u8>>,
+    /// What the package says of how the kernel was configured.
+    config: Option<KernelConfig>,
     version: Option<String>,
     spill: Spill,
 }
 
 impl Found {
     fn new(spill: File) -> Self {
-        Self { kernel: None, version: None, spill: Spill::new(spill) }
+        Self { kernel: None, config: None, version: None, spill: Spill::new(spill) }
     }
 
     /// Answers what the package depends on, if it says so.
@@ -151,10 +158,12 @@ impl Found {
             || (in_tree.is_some() && name.ends_with("/vmlinuz"));
         let is_module = in_tree.is_some() && modules::is_module(name);
         let is_list = in_tree.is_some() && name.ends_with("/modules.builtin");
-        if !(is_kernel || is_module || is_list) || size == 0 {
+        let is_config = name.starts_with("boot/config-")
+            || in_tree.is_some_and(|rest| rest.split('/').skip(1).eq(["config"]));
+        if !(is_kernel || is_module || is_list || is_config) || size == 0 {
             return Ok(());
         }
-        if size > LARGEST {
+        if size > if is_config { config::LARGEST } else { LARGEST } {
             return Err(HostError::new(Code::Invalid, "unpack", name).because("it is too large"));
         }
         let mut bytes = Vec::new();
@@ -173,7 +182,9 @@ impl Found {
                     .hint("name the packages of one of them"));
             }
         }
-        if is_kernel {
+        if is_config {
+            self.config = KernelConfig::parse(&String::from_utf8_lossy(&bytes));
+        } else if is_kernel {
             self.kernel = Some(bytes);
         } else if is_list {
             self.spill.catalogue.built_in(&String::from_utf8_lossy(&bytes));
@@ -190,10 +201,17 @@ impl Found {
         progress: &ProgressSink,
     ) -> Result<Prepared, HostError> {
         let vmlinux = vmlinux(kernel).map_err(|error| kernel_error(shown, error))?;
-        let missing = self.spill.catalogue.missing();
+        let config = self.config.or_else(|| config::embedded(&vmlinux));
+        let catalogue = &self.spill.catalogue;
+        let mut features = kernel_features(config.as_ref(), |module| catalogue.seen(module));
+        if let Ok(elf) = Elf::parse(&vmlinux) {
+            let pvh = if elf.has_pvh_entry() { KernelSupport::BuiltIn } else { KernelSupport::No };
+            features.set(KernelFeature::Pvh, pvh);
+        }
+        let missing = lacking_for_every(&features);
         if !missing.is_empty() {
             return Err(HostError::new(Code::Invalid, "use kernel", shown)
-                .because(format!("it has no {}", missing.join(", no ")))
+                .because(format!("it {}", lack_text(&missing)))
                 .hint("if its modules are in a package of their own, name that as well")
                 .hint(
                     "take a kernel made for virtual machines, such as Debian's linux-image-cloud-*",
@@ -205,17 +223,10 @@ impl Found {
             HostError::new(Code::Invalid, "use kernel", shown)
                 .because("it does not say its version")
         })?;
-        let for_microvm = cfg!(target_arch = "x86_64");
-        if for_microvm && !Elf::parse(&vmlinux).is_ok_and(|elf| elf.has_pvh_entry()) {
-            progress(format!(
-                "warning: kernel {version} has no PVH entry (CONFIG_PVH); QEMU's microvm cannot \
-                 start it"
-            ));
-        }
         let (modules, module_names) = self.spill.archive()?;
         progress(format!("kernel {version} with {} modules", module_names.len()));
         let distro = banner.as_deref().map_or("unknown", distro_in).to_owned();
-        Ok(Prepared { vmlinux, modules, module_names, version, distro })
+        Ok(Prepared { vmlinux, modules, module_names, version, distro, features })
     }
 }
 
@@ -232,6 +243,7 @@ pub(in crate::host::image) fn from_files(
     let read = open(kernel)?.take(LARGEST).read_to_end(&mut bytes);
     read.map_err(|error| HostError::io("read kernel", &shown, error))?;
     let mut found = Found::new(spill);
+    found.config = config::beside(kernel, modules_dir)?;
     if let Some(dir) = modules_dir {
         let list = dir.join("modules.builtin");
         match fs::read_to_string(&list) {
@@ -346,7 +358,7 @@ fn no_kernel(shown: &str, depends: &str) -> HostError {
 fn banner(vmlinux: &[u8]) -> Option<String> {
     const START: &[u8] = b"Linux version ";
     let mut from = 0;
-    while let Some(found) = find(&vmlinux[from..], START) {
+    while let Some(found) = config::find(&vmlinux[from..], START) {
         let text = &vmlinux[from + found + START.len()..];
         let text = &text[..text.len().min(300)];
         // The same words stand in format strings too.
@@ -355,17 +367,6 @@ fn banner(vmlinux: &[u8]) -> Option<String> {
             return Some(String::from_utf8_lossy(&text[..end]).into_owned());
         }
         from += found + START.len();
-    }
-    None
-}
-
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = haystack[from..].iter().position(|byte| *byte == needle[0]) {
-        if haystack[from + at..].starts_with(needle) {
-            return Some(from + at);
-        }
-        from += at + 1;
     }
     None
 }

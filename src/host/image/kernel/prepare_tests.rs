@@ -59,7 +59,7 @@ fn a_package_becomes_a_kernel_with_its_modules() {
     assert_eq!(made.distro, "debian");
     let wanted = ["virtio", "virtio_mmio", "virtio_blk", "overlay", "net_failover", "virtio_net"];
     assert_eq!(made.module_names, wanted);
-    assert!(find(&made.modules, b"modules/010-virtio_mmio.ko").is_some());
+    assert!(config::find(&made.modules, b"modules/010-virtio_mmio.ko").is_some());
 }
 
 #[test]
@@ -74,10 +74,11 @@ fn a_package_that_only_depends_names_the_real_one() {
 #[test]
 fn a_kernel_that_cannot_serve_is_refused_by_what_it_lacks() {
     let mut files = modules();
-    files.retain(|(name, _)| !name.ends_with("overlay.ko"));
+    files.retain(|(name, _)| !name.ends_with("virtio_net.ko"));
     files.push(("boot/vmlinuz-6.1.0-9-cloud-amd64", kernel()));
     let error = import(&package("Package: x\n", &files)).unwrap_err();
-    assert!(crate::model::chain(&error).contains("it has no overlay"), "{error:?}");
+    let said = crate::model::chain(&error);
+    assert!(said.contains("it lacks CONFIG_VIRTIO_NET, which every VM needs"), "{said}");
     let error = import(&package("Package: x\n", &[("boot/vmlinuz-1", b"junk".to_vec())]));
     assert!(crate::model::chain(&error.unwrap_err()).contains("neither"));
 }
@@ -156,4 +157,42 @@ fn a_kernel_may_come_in_several_packages_of_either_form() {
     let older = rpm::tests::package(&[("lib/modules/5.10.0/vmlinuz", kernel())]);
     let two = import_all(&[&older, &rpm::tests::package(&modules())]).unwrap_err();
     assert!(crate::model::chain(&two).contains("two kernels, 5.10.0 and 6.1.0-9"), "{two:?}");
+}
+
+#[test]
+fn what_a_package_says_of_its_configuration_is_known() {
+    use KernelFeature as F;
+    use KernelSupport as S;
+    let (version, text) = ("6.1.0-9-cloud-amd64", "CONFIG_INET=y\nCONFIG_SQUASHFS=m\n");
+    let more = "CONFIG_BLK_DEV_INITRD=y\nCONFIG_DEVTMPFS=y\nCONFIG_UNIX=y\nCONFIG_EXT4_FS=y\n";
+    let text = format!("{text}{more}").into_bytes();
+    let features = |extra: &[(&str, Vec<u8>)], kernel: Vec<u8>| {
+        let mut files = modules();
+        files.push(("boot/vmlinuz-6.1.0-9-cloud-amd64", kernel));
+        files.extend(extra.iter().cloned());
+        import(&package("Package: x\n", &files)).map(|made| made.features)
+    };
+    let (boot, tree) = (format!("boot/config-{version}"), format!("lib/modules/{version}/config"));
+    let ikconfig = [kernel(), config::tests::ikconfig(&text)].concat();
+    for known in [
+        features(&[(&boot, text.clone())], kernel()).unwrap(),
+        features(&[(&tree, text.clone())], kernel()).unwrap(),
+        features(&[], ikconfig).unwrap(),
+    ] {
+        let said = [F::Inet, F::Squashfs, F::Overlay, F::Ext4, F::Acpi, F::Pvh];
+        let said = said.map(|feature| known.of(feature));
+        assert_eq!(said, [S::BuiltIn, S::LeftOut, S::Module, S::BuiltIn, S::No, S::No]);
+    }
+    // Without one, modules are known and what is never one is not.
+    let unknown = features(&[], kernel()).unwrap();
+    let said = [F::Inet, F::Squashfs, F::Overlay, F::Ext4].map(|feature| unknown.of(feature));
+    assert_eq!(said, [S::Unknown, S::No, S::Module, S::BuiltIn]);
+    // One that is no configuration says nothing, and one without end is refused.
+    let junk = features(&[(&boot, b"\0junk".to_vec())], kernel()).unwrap();
+    assert_eq!(junk, unknown);
+    let endless = vec![b'#'; usize::try_from(config::LARGEST).unwrap() + 1];
+    assert!(features(&[(&boot, endless)], kernel()).is_err());
+    let lacks = features(&[(&boot, b"CONFIG_INET=y\n".to_vec())], kernel()).unwrap_err();
+    let said = crate::model::chain(&lacks);
+    assert!(said.contains("lacks CONFIG_BLK_DEV_INITRD, which every VM needs; and"), "{said}");
 }
