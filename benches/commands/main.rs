@@ -11,6 +11,7 @@
 #![allow(clippy::disallowed_methods, reason = "it measures whole processes")]
 
 mod adopt;
+mod images;
 mod openssh;
 mod real;
 mod simulated;
@@ -28,6 +29,7 @@ fn main() {
     let mut table = Table::default();
     runtime.block_on(simulated::measure(&mut table));
     simulated::adoption(&mut table);
+    images::measure(&mut table);
     match std::env::var("BANGER_SOCKET") {
         Ok(socket) => {
             runtime.block_on(real::measure(&mut table, &socket));

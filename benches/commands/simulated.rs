@@ -1,6 +1,6 @@
 //! What the daemon costs by itself: `bangerd --sim`, release build.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::table::{Table, median, ms, quantile, resident_kib};
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Ended, whatever happens.
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
@@ -26,25 +26,29 @@ impl Drop for Daemon {
     }
 }
 
-pub(crate) async fn measure(table: &mut Table) {
-    let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("run/bangerd.sock");
-    let config = dir.path().join("config.toml");
+/// A daemon with a simulated host, and its socket.
+pub(crate) fn simulated(dir: &Path) -> (Daemon, PathBuf) {
+    let config = dir.join("config.toml");
     std::fs::write(&config, "[network]\ncidr = \"10.64.0.0/16\"\n").unwrap();
     let daemon = Command::new(env!("CARGO_BIN_EXE_bangerd"))
         .args(["--sim", "--config"])
         .arg(&config)
         .arg("--state-dir")
-        .arg(dir.path().join("state"))
+        .arg(dir.join("state"))
         .arg("--run-dir")
-        .arg(dir.path().join("run"))
+        .arg(dir.join("run"))
         .env_remove("BANGER_SOCKET") // that is the real daemon's
         .env_remove("BANGER_CONFIG")
         .env("BANGER_LOG_LEVEL", "warn")
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let daemon = Daemon(daemon);
+    (Daemon(daemon), dir.join("run/bangerd.sock"))
+}
+
+pub(crate) async fn measure(table: &mut Table) {
+    let dir = tempfile::tempdir().unwrap();
+    let (daemon, socket) = simulated(dir.path());
     let mut client = connect(&socket).await;
     round_trips(table, &mut client).await;
     idle(table, "daemon", daemon.0.id(), 25 << 10);

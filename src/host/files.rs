@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read};
+use std::num::NonZeroU64;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,6 +43,15 @@ pub(super) fn hash(file: &mut File) -> io::Result<(Sha256, u64)> {
                 len += read as u64;
             }
         }
+    }
+}
+
+/// Has the kernel begin to write out what was just written there, so that a later sync waits for little.
+/// Linux does that for pages that are said not to be wanted soon, and keeps those it has yet to write.
+pub(super) fn write_out_soon(file: &File, at: u64, len: u64) {
+    let begun = rustix::fs::fadvise(file, at, NonZeroU64::new(len), rustix::fs::Advice::DontNeed);
+    if let Err(error) = begun {
+        tracing::debug!(%error, "not written out early");
     }
 }
 

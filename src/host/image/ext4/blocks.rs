@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::layout::{BLOCK, BLOCK_LEN, FIRST_DATA, MAX_GROUPS, PER_GROUP, data_at, group_end};
 use crate::host::disk::write_sparse;
+use crate::host::files::write_out_soon;
 
 const BUFFER: usize = 1 << 20;
 
@@ -90,7 +91,9 @@ impl Blocks {
 
     fn flush(&mut self) -> io::Result<()> {
         self.hash.update(&self.buffer);
-        write_sparse(&self.file, &self.buffer, u64::from(self.flushed) * BLOCK_LEN)?;
+        let at = u64::from(self.flushed) * BLOCK_LEN;
+        write_sparse(&self.file, &self.buffer, at)?;
+        write_out_soon(&self.file, at, self.buffer.len() as u64);
         self.flushed = data_at(self.next());
         self.buffer.clear();
         if self.flushed >= MAX_GROUPS * PER_GROUP {

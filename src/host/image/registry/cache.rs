@@ -21,12 +21,15 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::host::clock::SystemClock;
-use crate::host::files::{ensure_private_dir, gone, hash, sync_parent};
+use crate::host::files::{ensure_private_dir, gone, hash, sync_parent, write_out_soon};
 use crate::model::{Digest, Size};
 use crate::ports::{Clock, HostError};
 
 /// Of what is not whole, after that long without a byte nobody comes back for it.
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What is written before the disk is told to begin with it.
+const STRIDE: u64 = 4 << 20;
 
 pub(super) type Lock = OwnedMutexGuard<()>;
 type Locks = HashMap<Digest, Weak<tokio::sync::Mutex<()>>>;
@@ -90,7 +93,7 @@ impl Cache {
         let mut file = File::options().read(true).append(true).create(true).open(&path)?;
         let (hash, len) = hash(&mut file)?;
         let target = self.path(digest);
-        Ok(Partial { file, path, target, hash, len, wanted: digest, lock })
+        Ok(Partial { file, path, target, hash, len, written_out: len, wanted: digest, lock })
     }
 
     /// A small blob that is at hand as a whole.
@@ -182,6 +185,8 @@ pub(super) struct Partial {
     target: PathBuf,
     hash: Sha256,
     len: u64,
+    /// How much of it is on its way to the disk.
+    written_out: u64,
     wanted: Digest,
     lock: Lock,
 }
@@ -195,12 +200,16 @@ impl Partial {
         self.file.write_all(bytes)?;
         self.hash.update(bytes);
         self.len += bytes.len() as u64;
+        if self.len - self.written_out >= STRIDE {
+            write_out_soon(&self.file, self.written_out, self.len - self.written_out);
+            self.written_out = self.len;
+        }
         Ok(())
     }
 
     pub(super) fn start_over(&mut self) -> io::Result<()> {
         self.file.set_len(0)?;
-        (self.hash, self.len) = (Sha256::new(), 0);
+        (self.hash, self.len, self.written_out) = (Sha256::new(), 0, 0);
         Ok(())
     }
 
