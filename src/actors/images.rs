@@ -12,6 +12,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 use tokio::sync::{RwLock, watch};
@@ -39,6 +40,10 @@ const SLOTS: usize = 64;
 const MAKE_FILES: &str = "make-files";
 const REMOVE_NAME: &str = "remove-name";
 const ADD_NAME: &str = "add-name";
+const REMOVE_BLOBS: &str = "remove-blobs";
+const SWEEP_ENDS: Duration = Duration::from_secs(2);
+/// What the journal calls the cache.
+const CACHE: &str = "blobs";
 
 #[derive(Clone, Debug)]
 pub struct ImagesDeps {
@@ -127,6 +132,17 @@ pub struct Tag {
 impl Command for Tag {
     type Reply = Ticket;
     const NAME: &'static str = "images.tag";
+}
+
+/// Keeps nothing of what came from registries; refused while something is made.
+#[derive(Clone, Copy, Debug)]
+pub struct EmptyCache {
+    pub request_hash: u64,
+}
+
+impl Command for EmptyCache {
+    type Reply = Ticket;
+    const NAME: &'static str = "images.empty_cache";
 }
 
 /// Sweeps files that nothing names, as the end of any work here does; replies how many went.
@@ -311,6 +327,22 @@ impl Handler<Req<Tag>> for ImagesActor {
     }
 }
 
+impl Handler<Req<EmptyCache>> for ImagesActor {
+    type Result = Result<Ticket, CallError>;
+
+    fn handle(&mut self, req: Req<EmptyCache>, _: &mut Self::Context) -> Self::Result {
+        let Req { ctx: OpCtx { op_id, span, .. }, cmd: EmptyCache { request_hash }, .. } = req;
+        let (done, ended) = watch::channel(None);
+        let ticket = Ticket { op_id, ended };
+        let name = Name::image(CACHE).map_err(|_| Failure::new(Code::Internal, CACHE).of(op_id))?;
+        let op = Work { op_id, request_hash, name, deps: self.deps.clone() };
+        let files = Arc::clone(&self.files);
+        let task = async move { op.empty_cache(&files, &done).await };
+        self.deps.tasks.spawn(task.instrument(span));
+        Ok(ticket)
+    }
+}
+
 impl Handler<Req<CancelMaking>> for ImagesActor {
     type Result = Result<bool, CallError>;
 
@@ -478,6 +510,22 @@ impl Work {
                 op.end(Outcome::RolledBack { step, cause }, Some(failure), done).await;
             }
         }
+    }
+
+    /// Each blob is there or not: what is cut short is ended by asking again.
+    async fn empty_cache(&self, files: &RwLock<()>, done: &Done) {
+        let Some(op) = self.begin(OpKind::EmptyCache, done).await else { return };
+        let emptying = async {
+            // What has just ended still sweeps; what goes on may go on for an hour.
+            let exclusive = tokio::time::timeout(SWEEP_ENDS, files.write()).await;
+            let Ok(_exclusive) = exclusive else {
+                let message = "empty the cache: an image or kernel is being made";
+                return Err(Failure::new(Code::Busy, message).hint("`banger ops list` shows it"));
+            };
+            let emptied = self.deps.images.empty_cache(self.op_id).await;
+            emptied.map(|()| String::new()).map_err(|error| Failure::from(&error))
+        };
+        op.only_step(REMOVE_BLOBS, emptying, done).await;
     }
 
     pub(super) async fn begin(&self, kind: OpKind, done: &Done) -> Option<Solo> {

@@ -107,3 +107,35 @@ async fn the_end_of_the_daemon_cancels_no_pull() {
     let open = rig.store.open_ops().unwrap();
     assert_eq!((open.len(), open[0].kind), (1, OpKind::PullImage));
 }
+
+#[actix::test]
+async fn the_cache_is_emptied_when_nothing_is_made_from_it() {
+    let rig = Rig::new();
+    let empty = async |n: u8| {
+        let mut ticket = rig.images.call(ctx(n), EmptyCache { request_hash: 1 }).await.unwrap();
+        let ended = ticket.end().await.unwrap();
+        let open = rig.store.open_ops().unwrap();
+        assert!(open.iter().all(|op| op.kind != OpKind::EmptyCache), "{open:?}");
+        (ended.op.outcome, ended.failure.map(|failure| failure.code))
+    };
+    let cut = |outcome: &Option<Outcome>| matches!(outcome, Some(Outcome::RolledBack { .. }));
+    let cached = || rig.sim.world().blobs.len();
+    assert_eq!(rig.pulled(1).await.op.outcome, Some(Outcome::Done));
+    late(&rig, "images.fetch_image", 2 * SWEEP_ENDS);
+    let mut pull = rig.pull(2).await;
+    while rig.sim.calls_of("images.fetch_image") < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (outcome, code) = empty(3).await;
+    assert!(cut(&outcome) && code == Some(Code::Busy), "{outcome:?} {code:?}");
+    assert!(matches!(pull.end().await.unwrap().op.outcome, Some(Outcome::Unchanged(_))));
+    rig.sim.forget_faults();
+    rig.sim.plan(At::Every("images.empty_cache".to_owned()), Fault::Refuse);
+    assert!(cut(&empty(4).await.0));
+    assert_eq!(cached(), 1);
+    rig.sim.forget_faults();
+    assert_eq!(empty(5).await, (Some(Outcome::Done), None));
+    assert_eq!(cached(), 0);
+    assert_eq!(empty(6).await.0, Some(Outcome::Done));
+    assert!(rig.record().is_some());
+}

@@ -13,7 +13,7 @@ use super::events::Tail;
 use super::follow;
 use super::house::House;
 use super::image_names;
-use super::images::{Delete, Kind, Make, Recipe, Tag};
+use super::images::{Delete, EmptyCache, Kind, Make, Recipe, Tag};
 use super::kernels;
 use super::remedy;
 use super::shelves;
@@ -260,6 +260,11 @@ impl Session<'_> {
                 Ok(Response::Follow(house.images.call(house.ctx(self.op_id), tag).await?))
             }
             Request::ImageUsage => shelves::usage(house, self.op_id).await,
+            Request::ListBlobs => shelves::blobs(house, self.op_id).await,
+            Request::EmptyCache => {
+                let empty = EmptyCache { request_hash: hash };
+                Ok(Response::Follow(house.images.call(house.ctx(self.op_id), empty).await?))
+            }
             Request::PullImage { image, when } => {
                 image_names::pull(house, self.op_id, &image, when, hash).await
             }
@@ -494,6 +499,7 @@ fn is_operation(request: &Request) -> bool {
             | Request::ImportKernel { .. }
             | Request::DeleteKernel { .. }
             | Request::CollectGarbage
+            | Request::EmptyCache
             | Request::RecoverVm { .. }
             | Request::PullImage { .. }
     )

@@ -7,8 +7,8 @@ use super::house::House;
 use super::image_names;
 use super::session::{Refusal, Response, Session};
 use crate::model::{Code, DiskBackend, Failure, ImageRecord, OpId, VmState, prune_images};
-use crate::ports::{ImageRecipe, RootSource};
-use crate::wire::reply::{Answer, ImageNameInfo, ImageUsageInfo, Reply};
+use crate::ports::{CachedBlob, ImageRecipe, RootSource};
+use crate::wire::reply::{Answer, BlobInfo, ImageNameInfo, ImageUsageInfo, Reply};
 
 /// Pieces of an export that wait for the client.
 const WAITING: usize = 4;
@@ -80,6 +80,17 @@ pub(super) async fn usage(house: &House, op_id: OpId) -> Result<Response, Refusa
         });
     }
     Ok(parts(rows, Answer::ImageUsage))
+}
+
+pub(super) async fn blobs(house: &House, op_id: OpId) -> Result<Response, Refusal> {
+    let blobs = house.ports.images.blobs(op_id).await.map_err(|error| Failure::from(&error))?;
+    let info = |blob: CachedBlob| BlobInfo {
+        digest: blob.digest.to_string(),
+        bytes: blob.bytes,
+        whole: blob.whole,
+        used_unix_ms: blob.used_unix_ms,
+    };
+    Ok(parts(blobs.into_iter().map(info).collect(), Answer::Blobs))
 }
 
 fn find(house: &House, name: &str) -> Result<ImageRecord, Failure> {

@@ -13,9 +13,9 @@ use crate::model::OpId;
 use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
-    Answer, CheckInfo, DiagnosisInfo, DiskInfo, EndpointInfo, GarbageInfo, ImageConfigInfo,
-    ImageInfo, ImageUsageInfo, KernelFeatureInfo, KernelInfo, LedgerInfo, OpInfo, ProgramInfo,
-    Reply, StatsInfo, StatusInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
+    Answer, BlobInfo, CheckInfo, DiagnosisInfo, DiskInfo, EndpointInfo, GarbageInfo,
+    ImageConfigInfo, ImageInfo, ImageUsageInfo, KernelFeatureInfo, KernelInfo, LedgerInfo, OpInfo,
+    ProgramInfo, Reply, StatsInfo, StatusInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
 };
 use crate::wire::request::{Envelope, Request, Workspace};
 
@@ -335,6 +335,13 @@ impl Client {
         }
     }
 
+    pub(crate) async fn blobs(&mut self, op: OpId) -> Result<Vec<BlobInfo>, CliError> {
+        match self.ask(op, Request::ListBlobs).await? {
+            Answer::Blobs(blobs) => Ok(blobs),
+            other => Err(CliError::unexpected("what is cached", &other).of(op)),
+        }
+    }
+
     pub(crate) async fn kernel_features(
         &mut self,
         op: OpId,
@@ -389,6 +396,7 @@ fn join(before: Option<Answer>, next: Answer) -> Result<Answer, CliError> {
         (Answer::Vms(a), Answer::Vms(b)) => Answer::Vms(concat(a, b)),
         (Answer::Images(a), Answer::Images(b)) => Answer::Images(concat(a, b)),
         (Answer::ImageUsage(a), Answer::ImageUsage(b)) => Answer::ImageUsage(concat(a, b)),
+        (Answer::Blobs(a), Answer::Blobs(b)) => Answer::Blobs(concat(a, b)),
         (Answer::Kernels(a), Answer::Kernels(b)) => Answer::Kernels(concat(a, b)),
         (Answer::Ops(a), Answer::Ops(b)) => Answer::Ops(concat(a, b)),
         (Answer::Stats(a), Answer::Stats(b)) => Answer::Stats(concat(a, b)),

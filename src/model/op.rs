@@ -77,6 +77,7 @@ pub enum OpKind {
     TagImage,
     PullImage,
     CommitVm,
+    EmptyCache,
 }
 
 impl OpKind {
@@ -104,6 +105,7 @@ impl OpKind {
             Self::TagImage => "image-tag",
             Self::PullImage => "image-pull",
             Self::CommitVm => "vm-commit",
+            Self::EmptyCache => "image-empty-cache",
         }
     }
 }

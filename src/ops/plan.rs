@@ -63,6 +63,7 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         | OpKind::TagImage
         | OpKind::CommitVm
         | OpKind::CollectGarbage
+        | OpKind::EmptyCache
         | OpKind::PullImage => return None,
     };
     Some(plan)

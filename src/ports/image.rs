@@ -93,6 +93,16 @@ pub struct ImageUsage {
     pub seeds: u64,
 }
 
+/// Something that came from a registry, and is kept for later pulls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CachedBlob {
+    pub digest: Digest,
+    pub bytes: u64,
+    /// Else the next pull goes on with it.
+    pub whole: bool,
+    pub used_unix_ms: u64,
+}
+
 /// An image's file, as disks are made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseImage {
@@ -195,6 +205,12 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
 
     /// What images take of the host's disk.
     fn usage(&self, op: OpId) -> PortFuture<'_, BTreeMap<Digest, ImageUsage>>;
+
+    /// What is kept of what came from registries, by their digests.
+    fn blobs(&self, op: OpId) -> PortFuture<'_, Vec<CachedBlob>>;
+
+    /// Keeps none of it. Not to be called while something is pulled.
+    fn empty_cache(&self, op: OpId) -> PortFuture<'_, ()>;
 
     /// What [`Self::sweep`] would remove. Changes nothing.
     fn leftovers<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>>;

@@ -15,8 +15,8 @@ use crate::model::{
     Transfer, kernel_features,
 };
 use crate::ports::{
-    BaseImage, BootFiles, ByteSink, Fetched, HostError, ImageFile, ImageHost, ImageRecipe,
-    ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
+    BaseImage, BootFiles, ByteSink, CachedBlob, Fetched, HostError, ImageFile, ImageHost,
+    ImageRecipe, ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
 };
 
 impl ImageHost for SimWorld {
@@ -35,6 +35,7 @@ impl ImageHost for SimWorld {
             if known == Some(root) {
                 return Ok(Fetched { root, manifest: None });
             }
+            state.world.blobs.insert(root);
             (sink.transfer)(Transfer {
                 blob: format!("sha256:{}", root.short()),
                 number: 1,
@@ -186,6 +187,25 @@ impl ImageHost for SimWorld {
             Ok(images.map(|(digest, file)| (*digest, usage(file))).collect())
         };
         self.call("images.usage", look).boxed()
+    }
+
+    fn blobs(&self, _op: OpId) -> PortFuture<'_, Vec<CachedBlob>> {
+        let blob = |digest: &Digest| CachedBlob {
+            digest: *digest,
+            bytes: 1,
+            whole: true,
+            used_unix_ms: 0,
+        };
+        let look = move |state: &mut State| Ok(state.world.blobs.iter().map(blob).collect());
+        self.call("images.blobs", look).boxed()
+    }
+
+    fn empty_cache(&self, _op: OpId) -> PortFuture<'_, ()> {
+        let empty = |state: &mut State| {
+            state.world.blobs.clear();
+            Ok(())
+        };
+        self.call("images.empty_cache", empty).boxed()
     }
 
     fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {

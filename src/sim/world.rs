@@ -53,6 +53,8 @@ pub struct World {
     pub loops: BTreeSet<PathBuf>,
     /// Files of work on images that a crash cut short.
     pub leftovers: BTreeSet<PathBuf>,
+    /// What came from registries.
+    pub blobs: BTreeSet<Digest>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl World {
             memory: self.memory,
             snapshots: self.snapshots,
             leftovers: self.leftovers,
+            blobs: self.blobs,
             ..Self::default()
         }
     }

@@ -218,6 +218,7 @@ fn ops() {
         OpKind::TagImage,
         OpKind::PullImage,
         OpKind::CommitVm,
+        OpKind::EmptyCache,
     ];
     let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
     let mut rows: Vec<_> = kinds.map(kind).into();

@@ -45,6 +45,7 @@ pub(super) enum KindV1 {
     TagImage,
     PullImage,
     CommitVm,
+    EmptyCache,
 }
 
 #[derive(Encode, Decode)]
@@ -135,6 +136,7 @@ impl From<OpKind> for KindV1 {
             OpKind::CollectVm => Self::CollectVm,
             OpKind::RecoverVm => Self::RecoverVm,
             OpKind::PullImage => Self::PullImage,
+            OpKind::EmptyCache => Self::EmptyCache,
         }
     }
 }
@@ -163,6 +165,7 @@ impl From<KindV1> for OpKind {
             KindV1::CollectVm => Self::CollectVm,
             KindV1::RecoverVm => Self::RecoverVm,
             KindV1::PullImage => Self::PullImage,
+            KindV1::EmptyCache => Self::EmptyCache,
         }
     }
 }

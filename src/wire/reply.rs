@@ -55,6 +55,7 @@ pub enum Answer {
     ImageConfig(Option<Box<ImageConfigInfo>>),
     ImageUsage(Vec<ImageUsageInfo>),
     KernelFeatures(Vec<KernelFeatureInfo>),
+    Blobs(Vec<BlobInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -366,6 +367,16 @@ pub struct ImageUsageInfo {
     /// Memories of guests that VMs of it start from.
     pub snapshots: u32,
     pub snapshot_bytes: u64,
+}
+
+/// Of the cache of what came from registries.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct BlobInfo {
+    pub digest: String,
+    pub bytes: u64,
+    /// Else a pull goes on with it.
+    pub whole: bool,
+    pub used_unix_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]

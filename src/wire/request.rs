@@ -250,6 +250,10 @@ pub enum Request {
     ShowKernelFeatures {
         name: String,
     },
+    /// What came from registries and is kept for later pulls.
+    ListBlobs,
+    /// An operation: nothing of that is kept.
+    EmptyCache,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

@@ -59,8 +59,11 @@ pub(super) fn find_init(wanted: &Init) -> Option<PathBuf> {
     let mut inits = INITS.iter().map(PathBuf::from).filter(runs);
     match wanted {
         Init::Any => inits.next(),
-        Init::Systemd => inits
-            .find(|path| fs::canonicalize(path).is_ok_and(|program| program.ends_with("systemd"))),
+        // Elsewhere it lies in many an image because something depends on it.
+        Init::Systemd => inits.next().filter(|path| {
+            path == Path::new(INITS[0])
+                && fs::canonicalize(path).is_ok_and(|program| program.ends_with("systemd"))
+        }),
         Init::Program(program) => Some(PathBuf::from(program)).filter(runs),
     }
 }

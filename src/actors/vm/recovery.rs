@@ -174,6 +174,7 @@ fn request_of(kind: OpKind) -> Option<OpRequest> {
         | OpKind::TagImage
         | OpKind::CommitVm
         | OpKind::CollectGarbage
+        | OpKind::EmptyCache
         | OpKind::PullImage => return None,
     })
 }

@@ -24,8 +24,9 @@ use crate::model::{
     Code, Digest, ImageConfig, ImageLimits, ImageRef, OpId, RegistrySettings, Size,
 };
 use crate::ports::{
-    BaseImage, BootFiles, ByteSink, Fetched, HostError, ImageFile, ImageHost, ImageRecipe,
-    ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink, RootSource,
+    BaseImage, BootFiles, ByteSink, CachedBlob, Fetched, HostError, ImageFile, ImageHost,
+    ImageRecipe, ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
+    RootSource,
 };
 
 #[derive(Clone, Debug)]
@@ -429,6 +430,23 @@ impl ImageHost for LocalImages {
             }
             tracing::debug!(op_id = %op, removed, "swept leftovers");
             Ok(removed)
+        }))
+    }
+
+    fn blobs(&self, _op: OpId) -> PortFuture<'_, Vec<CachedBlob>> {
+        let cache = self.puller.cache().clone();
+        Box::pin(blocking("look at the cache", move || {
+            let named = cache.dir().display().to_string();
+            cache.list().map_err(|error| HostError::io("look at the cache", named, error))
+        }))
+    }
+
+    fn empty_cache(&self, op: OpId) -> PortFuture<'_, ()> {
+        let cache = self.puller.cache().clone();
+        tracing::info!(op_id = %op, "emptying the cache of registries");
+        Box::pin(blocking("empty the cache", move || {
+            let named = cache.dir().display().to_string();
+            cache.empty().map_err(|error| HostError::io("empty the cache", named, error))
         }))
     }
 

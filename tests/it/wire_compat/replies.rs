@@ -1,11 +1,11 @@
 //! Samples of every reply.
 
 use banger::wire::reply::{
-    Answer, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiagnosisInfo, DiskInfo, EndpointInfo,
-    EventInfo, EventKindInfo, ExitInfo, FailureInfo, GarbageInfo, HealthInfo, HealthRunInfo,
-    ImageConfigInfo, ImageInfo, ImageNameInfo, ImageUsageInfo, KernelFeatureInfo, KernelInfo,
-    LedgerInfo, OpInfo, ProgramInfo, Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo, VmInfo,
-    WorkspaceInfo,
+    Answer, BlobInfo, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiagnosisInfo, DiskInfo,
+    EndpointInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo, GarbageInfo, HealthInfo,
+    HealthRunInfo, ImageConfigInfo, ImageInfo, ImageNameInfo, ImageUsageInfo, KernelFeatureInfo,
+    KernelInfo, LedgerInfo, OpInfo, ProgramInfo, Reply, StatsInfo, StatusInfo, StepInfo,
+    UpkeepInfo, VmInfo, WorkspaceInfo,
 };
 
 use super::{check, every};
@@ -14,6 +14,7 @@ every!(reply: Reply { Accepted Event Bytes Part Done Failed });
 every!(answer: Answer {
     Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk Upkeep
     Ledger Garbage Diagnosis Workspaces Program ImageConfig ImageUsage KernelFeatures
+    Blobs
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
@@ -303,6 +304,12 @@ fn answers() {
             support: s("module"),
             purpose: s("overlay roots"),
             needed_by: vec![s("VMs with an overlay root")],
+        }]),
+        Answer::Blobs(vec![BlobInfo {
+            digest: s("0101"),
+            bytes: 4 << 20,
+            whole: true,
+            used_unix_ms: 1_700_000_000_000,
         }]),
     ];
     check("answer", answer::ALL, answer::name, &samples);

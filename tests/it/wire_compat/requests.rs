@@ -15,7 +15,7 @@ every!(request: Request {
     StartVmRepaired PutAwayVm ShowLedger FindGarbage CollectGarbage DiagnoseVm RecoverVm
     ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest CreateVmRun ShowProgram
     ShowImageConfig TagImage ImageUsage PullImage WithdrawOp CommitVm ExportImage
-    ShowKernelFeatures
+    ShowKernelFeatures ListBlobs EmptyCache
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -181,6 +181,8 @@ fn requests() {
         Request::CommitVm { vm: s("web"), image: s("web-base") },
         Request::ExportImage { name: s("web") },
         Request::ShowKernelFeatures { name: s("debian") },
+        Request::ListBlobs,
+        Request::EmptyCache,
     ];
     check("request", request::ALL, request::name, &samples);
 }

@@ -137,9 +137,14 @@ pub(crate) fn layout(host: &Host, name: &str, word: &str) -> PathBuf {
     layout
 }
 
+/// The one image of a layout.
+pub(crate) fn push_layout(host: &Host, layout: &Path, reference: &str, door: Door) {
+    push(host, &layout.display().to_string(), reference, door);
+}
+
 /// With all platforms that are in it.
-pub(crate) fn push(host: &Host, layout: &Path, reference: &str, door: Door) {
-    let (from, to) = (format!("oci:{}", layout.display()), format!("docker://{DEPOT}/{reference}"));
+pub(crate) fn push(host: &Host, layout: &str, reference: &str, door: Door) {
+    let (from, to) = (format!("oci:{layout}"), format!("docker://{DEPOT}/{reference}"));
     let mut args = vec!["--insecure-policy", "copy", "-q", "--all", "--dest-tls-verify=false"];
     if door.password {
         args.push("--dest-creds=me:pass:word");

@@ -1,6 +1,7 @@
 //! Images from Debian's own registry, over good lines and bad ones, with and without a daemon that is
 //! killed under the pull.
 
+mod debian;
 mod depot;
 mod line;
 
@@ -13,7 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use self::depot::{DEPOT, Depot, Door, LARGE, layout, push};
+use self::depot::{DEPOT, Depot, Door, LARGE, layout, push_layout};
 use self::line::{LINE, Line, State};
 use crate::support::{Host, Outcome, Settings, new_host, sha256, until};
 
@@ -63,7 +64,7 @@ fn an_image_from_a_registry_runs_in_one_command() {
     let _depot = Depot::start(&host, Door::default());
     let line = Line::start(&host);
     let from = layout(&host, "layout", "one");
-    push(&host, &from, "team/app:1", Door::default());
+    push_layout(&host, &from, "team/app:1", Door::default());
     let reference = format!("{LINE}/team/app:1");
     let run = ["vm", "run", "--rm", "--image", &reference];
     let never = [&run[..], &["--pull", "never", "--", "hello"]].concat();
@@ -87,10 +88,10 @@ fn an_image_from_a_registry_runs_in_one_command() {
 fn a_tag_that_moves_leaves_vms_what_they_boot_from() {
     let host = new_host!(settings(true));
     let _depot = Depot::start(&host, Door::default());
-    push(&host, &layout(&host, "first", "one"), "app:1", Door::default());
+    push_layout(&host, &layout(&host, "first", "one"), "app:1", Door::default());
     let reference = format!("{DEPOT}/app:1");
     host.banger(&["vm", "create", "--name", "old", "--image", &reference]).ok();
-    push(&host, &layout(&host, "second", "two"), "app:1", Door::default());
+    push_layout(&host, &layout(&host, "second", "two"), "app:1", Door::default());
     let run = ["vm", "run", "--rm", "--pull", "always", "--image", &reference, "--", "hello"];
     let before = image(&host, &reference);
     assert_eq!(host.banger(&run).ok(), "two\n");
@@ -109,7 +110,7 @@ fn who_it_is_and_who_asks_is_checked() {
     let mut host = new_host!(Settings { stocked: false, ..Settings::default() });
     let door = Door { tls: true, password: true };
     let _depot = Depot::start(&host, door);
-    push(&host, &layout(&host, "layout", "one"), "private/app:1", door);
+    push_layout(&host, &layout(&host, "layout", "one"), "private/app:1", door);
     let reference = format!("{DEPOT}/private/app:1");
     let pull = ["image", "pull", reference.as_str()];
     let stranger = host.banger(&pull).expect(1);
@@ -142,7 +143,7 @@ fn a_line_that_breaks_and_spoils_delays_a_pull_and_nothing_else() {
     let _depot = Depot::start(&host, Door::default());
     let line = Line::start(&host);
     let (direct, bad) = (format!("{DEPOT}/app:1"), format!("{LINE}/app:1"));
-    push(&host, &layout(&host, "layout", "one"), "app:1", Door::default());
+    push_layout(&host, &layout(&host, "layout", "one"), "app:1", Door::default());
     for seed in 1..=4 {
         line.set(State::Bad(seed));
         // Who gives up in the end is asked again, and goes on where it was.
@@ -174,7 +175,7 @@ fn a_pull_outlives_its_daemon_and_fetches_nothing_twice() {
     let mut host = new_host!(settings(false));
     let _depot = Depot::start(&host, Door::default());
     let line = Line::start(&host);
-    push(&host, &layout(&host, "layout", "one"), "app:1", Door::default());
+    push_layout(&host, &layout(&host, "layout", "one"), "app:1", Door::default());
     let (reference, half) = (format!("{LINE}/app:1"), LARGE as u64 / 2);
     line.set(State::Held(half));
     let client = spawn(&host, &["image", "pull", &reference]);
@@ -207,7 +208,7 @@ fn ten_who_ask_at_one_time_wait_for_one_pull_and_the_last_ends_it() {
     let host = new_host!(settings(false));
     let _depot = Depot::start(&host, Door::default());
     let line = Line::start(&host);
-    push(&host, &layout(&host, "layout", "one"), "app:1", Door::default());
+    push_layout(&host, &layout(&host, "layout", "one"), "app:1", Door::default());
     let reference = format!("{LINE}/app:1");
     line.set(State::Held(4 << 20));
     let ask = || spawn(&host, &["image", "pull", &reference]);
@@ -239,7 +240,7 @@ fn ctrl_c_leaves_whole_blobs_alone() {
     let host = new_host!(settings(false));
     let _depot = Depot::start(&host, Door::default());
     let line = Line::start(&host);
-    push(&host, &layout(&host, "layout", "one"), "app:1", Door::default());
+    push_layout(&host, &layout(&host, "layout", "one"), "app:1", Door::default());
     let reference = format!("{LINE}/app:1");
     line.set(State::Held(4 << 20));
     let client = spawn(&host, &["image", "pull", &reference]);
@@ -254,4 +255,12 @@ fn ctrl_c_leaves_whole_blobs_alone() {
     assert_eq!(host.banger(&["image", "list", "-q"]).ok(), "");
     line.set(State::Good);
     host.banger(&["image", "pull", &reference]).ok();
+    // What it was made from is not needed any more.
+    let cached = files(&host, "sha256").len();
+    let dry = host.banger(&["image", "prune", "--cache", "--dry-run"]).expect(0);
+    assert_eq!(dry.stdout.matches("goes").count(), cached, "{dry:?}");
+    let emptied = host.banger(&["image", "prune", "--cache"]).expect(0);
+    assert!(emptied.stderr.contains(&format!("removed {cached} blobs")), "{}", emptied.stderr);
+    assert_eq!(files(&host, "sha256").len(), 0);
+    assert_eq!(image(&host, &reference)["name"], *reference);
 }

@@ -1,5 +1,6 @@
 //! `banger image df`.
 
+use super::cache;
 use crate::cli::app::App;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -26,7 +27,8 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let op = app.op(None)?;
-    let usage = app.client().await?.image_usage(op).await?;
+    let mut client = app.client().await?;
+    let usage = client.image_usage(op).await?;
     if args.json {
         app.out.json(&usage)?;
         return Ok(Exit::Ok);
@@ -47,6 +49,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     table.print(&app.out)?;
     let sum = |of: fn(&ImageUsageInfo) -> u64| text::size(usage.iter().map(of).sum());
     app.out.note(format!("{} in all, {} of it would be free", sum(bytes), sum(would_free)));
+    let blobs = client.blobs(op).await?;
+    if !blobs.is_empty() {
+        let cached = cache::sum(&blobs);
+        app.out.note(format!("besides: {cached}; `banger image prune --cache` removes them"));
+    }
     Ok(Exit::Ok)
 }
 

@@ -1,6 +1,7 @@
 //! `banger image`.
 
 pub(crate) mod build;
+mod cache;
 pub(crate) mod delete;
 pub(crate) mod df;
 pub(crate) mod export;

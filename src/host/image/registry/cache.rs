@@ -23,7 +23,7 @@ use tokio::sync::OwnedMutexGuard;
 use crate::host::clock::SystemClock;
 use crate::host::files::{ensure_private_dir, gone, hash, sync_parent, write_out_soon};
 use crate::model::{Digest, Size};
-use crate::ports::{Clock, HostError};
+use crate::ports::{CachedBlob, Clock, HostError};
 
 /// Of what is not whole, after that long without a byte nobody comes back for it.
 const PARTIAL_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -70,6 +70,22 @@ impl Cache {
             tracing::debug!(%digest, %error, "use of a blob not noted");
         }
         file.metadata().ok().map(|meta| meta.len())
+    }
+
+    /// How many bytes are still to come of blobs of these sizes.
+    pub(super) fn missing(&self, blobs: &[(Digest, u64)]) -> u64 {
+        let there = |path: PathBuf| fs::metadata(path).map_or(0, |meta| meta.len());
+        let left = |(digest, size): &(Digest, u64)| {
+            let part = there(self.partial.join(digest.to_string()));
+            size.saturating_sub(part.max(there(self.path(*digest))))
+        };
+        blobs.iter().map(left).fold(0, u64::saturating_add)
+    }
+
+    /// Bytes that the disk has room for.
+    pub(super) fn room(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.whole)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// Waits until nobody else writes this blob.
@@ -126,6 +142,28 @@ impl Cache {
         }
         tracing::warn!(%digest, "a blob in the cache is damaged, and removed");
         gone(fs::remove_file(&path)).map(|()| true)
+    }
+
+    /// All that is there, by their digests; what is no blob of ours is left out.
+    pub(in crate::host::image) fn list(&self) -> io::Result<Vec<CachedBlob>> {
+        let mut found = vec![];
+        for (dir, whole) in [(&self.whole, true), (&self.partial, false)] {
+            for file in files(dir)? {
+                let name = file.path.file_name().and_then(|name| name.to_str());
+                let Some(digest) = name.and_then(|name| name.parse().ok()) else { continue };
+                let used = file.used.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+                let used_unix_ms = u64::try_from(used.as_millis()).unwrap_or(u64::MAX);
+                found.push(CachedBlob { digest, bytes: file.len, whole, used_unix_ms });
+            }
+        }
+        found.sort_unstable_by_key(|blob| (blob.digest, blob.whole));
+        Ok(found)
+    }
+
+    /// Removes all of it. Not to be asked while something is pulled.
+    pub(in crate::host::image) fn empty(&self) -> io::Result<()> {
+        let mut all = files(&self.partial)?.into_iter().chain(files(&self.whole)?);
+        all.try_for_each(|file| gone(fs::remove_file(file.path)))
     }
 
     /// What is to go: parts that nobody came back for, and the blobs that were used the longest ago
@@ -250,9 +288,11 @@ mod tests {
         drop(partial);
         let mut partial = cache.continue_blob(wanted, cache.lock(wanted).await).unwrap();
         assert_eq!((partial.len(), cache.find(wanted)), (4, None));
+        let other = digest(b"other");
+        assert_eq!(cache.missing(&[(wanted, 9), (other, 6)]), 11);
         partial.push(b"of it").unwrap();
         assert!(matches!(partial.publish().unwrap(), Published::Whole));
-        assert_eq!(cache.find(wanted), Some(9));
+        assert_eq!((cache.find(wanted), cache.missing(&[(wanted, 9)])), (Some(9), 0));
         assert_eq!(fs::read(cache.path(wanted)).unwrap(), b"all of it");
         assert_eq!(fs::read_dir(&cache.partial).unwrap().count(), 0);
     }
@@ -309,5 +349,10 @@ mod tests {
         let gone = cache.surplus(Size::from_bytes(6)).unwrap();
         assert_eq!(gone, [part.clone(), cache.path(digest(b"two"))]);
         assert_eq!(cache.surplus(Size::from_bytes(9)).unwrap(), [part]);
+        let all = cache.list().unwrap();
+        let whole = all.iter().filter(|blob| blob.whole).map(|blob| blob.bytes);
+        assert_eq!((all.len(), whole.sum::<u64>()), (5, 9));
+        cache.empty().unwrap();
+        assert_eq!(cache.list().unwrap(), []);
     }
 }

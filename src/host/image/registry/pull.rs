@@ -226,7 +226,23 @@ impl Pull<'_> {
         Ok(wanted)
     }
 
+    /// Refuses to begin what cannot be kept.
+    async fn room(&self, wanted: &[Wanted]) -> Result<(), HostError> {
+        let cache = self.puller.cache.clone();
+        let blobs: Vec<_> = wanted.iter().map(|one| (one.digest, one.size)).collect();
+        let look = move || Ok((cache.missing(&blobs), cache.room()?));
+        let (missing, room) = self.on_disk(look).await?;
+        if missing <= room {
+            return Ok(());
+        }
+        let [missing, room] = [missing, room].map(Size::from_bytes);
+        Err(HostError::new(Code::NoSpace, WHAT, self.image.to_string())
+            .because(format!("{missing} are to come, and the disk has room for {room}"))
+            .hint("make room: banger image prune, banger image prune --cache"))
+    }
+
     async fn fetch(&self, wanted: &[Wanted]) -> Result<(), HostError> {
+        self.room(wanted).await?;
         let of = u32::try_from(wanted.iter().filter(|one| one.number.is_some()).count());
         let of = of.unwrap_or(u32::MAX);
         let total = Size::from_bytes(wanted.iter().map(|one| one.size).sum());
