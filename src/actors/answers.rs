@@ -58,6 +58,7 @@ pub(super) fn fill_spec(
         crate::model::VmmChoice::Auto => house.config.vmm,
         chosen => chosen,
     };
+    let kernel_is_said = create.kernel.is_some();
     let mut spec = VmSpec {
         name: name.map_err(|error| invalid(&error))?,
         image: create.image.unwrap_or_else(|| defaults.image.clone()),
@@ -76,6 +77,12 @@ pub(super) fn fill_spec(
         health: health.map_err(|error| invalid(&error))?.flatten(),
     };
     spec.image = image_names::resolve(&house.store, &spec.image)?.to_string();
+    if !kernel_is_said {
+        let wanted = house.store.image_kernel(&spec.image);
+        if let Some(wanted) = wanted.map_err(|error| Failure::from(&error))? {
+            spec.kernel = wanted.to_string();
+        }
+    }
     if !spec.kernel.is_empty() {
         Name::artefact(&spec.kernel).map_err(|error| invalid(&error))?;
     }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+use super::downloads;
 use super::envelope::{CallError, Command, Lane, OpCtx, Req};
 use super::events::EventSink;
 use super::handle::Handle;
@@ -29,10 +30,10 @@ use super::service::{self, DeathBell};
 use super::solo::{Desk, Done, Solo};
 use super::vm::Ticket;
 use crate::model::{
-    Code, Digest, EventKind, Failure, HOST_IS_X86, ImageRecord, ImageRef, KernelRecord, Name, OpId,
-    OpKind, OpRecord, Outcome, lack_text, lacking_for_some,
+    Code, Digest, EventKind, Failure, HOST_IS_X86, ImageRecord, ImageRef, ImageSaid, KernelRecord,
+    Name, OpId, OpKind, OpRecord, Outcome, lack_text, lacking_for_some,
 };
-use crate::ports::{Clock, ImageHost, ImageRecipe, KernelRecipe, WarmHost};
+use crate::ports::{Clock, Download, ImageHost, ImageRecipe, KernelRecipe, WarmHost};
 use crate::store::Store;
 
 const SLOTS: usize = 64;
@@ -77,6 +78,8 @@ pub enum Recipe {
     Kernel(KernelRecipe),
     /// From its registry, under the name that it has there.
     Pull(ImageRef),
+    /// A bundle, from where a URL says.
+    Download(Kind, Download),
 }
 
 #[derive(Debug)]
@@ -198,6 +201,7 @@ impl Recipe {
         match self {
             Self::Image(_) | Self::Pull(_) => Kind::Image,
             Self::Kernel(_) => Kind::Kernel,
+            Self::Download(kind, _) => *kind,
         }
     }
 
@@ -205,8 +209,8 @@ impl Recipe {
         match self {
             Self::Image(ImageRecipe::Debian { .. }) => OpKind::BuildImage,
             Self::Image(ImageRecipe::Root { .. }) => OpKind::CommitVm,
-            Self::Image(_) => OpKind::ImportImage,
-            Self::Kernel(_) => OpKind::ImportKernel,
+            Self::Image(_) | Self::Download(Kind::Image, _) => OpKind::ImportImage,
+            Self::Kernel(_) | Self::Download(Kind::Kernel, _) => OpKind::ImportKernel,
             Self::Pull(_) => OpKind::PullImage,
         }
     }
@@ -257,7 +261,9 @@ impl Handler<Req<Make>> for ImagesActor {
         }
         // The end of the daemon cancels no pull: see there.
         let (cancel, left) = match &recipe {
-            Recipe::Pull(_) => (CancellationToken::new(), self.deps.cancel.clone()),
+            Recipe::Pull(_) | Recipe::Download(..) => {
+                (CancellationToken::new(), self.deps.cancel.clone())
+            }
             _ => (self.deps.cancel.child_token(), CancellationToken::new()),
         };
         let (done, ended) = watch::channel(None);
@@ -410,6 +416,10 @@ impl Work {
     async fn make(&self, recipe: &Recipe, cancel: &CancellationToken, done: &Done) {
         match recipe {
             Recipe::Pull(image) => pulls::pull(self, image, cancel, done).await,
+            Recipe::Download(kind, download) => {
+                let of = recipe.op_kind();
+                downloads::download(self, of, *kind, download, cancel, done).await;
+            }
             Recipe::Image(image) => {
                 self.only_make(recipe.op_kind(), self.make_image(image, cancel), done).await;
             }
@@ -430,7 +440,7 @@ impl Work {
         op.only_step(MAKE_FILES, making, done).await;
     }
 
-    async fn make_image(
+    pub(super) async fn make_image(
         &self,
         recipe: &ImageRecipe,
         cancel: &CancellationToken,
@@ -446,11 +456,12 @@ impl Work {
             source: file.source,
             created_unix_ms: self.deps.clock.unix_ms(),
         };
-        let kept = self.deps.store.put_image(record, file.config).await;
+        let said = ImageSaid { config: file.config, kernel: file.kernel };
+        let kept = self.deps.store.put_image(record, said).await;
         kept.map(|record| record.digest).map_err(|error| Failure::from(&error))
     }
 
-    async fn make_kernel(
+    pub(super) async fn make_kernel(
         &self,
         recipe: &KernelRecipe,
         cancel: &CancellationToken,

@@ -35,9 +35,13 @@ fn no_kernel(name: &str) -> Failure {
         .hint("`banger kernel list` shows what there is")
 }
 
+pub(super) fn find(house: &House, name: &str) -> Result<KernelRecord, Failure> {
+    found(house, Some(name))?.into_iter().next().ok_or_else(|| no_kernel(name))
+}
+
 /// All options, also those of which nothing is known.
 pub(super) fn features(house: &House, name: &str) -> Result<Response, Refusal> {
-    let kernel = found(house, Some(name))?.into_iter().next().ok_or_else(|| no_kernel(name))?;
+    let kernel = find(house, name)?;
     let known = house.store.kernel_features(kernel.digest);
     let known = known.map_err(|error| Failure::from(&error))?;
     let rows = KernelFeature::ALL.map(|feature| (feature, known.of(feature)).into());

@@ -9,8 +9,10 @@
 mod answers;
 mod clock_watch;
 mod dns;
+mod downloads;
 mod envelope;
 mod events;
+mod exports;
 mod follow;
 mod gateway;
 mod handle;

@@ -17,11 +17,11 @@ use crate::model::{Code, EventKind, Failure, ImageRecord, ImageRef, OpKind, Outc
 use crate::ports::{Fetched, ImageRecipe, PullSink};
 
 /// Steps; their names are in the journal.
-const FETCH: &str = "fetch";
-const MAKE_FILES: &str = "make-files";
+pub(super) const FETCH: &str = "fetch";
+pub(super) const MAKE_FILES: &str = "make-files";
 
 /// Which step ended it.
-type Ended<T> = Result<T, (&'static str, Failure)>;
+pub(super) type Ended<T> = Result<T, (&'static str, Failure)>;
 
 pub(super) async fn pull(work: &Work, image: &ImageRef, cancel: &CancellationToken, done: &Done) {
     let Some(mut op) = work.begin(OpKind::PullImage, done).await else { return };
@@ -71,7 +71,7 @@ impl Pull<'_> {
         let Pull { work, image, cancel } = self;
         let known = self.known().await?;
         let images = &work.deps.images;
-        let fetched = images.fetch_image(work.op_id, image, known, self.sink(), cancel).await;
+        let fetched = images.fetch_image(work.op_id, image, known, sink(work), cancel).await;
         fetched.map_err(|error| Failure::from(&error))
     }
 
@@ -103,12 +103,13 @@ impl Pull<'_> {
         let kept = work.deps.store.put_pulled(record, file.config).await;
         kept.map(|record| record.digest.to_string()).map_err(|error| Failure::from(&error))
     }
+}
 
-    fn sink(&self) -> PullSink {
-        let (events, op_id) = (self.work.deps.events.clone(), self.work.op_id);
-        let transfer = Arc::new(move |seen| {
-            events.publish(Some(op_id), None, EventKind::Transfer(seen));
-        });
-        PullSink { progress: self.work.progress(), transfer }
-    }
+/// Tells those who follow the operation how far it is.
+pub(super) fn sink(work: &Work) -> PullSink {
+    let (events, op_id) = (work.deps.events.clone(), work.op_id);
+    let transfer = Arc::new(move |seen| {
+        events.publish(Some(op_id), None, EventKind::Transfer(seen));
+    });
+    PullSink { progress: work.progress(), transfer }
 }

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::answers::{self, Wishes};
 use super::envelope::CallError;
 use super::events::Tail;
+use super::exports;
 use super::follow;
 use super::house::House;
 use super::image_names;
@@ -23,10 +24,10 @@ use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
 use super::workspaces::{self, Upload};
 use crate::config::OnShutdown;
 use crate::model::{
-    CUT_SHORT, Code, Condition, DiskChoice, EventKind, Failure, Name, OpId, OpKind, Outcome, Size,
-    Verb, VmView, admits,
+    CUT_SHORT, Code, Condition, Digest, DiskChoice, EventKind, Failure, Name, OpId, OpKind,
+    Outcome, Size, Verb, VmView, admits,
 };
-use crate::ports::{ImageRecipe, KernelRecipe};
+use crate::ports::{Download, ImageRecipe, KernelRecipe};
 use crate::wire::codec;
 use crate::wire::frame::{FrameError, Frames};
 use crate::wire::reply::{Answer, Reply, VmInfo};
@@ -195,10 +196,15 @@ impl Session<'_> {
             }
             Request::ImportImage { name, source } => {
                 let recipe = match source {
-                    ImageSource::Tar { path } => ImageRecipe::Tar { path: path.into() },
-                    ImageSource::Directory { path } => ImageRecipe::Directory { path: path.into() },
+                    ImageSource::Tar { path } => {
+                        Recipe::Image(ImageRecipe::Tar { path: path.into() })
+                    }
+                    ImageSource::Directory { path } => {
+                        Recipe::Image(ImageRecipe::Directory { path: path.into() })
+                    }
+                    ImageSource::Url { url, sha256 } => download(Kind::Image, url, sha256),
                 };
-                self.make(&name, Recipe::Image(recipe), hash).await
+                self.make(&name, recipe, hash).await
             }
             Request::ListImages => shelves::images(house, None),
             Request::ShowImage { name } => shelves::images(house, Some(&name)),
@@ -208,6 +214,10 @@ impl Session<'_> {
             }
             Request::ImportKernel { name, source } => {
                 let recipe = match source {
+                    KernelSource::Url { url, sha256 } => {
+                        let recipe = download(Kind::Kernel, url, sha256);
+                        return self.make(&name, recipe, hash).await;
+                    }
                     KernelSource::Deb { path } => {
                         KernelRecipe::Packages { paths: vec![path.into()] }
                     }
@@ -273,8 +283,12 @@ impl Session<'_> {
                 let recipe = shelves::root_of(house, self.op_id, &vm).await?;
                 self.make(&image, Recipe::Image(recipe), hash).await
             }
-            Request::ExportImage { name } => shelves::export(self, &name).await,
             Request::ShowKernelFeatures { name } => kernels::features(house, &name),
+            Request::ExportImage { name } => exports::layout(self, &name).await,
+            Request::ExportImageBundle { name, kernel } => {
+                exports::image(self, &name, kernel.as_deref()).await
+            }
+            Request::ExportKernel { name } => exports::kernel(self, &name).await,
         }
     }
 
@@ -468,7 +482,11 @@ fn failed(ended: &Ended) -> Option<Failure> {
     Some(failure)
 }
 
-fn artefact(name: &str) -> Result<Name, Refusal> {
+fn download(kind: Kind, url: String, sha256: [u8; 32]) -> Recipe {
+    Recipe::Download(kind, Download { url, digest: Digest(sha256), size: None })
+}
+
+pub(super) fn artefact(name: &str) -> Result<Name, Refusal> {
     Name::artefact(name).map_err(|error| Failure::from_error(Code::Invalid, &error).into())
 }
 

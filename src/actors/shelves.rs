@@ -1,17 +1,12 @@
 //! What is answered about images: which there are, how they are run, what they take.
 
-use tokio::sync::mpsc;
-
 use super::answers::parts;
 use super::house::House;
 use super::image_names;
-use super::session::{Refusal, Response, Session};
+use super::session::{Refusal, Response};
 use crate::model::{Code, DiskBackend, Failure, ImageRecord, OpId, VmState, prune_images};
 use crate::ports::{CachedBlob, ImageRecipe, RootSource};
-use crate::wire::reply::{Answer, BlobInfo, ImageNameInfo, ImageUsageInfo, Reply};
-
-/// Pieces of an export that wait for the client.
-const WAITING: usize = 4;
+use crate::wire::reply::{Answer, BlobInfo, ImageNameInfo, ImageUsageInfo};
 
 pub(super) fn images(house: &House, only: Option<&str>) -> Result<Response, Refusal> {
     let vms = house.store.vms().map_err(|error| Failure::from(&error))?;
@@ -93,7 +88,7 @@ pub(super) async fn blobs(house: &House, op_id: OpId) -> Result<Response, Refusa
     Ok(parts(blobs.into_iter().map(info).collect(), Answer::Blobs))
 }
 
-fn find(house: &House, name: &str) -> Result<ImageRecord, Failure> {
+pub(super) fn find(house: &House, name: &str) -> Result<ImageRecord, Failure> {
     let images = house.store.images().map_err(|error| Failure::from(&error))?;
     let called = image_names::resolve(&house.store, name).ok();
     let image = images.into_iter().find(|image| {
@@ -133,35 +128,4 @@ pub(super) async fn root_of(house: &House, op_id: OpId, vm: &str) -> Result<Imag
     };
     let config = config.map(|image| Box::new(image.config));
     Ok(ImageRecipe::Root { vm: name, base: record.image, root, config })
-}
-
-/// As fast as the client reads, and no longer than it does.
-pub(super) async fn export(session: &mut Session<'_>, name: &str) -> Result<Response, Refusal> {
-    let house = session.house;
-    let image = find(house, name)?;
-    let name = image.name.as_str();
-    let config = house.store.image_config(name).map_err(|error| Failure::from(&error))?;
-    let config = config.unwrap_or_default();
-    let (sender, mut pieces) = mpsc::channel(WAITING);
-    let to = Box::new(move |piece| sender.blocking_send(piece).is_ok());
-    let cancel = session.stop.child_token();
-    let _guard = cancel.clone().drop_guard();
-    let images = &house.ports.images;
-    let mut export = images.export(session.op_id, image.digest, name, &config, to, &cancel);
-    let mut ended = None;
-    loop {
-        tokio::select! {
-            exported = &mut export, if ended.is_none() => ended = Some(exported),
-            piece = pieces.recv() => match piece {
-                Some(piece) => session.frames.send(&Reply::Bytes(piece)).await?,
-                None => break,
-            },
-        }
-    }
-    let exported = match ended {
-        Some(exported) => exported,
-        None => export.await,
-    };
-    exported.map_err(|error| Failure::from(&error))?;
-    Ok(Response::Now(Answer::Nothing))
 }

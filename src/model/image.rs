@@ -1,6 +1,7 @@
 //! What is known of images and kernels.
 
 use super::ids::Digest;
+use super::image_config::ImageConfig;
 use super::name::Name;
 use super::size::Size;
 
@@ -17,6 +18,21 @@ pub struct ImageRecord {
     /// What it was made from: `mmdebstrap bookworm`, `tar rootfs.tar`.
     pub source: String,
     pub created_unix_ms: u64,
+}
+
+/// What is said of an image besides its files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageSaid {
+    /// How it is run.
+    pub config: Option<ImageConfig>,
+    /// The kernel that VMs of it start with, unless they are told another.
+    pub kernel: Option<Name>,
+}
+
+impl From<Option<ImageConfig>> for ImageSaid {
+    fn from(config: Option<ImageConfig>) -> Self {
+        Self { config, kernel: None }
+    }
 }
 
 /// A kernel: an ELF `vmlinux` and an initramfs part with its modules in load order.

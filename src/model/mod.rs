@@ -45,7 +45,7 @@ pub use failure::{Code, Failure, chain};
 pub use file_sync::{FileSync, FileSyncText};
 pub use health::{Health, HealthChange, HealthCheck, HealthError, HealthRun, HealthStatus};
 pub use ids::{Digest, Incarnation, OpId, ParseIdError, VmId};
-pub use image::{ImageLimits, ImageRecord, KernelRecord};
+pub use image::{ImageLimits, ImageRecord, ImageSaid, KernelRecord};
 pub use image_config::{ImageConfig, ImageInit, ImageUse, MAX_CONFIG_BYTES};
 pub use image_ref::{ImageRef, InvalidImageRef};
 pub use kernel_features::{

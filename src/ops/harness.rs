@@ -83,8 +83,14 @@ pub(super) fn record() -> VmRecord {
 /// A host with a bridge, two warm taps, an image and a kernel.
 pub(super) fn bare() -> World {
     let size = Size::from_mib(1);
-    let image =
-        ImageFile { digest: IMAGE, uuid: [4; 16], size, source: "test".to_owned(), config: None };
+    let image = ImageFile {
+        digest: IMAGE,
+        uuid: [4; 16],
+        size,
+        source: "test".to_owned(),
+        config: None,
+        kernel: None,
+    };
     let kernel = KernelFile {
         digest: KERNEL,
         version: "1".to_owned(),

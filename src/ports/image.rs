@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::PortFuture;
-use crate::model::{Digest, ImageConfig, ImageRef, KernelFeatures, OpId, Size, Transfer};
+use crate::model::{Digest, ImageConfig, ImageRef, KernelFeatures, Name, OpId, Size, Transfer};
 
 /// Where a root file system comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum ImageRecipe {
         include: Vec<String>,
         mirror: Option<String>,
     },
-    /// A tar, plain or compressed.
+    /// A tar, plain or compressed: a root file system, an image of containers, or a bundle.
     Tar {
         path: PathBuf,
     },
@@ -30,6 +30,11 @@ pub enum ImageRecipe {
         image: ImageRef,
         root: Digest,
         manifest: Digest,
+    },
+    /// A bundle that [`ImageHost::fetch_file`] brought.
+    Bundle {
+        blob: Digest,
+        source: String,
     },
     /// The root of a VM that does not run, made from `base`, to be run as `config` says.
     Root {
@@ -56,8 +61,10 @@ pub type ByteSink = Box<dyn FnMut(Vec<u8>) -> bool + Send>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KernelRecipe {
-    /// The package of a kernel, of Debian's form or RPM's, and those of its modules.
+    /// The package of a kernel, of Debian's form or RPM's, and those of its modules; or a bundle.
     Packages { paths: Vec<PathBuf> },
+    /// A bundle that [`ImageHost::fetch_file`] brought.
+    Bundle { blob: Digest, source: String },
     /// A kernel (bzImage or ELF) and, unless everything is built in, its modules directory
     /// (the one that holds `modules.dep`).
     Files { kernel: PathBuf, modules: Option<PathBuf> },
@@ -71,6 +78,45 @@ pub struct ImageFile {
     pub source: String,
     /// How it is run, if it came with that.
     pub config: Option<ImageConfig>,
+    /// The kernel that it wants, if it came with that.
+    pub kernel: Option<Name>,
+}
+
+/// A file that a URL names and a digest decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Download {
+    pub url: String,
+    pub digest: Digest,
+    /// If it is known before; else the server's word ends the reading.
+    pub size: Option<u64>,
+}
+
+impl Download {
+    /// As it is recorded: without what may be a secret.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        self.url.split(['?', '#']).next().unwrap_or(&self.url)
+    }
+}
+
+/// What is handed on, and in which form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Export {
+    /// An image as an OCI layout in one archive, run as it says.
+    Layout {
+        image: Digest,
+        config: ImageConfig,
+    },
+    /// An image as it is, packed.
+    ImageBundle {
+        image: Digest,
+        config: Option<ImageConfig>,
+        kernel: Option<Name>,
+    },
+    KernelBundle {
+        kernel: Digest,
+        features: KernelFeatures,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +209,16 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, Fetched>;
 
+    /// Brings one file into the cache, where it is known by its digest; as [`Self::fetch_image`] in
+    /// everything else.
+    fn fetch_file<'a>(
+        &'a self,
+        op: OpId,
+        download: &'a Download,
+        sink: PullSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ()>;
+
     /// Builds or imports the image; the same content gives the same digest and one file. Cancelled
     /// or failed it leaves nothing behind, whole or half.
     fn make_image<'a>(
@@ -192,13 +248,12 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
     /// damaged file is named.
     fn boot_files(&self, op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles>;
 
-    /// The image as an OCI layout in one archive, which is named `name` in it and run as `config` says.
+    /// An image or kernel in one archive, which is named `name` in it.
     fn export<'a>(
         &'a self,
         op: OpId,
-        image: Digest,
-        name: &'a str,
-        config: &'a ImageConfig,
+        what: &'a Export,
+        name: &'a Name,
         to: ByteSink,
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, ()>;

@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::SimWorld;
 use super::state::State;
 use crate::model::{
-    Code, Digest, ImageConfig, ImageRef, KernelConfig, KernelFeatures, ModuleSeen, OpId, Size,
-    Transfer, kernel_features,
+    Code, Digest, ImageConfig, ImageRef, KernelConfig, KernelFeatures, ModuleSeen, Name, OpId,
+    Size, Transfer, kernel_features,
 };
 use crate::ports::{
-    BaseImage, BootFiles, ByteSink, CachedBlob, Fetched, HostError, ImageFile, ImageHost,
-    ImageRecipe, ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
+    BaseImage, BootFiles, ByteSink, CachedBlob, Download, Export, Fetched, HostError, ImageFile,
+    ImageHost, ImageRecipe, ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink,
+    PullSink,
 };
 
 impl ImageHost for SimWorld {
@@ -36,18 +37,27 @@ impl ImageHost for SimWorld {
                 return Ok(Fetched { root, manifest: None });
             }
             state.world.blobs.insert(root);
-            (sink.transfer)(Transfer {
-                blob: format!("sha256:{}", root.short()),
-                number: 1,
-                of: 1,
-                bytes: 1,
-                size: 1,
-                bytes_per_second: 0,
-                left_ms: None,
-            });
+            (sink.transfer)(whole(root));
             Ok(Fetched { root, manifest: Some(root) })
         };
         self.call("images.fetch_image", fetch).boxed()
+    }
+
+    /// Everything is everywhere.
+    fn fetch_file<'a>(
+        &'a self,
+        _op: OpId,
+        download: &'a Download,
+        sink: PullSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ()> {
+        let fetch = move |state: &mut State| {
+            refuse_cancelled("download", cancel)?;
+            (sink.transfer)(whole(download.digest));
+            state.world.blobs.insert(download.digest);
+            Ok(())
+        };
+        self.call("images.fetch_file", fetch).boxed()
     }
 
     fn make_image<'a>(
@@ -62,12 +72,16 @@ impl ImageHost for SimWorld {
             if let ImageRecipe::Tar { path } | ImageRecipe::Directory { path } = recipe {
                 must_exist("read", path)?;
             }
+            if let ImageRecipe::Bundle { blob, .. } = recipe {
+                must_be_fetched(state, *blob)?;
+            }
             progress("simulated: nothing to unpack".to_owned());
             let digest = digest_of(recipe);
             let source = match recipe {
                 ImageRecipe::Debian { suite, .. } => format!("mmdebstrap {suite}"),
                 ImageRecipe::Tar { path } => format!("tar {}", path.display()),
                 ImageRecipe::Directory { path } => format!("directory {}", path.display()),
+                ImageRecipe::Bundle { source, .. } => source.clone(),
                 ImageRecipe::Fetched { image, root, .. } => image.pinned(*root).to_string(),
                 ImageRecipe::Root { vm, base, .. } => {
                     let missing = || HostError::new(Code::NotFound, "read", base.short());
@@ -79,7 +93,7 @@ impl ImageHost for SimWorld {
             uuid.copy_from_slice(&digest.0[..16]);
             let size = Size::from_mib(64);
             let config = said_by(recipe);
-            let file = ImageFile { digest, uuid, size, source, config };
+            let file = ImageFile { digest, uuid, size, source, config, kernel: None };
             state.world.images.insert(digest, file.clone());
             Ok(file)
         };
@@ -98,6 +112,10 @@ impl ImageHost for SimWorld {
             let paths = match recipe {
                 KernelRecipe::Packages { paths } => paths.iter().collect(),
                 KernelRecipe::Files { kernel, .. } => vec![kernel],
+                KernelRecipe::Bundle { blob, .. } => {
+                    must_be_fetched(state, *blob)?;
+                    vec![]
+                }
             };
             paths.iter().try_for_each(|path| must_exist("read", path))?;
             progress("simulated: nothing to unpack".to_owned());
@@ -108,7 +126,10 @@ impl ImageHost for SimWorld {
                 arch: "x86_64".to_owned(),
                 modules: 0,
                 size: Size::from_mib(16),
-                source: paths.first().map_or_else(String::new, |path| path.display().to_string()),
+                source: match recipe {
+                    KernelRecipe::Bundle { source, .. } => source.clone(),
+                    _ => paths.first().map_or_else(String::new, |path| path.display().to_string()),
+                },
                 features: features_of(&paths),
             };
             state.world.kernels.insert(file.digest, file.clone());
@@ -131,9 +152,7 @@ impl ImageHost for SimWorld {
     fn boot_files(&self, _op: OpId, image: Digest, kernel: Digest) -> PortFuture<'_, BootFiles> {
         let look = move |state: &mut State| {
             let base = base(state, image)?;
-            if !state.world.kernels.contains_key(&kernel) {
-                return Err(HostError::new(Code::NotFound, "open kernel", kernel.short()));
-            }
+            kernel_of(state, kernel)?;
             Ok(BootFiles {
                 base,
                 kernel: format!("/sim/kernels/{kernel}/vmlinux").into(),
@@ -159,17 +178,21 @@ impl ImageHost for SimWorld {
     fn export<'a>(
         &'a self,
         _op: OpId,
-        image: Digest,
-        name: &'a str,
-        _config: &'a ImageConfig,
+        what: &'a Export,
+        name: &'a Name,
         mut to: ByteSink,
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, ()> {
         let look = move |state: &mut State| {
             refuse_cancelled("export", cancel)?;
-            base(state, image).map(drop)
+            match what {
+                Export::Layout { image, .. } | Export::ImageBundle { image, .. } => {
+                    base(state, *image).map(drop)
+                }
+                Export::KernelBundle { kernel, .. } => kernel_of(state, *kernel),
+            }
         };
-        let name = name.to_owned();
+        let name = name.clone();
         async move {
             self.call("images.export", look).await?;
             // The sink may block.
@@ -219,11 +242,37 @@ impl ImageHost for SimWorld {
     }
 }
 
+fn whole(blob: Digest) -> Transfer {
+    Transfer {
+        blob: format!("sha256:{}", blob.short()),
+        number: 1,
+        of: 1,
+        bytes: 1,
+        size: 1,
+        bytes_per_second: 0,
+        left_ms: None,
+    }
+}
+
 fn base(state: &State, image: Digest) -> Result<BaseImage, HostError> {
     let missing = || HostError::new(Code::NotFound, "open image", image.short());
     let ImageFile { uuid, size, .. } = state.world.images.get(&image).ok_or_else(missing)?;
     let path = format!("/sim/images/{image}").into();
     Ok(BaseImage { path, uuid: *uuid, size: *size, growable: true })
+}
+
+fn kernel_of(state: &State, kernel: Digest) -> Result<(), HostError> {
+    if state.world.kernels.contains_key(&kernel) {
+        return Ok(());
+    }
+    Err(HostError::new(Code::NotFound, "open kernel", kernel.short()))
+}
+
+fn must_be_fetched(state: &State, blob: Digest) -> Result<(), HostError> {
+    if state.world.blobs.contains(&blob) {
+        return Ok(());
+    }
+    Err(HostError::new(Code::NotFound, "open", blob.short()))
 }
 
 fn digest_of(recipe: &impl std::fmt::Debug) -> Digest {

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::image_kernels::KernelWish;
 use super::meta::Fact;
 use super::reserve_tests::{draft, image, kernel};
 use super::table::Row;
@@ -376,5 +377,7 @@ fn image_configs() {
         labels: vec![pair("l", "v")],
     };
     golden("image-configs", vec![("config".to_owned(), config.clone())]);
+    let kernel = crate::model::Name::artefact("generic-6.12").unwrap();
+    golden("image-kernels", vec![("wanted".to_owned(), KernelWish(kernel))]);
     golden("image-uses", vec![("use".to_owned(), ImageUse { config, runs: true })]);
 }

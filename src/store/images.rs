@@ -3,11 +3,12 @@
 
 use heed::RwTxn;
 
+use super::image_kernels::KernelWish;
 use super::schema::Dbs;
 use super::table::{BadValue, Row, Table};
 use super::{Store, StoreError, kernel_features};
 use crate::model::{
-    Digest, ImageConfig, ImageRecord, KernelFeatures, KernelRecord, Name, Size, VmRecord,
+    Digest, ImageRecord, ImageSaid, KernelFeatures, KernelRecord, Name, Size, VmRecord,
 };
 use crate::wire::codec::{Decode, Encode};
 
@@ -64,7 +65,9 @@ impl Artefact for ImageRecord {
         vm.image
     }
     fn forget(&self, txn: &mut RwTxn<'_>, dbs: &Dbs) -> Result<(), StoreError> {
-        dbs.image_configs.delete(txn, self.name.as_str().as_bytes()).map(drop)
+        let name = self.name.as_str().as_bytes();
+        dbs.image_configs.delete(txn, name)?;
+        dbs.image_kernels.delete(txn, name).map(drop)
     }
 }
 
@@ -93,8 +96,9 @@ impl Store {
     pub async fn put_image(
         &self,
         record: ImageRecord,
-        config: Option<ImageConfig>,
+        said: impl Into<ImageSaid>,
     ) -> Result<ImageRecord, StoreError> {
+        let ImageSaid { config, kernel } = said.into();
         self.write(move |txn, dbs| {
             let kept = put_artefact(txn, dbs, record)?;
             let key = kept.name.as_str().as_bytes();
@@ -105,6 +109,9 @@ impl Store {
                 }
                 (None, Some(config)) => dbs.image_configs.put(txn, key, config)?,
                 _ => {}
+            }
+            if let Some(kernel) = kernel {
+                dbs.image_kernels.put(txn, key, KernelWish(kernel))?;
             }
             Ok(kept)
         })
@@ -150,6 +157,9 @@ impl Store {
             dbs.images.put(txn, to, named)?;
             if let Some(config) = config {
                 dbs.image_configs.put(txn, to, config)?;
+            }
+            if let Some(kernel) = dbs.image_kernels.get(txn, from)? {
+                dbs.image_kernels.put(txn, to, kernel)?;
             }
             Ok(true)
         })
@@ -308,7 +318,10 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_means_something_else_is_not_taken() {
         let (_dir, store) = stocked().await;
-        let config = |cmd: &str| ImageConfig { cmd: vec![cmd.to_owned()], ..Default::default() };
+        let config = |cmd: &str| crate::model::ImageConfig {
+            cmd: vec![cmd.to_owned()],
+            ..Default::default()
+        };
         store.put_image(image("other", 2), Some(config("a"))).await.unwrap();
         let missing = store.tag_image(name("nope"), name("x"), 9).await.unwrap_err();
         assert!(matches!(missing, StoreError::NotFound { .. }), "{missing}");

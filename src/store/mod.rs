@@ -26,6 +26,7 @@ mod error;
 mod event_row;
 mod events;
 mod image_configs;
+mod image_kernels;
 mod images;
 mod kernel_features;
 mod ledger;

@@ -22,9 +22,13 @@ impl Store {
                     if let Some(config) = dbs.image_configs.get(txn, name.as_bytes())? {
                         dbs.image_configs.put(txn, key.as_bytes(), config)?;
                     }
+                    if let Some(kernel) = dbs.image_kernels.get(txn, name.as_bytes())? {
+                        dbs.image_kernels.put(txn, key.as_bytes(), kernel)?;
+                    }
                 }
             }
             dbs.images.put(txn, name.as_bytes(), record.clone())?;
+            dbs.image_kernels.delete(txn, name.as_bytes())?;
             match config {
                 Some(config) => dbs.image_configs.put(txn, name.as_bytes(), config)?,
                 None => drop(dbs.image_configs.delete(txn, name.as_bytes())?),

@@ -5,6 +5,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Env, RoTxn, WithoutTls};
 
 use super::StoreError;
+use super::image_kernels::KernelWish;
 use super::meta::Fact;
 use super::table::{RawDb, Table};
 use super::taps::TapLease;
@@ -14,7 +15,7 @@ use crate::model::{
     OpRecord, VmHandles, VmRecord, Workspace,
 };
 
-pub(super) const NB_DBS: u32 = 17;
+pub(super) const NB_DBS: u32 = 18;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dbs {
@@ -36,6 +37,7 @@ pub(super) struct Dbs {
     pub(super) image_configs: Table<ImageConfig>,
     pub(super) image_uses: Table<ImageUse>,
     pub(super) kernel_features: Table<KernelFeatures>,
+    pub(super) image_kernels: Table<KernelWish>,
 }
 
 impl Dbs {
@@ -61,6 +63,7 @@ impl Dbs {
                 make("image-configs")?,
                 make("image-uses")?,
                 make("kernel-features")?,
+                make("image-kernels")?,
             ]))
         })?;
         let [
@@ -81,6 +84,7 @@ impl Dbs {
             image_configs,
             image_uses,
             kernel_features,
+            image_kernels,
         ] = created.unwrap_commit();
         Ok(Self {
             meta: Table::new("meta", meta),
@@ -100,6 +104,7 @@ impl Dbs {
             image_configs: Table::new("image-configs", image_configs),
             image_uses: Table::new("image-uses", image_uses),
             kernel_features: Table::new("kernel-features", kernel_features),
+            image_kernels: Table::new("image-kernels", image_kernels),
         })
     }
 
@@ -123,6 +128,7 @@ impl Dbs {
             self.image_configs.raw,
             self.image_uses.raw,
             self.kernel_features.raw,
+            self.image_kernels.raw,
         ];
         tables.iter().map(|table| Ok(table.stat(txn)?.non_free_page_size())).sum()
     }

@@ -254,6 +254,16 @@ pub enum Request {
     ListBlobs,
     /// An operation: nothing of that is kept.
     EmptyCache,
+    /// Answered by bytes: the image as a bundle, which says that it wants this kernel, or the one that
+    /// is known.
+    ExportImageBundle {
+        name: String,
+        kernel: Option<String>,
+    },
+    /// Answered by bytes: the kernel as a bundle.
+    ExportKernel {
+        name: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -358,8 +368,17 @@ pub enum LogSource {
 /// Paths are absolute and read by the daemon, as its own user.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ImageSource {
-    Tar { path: String },
-    Directory { path: String },
+    Tar {
+        path: String,
+    },
+    Directory {
+        path: String,
+    },
+    /// A bundle with this digest.
+    Url {
+        url: String,
+        sha256: [u8; 32],
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -372,9 +391,14 @@ pub enum KernelSource {
         kernel: String,
         modules: Option<String>,
     },
-    /// Of one kernel, of Debian's form or RPM's.
+    /// Of one kernel, of Debian's form or RPM's; or one bundle.
     Packages {
         paths: Vec<String>,
+    },
+    /// A bundle with this digest.
+    Url {
+        url: String,
+        sha256: [u8; 32],
     },
 }
 

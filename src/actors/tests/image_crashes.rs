@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use super::stage::{Point, directory, system};
 use super::*;
 use crate::actors::images::{Delete, ImagesActor, ImagesDeps, Kind, Make, Recipe, Tag, sweep};
-use crate::model::Name;
-use crate::ports::RootSource;
+use crate::model::{Digest, Name};
+use crate::ports::{Download, RootSource};
 
 /// What is asked for, once for all.
 const OP: u8 = 9;
@@ -208,6 +208,20 @@ async fn next_daemon(shelf: &Shelf, ask: &Ask, what: &str, before: &Names, after
 fn a_pull_of_an_image() {
     let called = "quay.io/team/app:1";
     everywhere(&Ask::Make(called, Recipe::Pull(called.parse().unwrap())));
+}
+
+fn bundle() -> Download {
+    Download { url: "https://example.org/a?b".to_owned(), digest: Digest([7; 32]), size: None }
+}
+
+#[test]
+fn a_bundle_of_an_image_from_a_url() {
+    everywhere(&Ask::Make("other", Recipe::Download(Kind::Image, bundle())));
+}
+
+#[test]
+fn a_bundle_of_a_kernel_from_a_url() {
+    everywhere(&Ask::Make("other", Recipe::Download(Kind::Kernel, bundle())));
 }
 
 #[test]

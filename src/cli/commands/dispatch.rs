@@ -88,6 +88,7 @@ async fn kernel(app: &App, command: kernel::Command) -> Result<Exit, CliError> {
     use kernel::Command as C;
     match command {
         C::Import(args) => kernel::import::run(app, args).await,
+        C::Export(args) => kernel::export::run(app, args).await,
         C::List(args) => kernel::list::run(app, args).await,
         C::Show(args) => kernel::show::run(app, args).await,
         C::Rm(args) => kernel::rm::run(app, args).await,

@@ -4,6 +4,7 @@ pub(crate) mod completion;
 pub(crate) mod daemon;
 mod dispatch;
 pub(crate) mod doctor;
+mod download;
 pub(crate) mod events;
 pub(crate) mod gc;
 pub(crate) mod image;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::cli::error::CliError;
-use crate::model::{Name, Size};
+use crate::model::{Digest, Name, Size};
 
 pub(crate) fn vm_name(text: &str) -> Result<String, String> {
     Name::vm(text).map(|name| name.to_string()).map_err(|error| error.to_string())
@@ -14,6 +14,12 @@ pub(crate) fn vm_name(text: &str) -> Result<String, String> {
 
 pub(crate) fn artefact_name(text: &str) -> Result<String, String> {
     Name::artefact(text).map(|name| name.to_string()).map_err(|error| error.to_string())
+}
+
+/// `sha256:` before it is let pass.
+pub(crate) fn sha256(text: &str) -> Result<Digest, String> {
+    let hex = text.strip_prefix("sha256:").unwrap_or(text);
+    hex.parse().map_err(|_| format!("{text:?} is no SHA-256 in hex, which has 64 digits"))
 }
 
 pub(crate) fn size(text: &str) -> Result<Size, String> {

@@ -78,26 +78,49 @@ pub(super) fn read_root(
     let watched = match root {
         RootSource::Clone(path) => {
             let disk = Watched::open(path)?;
-            reader.layer(&open(disk.handle()?, path)?, &[])?;
+            reader.layer(&open(disk.handle()?, path)?, Part::Root)?;
             disk
         }
         RootSource::Changes(path) => {
             let disk = Watched::open(path)?;
             let changed = Changed::open(image?, disk.handle()?);
             let changed = changed.map_err(|why| of_disk(path, why))?;
-            reader.layer(&open(changed, path)?, &[])?;
+            reader.layer(&open(changed, path)?, Part::Root)?;
             disk
         }
         RootSource::Overlay(path) => {
             let disk = Watched::open(path)?;
-            reader.layer(&open(image?, base)?, &[])?;
+            reader.layer(&open(image?, base)?, Part::Root)?;
             reader.builder.next_layer();
-            reader.layer(&open(disk.handle()?, path)?, &[b"upper"])?;
+            reader.layer(&open(disk.handle()?, path)?, Part::Upper)?;
             disk
         }
     };
     reader.fill()?;
     watched.is_as_before()
+}
+
+/// Adds what one directory of a file system has to an image that is empty yet.
+pub(super) fn read_directory(
+    volume: &Volume,
+    name: &[u8],
+    limits: &ImageLimits,
+    builder: &mut Builder,
+    watch: &mut Watch,
+) -> Result<(), ImportError> {
+    builder.limit_entries(limits.entries);
+    let mut reader = Reader { builder, watch, limits, files: vec![], bytes: 0 };
+    reader.layer(volume, Part::Directory(name))?;
+    reader.fill()
+}
+
+/// Of a file system, what is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part<'a> {
+    Root,
+    /// What a guest's overlay has.
+    Upper,
+    Directory(&'a [u8]),
 }
 
 fn open(device: impl ReadAt + 'static, path: &Path) -> Result<Volume, ImportError> {
@@ -118,13 +141,23 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn layer(&mut self, volume: &Volume, from: &[&[u8]]) -> Result<(), ImportError> {
-        let is_upper = !from.is_empty();
+    fn layer(&mut self, volume: &Volume, part: Part<'_>) -> Result<(), ImportError> {
+        let from: &[&[u8]] = match &part {
+            Part::Root => &[],
+            Part::Upper => &[b"upper"],
+            Part::Directory(name) => &[name],
+        };
+        let is_upper = part == Part::Upper;
         let mut names = std::collections::HashMap::<u32, Vec<u8>>::new();
         volume.walk(from, &mut |found| {
             self.watch.going_on()?;
             let path = found.path.clone();
-            if path == LEFT_OUT || !is_upper && path == b"lost+found" {
+            let left_out = match part {
+                Part::Root => path == LEFT_OUT || path == b"lost+found",
+                Part::Upper => path == LEFT_OUT,
+                Part::Directory(_) => false,
+            };
+            if left_out {
                 return Ok(false);
             }
             if found.is_linked {

@@ -12,10 +12,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::host::image::LocalImages;
-use crate::model::{Code, Digest, ImageConfig, OpId, Size, chain};
-use crate::ports::{HostError, ImageFile, ImageHost, ImageRecipe};
+use crate::model::{Code, Digest, ImageConfig, Name, OpId, Size, chain};
+use crate::ports::{Export, HostError, ImageFile, ImageHost, ImageRecipe};
 
 const OP: OpId = OpId([0; 16]);
+
+fn named(text: &str) -> Name {
+    Name::artefact(text).unwrap()
+}
 
 struct Rig {
     dir: tempfile::TempDir,
@@ -90,7 +94,8 @@ impl Rig {
         let (sender, pieces) = mpsc::channel::<Vec<u8>>();
         let to = Box::new(move |piece| sender.send(piece).is_ok());
         let cancel = CancellationToken::new();
-        self.images.export(OP, digest, "web", config, to, &cancel).await.unwrap();
+        let what = Export::Layout { image: digest, config: config.clone() };
+        self.images.export(OP, &what, &named("web"), to, &cancel).await.unwrap();
         pieces.into_iter().flatten().collect()
     }
 }
@@ -222,10 +227,12 @@ async fn an_export_that_nobody_reads_ends() {
     let base = rig.base().await;
     let to = Box::new(|_| false);
     let (cancel, config) = (CancellationToken::new(), ImageConfig::default());
-    let error = rig.images.export(OP, base, "web", &config, to, &cancel).await.unwrap_err();
+    let what = Export::Layout { image: base, config };
+    let error = rig.images.export(OP, &what, &named("web"), to, &cancel).await.unwrap_err();
     assert!(chain(&error).contains("write"), "{}", chain(&error));
     cancel.cancel();
-    let error = rig.images.export(OP, base, "web", &config, Box::new(|_| true), &cancel).await;
+    let to = Box::new(|_| true);
+    let error = rig.images.export(OP, &what, &named("web"), to, &cancel).await;
     assert_eq!(error.unwrap_err().code, Code::Cancelled);
 }
 

@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::apt_sources;
-use super::local::Draft;
+use super::draft::Draft;
 use super::workdir::{self, WorkDir};
 use crate::host::files::{SYSTEM_PATH, blocking};
 use crate::model::Code;

@@ -3,7 +3,7 @@
 //! A layout names its parts by their digests and says how large they are before they come, so the
 //! image is read twice: once for the digest, once to be written. Nothing is kept meanwhile.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -87,25 +87,51 @@ pub(super) fn export(
     let (layer, bytes) = (Digest(sum.hash.finalize().into()), sum.bytes);
     let Documents { manifest, config, index } = documents(name, config, layer, bytes);
     let name_of = |bytes: &[u8]| blob(Digest(Sha256::digest(bytes).into()));
-    let mut archive = Archive(out);
+    let mut archive = Archive::new(out);
     archive.file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     archive.file("index.json", &index)?;
     archive.file(&name_of(&manifest), &manifest)?;
     archive.file(&name_of(&config), &config)?;
     archive.begin(&blob(layer), bytes)?;
-    // An image never changes, so it is the same again.
+    // An image never changes, so it is the same again, and a layer is a whole number of blocks.
+    debug_assert_eq!(bytes % 512, 0);
     write_layer(&volume, archive.0, watch)?;
-    archive.end(bytes)
+    archive.end()
 }
 
-struct Archive<'a>(&'a mut dyn Write);
+/// A tar whose entries say nothing of when and where it was made.
+pub(super) struct Archive<'a>(&'a mut dyn Write);
 
-impl Archive<'_> {
-    fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), ImportError> {
-        self.begin(name, bytes.len() as u64)?;
+impl std::fmt::Debug for Archive<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Archive<'a> {
+    pub(super) fn new(to: &'a mut dyn Write) -> Self {
+        Self(to)
+    }
+
+    pub(super) fn file(&mut self, name: &str, bytes: &[u8]) -> Result<(), ImportError> {
+        self.contents(name, &mut &*bytes, bytes.len() as u64)
+    }
+
+    /// A file of so many bytes, which is what there is to be read.
+    pub(super) fn contents(
+        &mut self,
+        name: &str,
+        from: &mut dyn Read,
+        bytes: u64,
+    ) -> Result<(), ImportError> {
+        self.begin(name, bytes)?;
         let mut put = || {
-            self.0.write_all(bytes)?;
-            self.0.write_all(&vec![0; bytes.len().next_multiple_of(512) - bytes.len()])
+            let read = io::copy(&mut from.take(bytes), self.0)?;
+            if read < bytes {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let padding = usize::try_from(bytes.next_multiple_of(512) - bytes);
+            self.0.write_all(&vec![0; padding.unwrap_or(0)])
         };
         put().map_err(|source| ImportError::Write { entry: name.to_owned(), source })
     }
@@ -123,9 +149,7 @@ impl Archive<'_> {
         self.0.write_all(header.as_bytes()).map_err(failed)
     }
 
-    /// Of a last file of that size, and of all. A layer is a whole number of blocks.
-    fn end(self, bytes: u64) -> Result<(), ImportError> {
-        debug_assert_eq!(bytes % 512, 0);
+    pub(super) fn end(self) -> Result<(), ImportError> {
         let failed = |source| ImportError::Write { entry: "its end".to_owned(), source };
         self.0.write_all(&[0; 1024]).map_err(failed)?;
         self.0.flush().map_err(failed)

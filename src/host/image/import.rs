@@ -11,6 +11,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use tokio_util::sync::CancellationToken;
 
+use super::bundle::BundleError;
 use super::ext4::read::ReadError;
 use super::ext4::{BuildError, Builder, Meta, Refusal, Special, refused};
 use super::layers::TooMuch;
@@ -76,6 +77,8 @@ pub(super) enum ImportError {
     },
     #[error("its contents are {found}, and the image says {wanted}")]
     DiffId { wanted: Digest, found: Digest },
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
 }
 
 impl ImportError {
@@ -137,6 +140,10 @@ impl ImportError {
                 Code::Corrupt
             }
             Self::Document(_) | Self::NotOfAnImage { .. } | Self::Twice { .. } => Code::Invalid,
+            Self::Bundle(error) => {
+                hints.extend(error.hint().map(str::to_owned));
+                if error.is_damage() { Code::Corrupt } else { Code::Invalid }
+            }
         }
     }
 }

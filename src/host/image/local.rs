@@ -5,28 +5,26 @@
 //! last rename everything is in a work directory that goes with the work, however it ends.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::ext4::Builder;
-use super::import::{self, ImportError, Watch};
+use super::bundle::{self, BundleError, Contents};
+use super::draft::{Draft, bundled_kernel, create, file_name, open_archive, without_damage};
+use super::import::{ImportError, Watch};
 use super::registry::{Cache, Puller};
 use super::shelf::Shelf;
 use super::workdir::WorkDir;
-use super::{commit, debian, export, kernel, layers, oci};
+use super::{debian, export, kernel, oci};
 use crate::host::files::{blocking, gone};
 use crate::host::memory::give_back;
-use crate::model::{
-    Code, Digest, ImageConfig, ImageLimits, ImageRef, OpId, RegistrySettings, Size,
-};
+use crate::model::{Digest, ImageLimits, ImageRef, Name, OpId, RegistrySettings, Size};
 use crate::ports::{
-    BaseImage, BootFiles, ByteSink, CachedBlob, Fetched, HostError, ImageFile, ImageHost,
-    ImageRecipe, ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink, PullSink,
-    RootSource,
+    BaseImage, BootFiles, ByteSink, CachedBlob, Download, Export, Fetched, HostError, ImageFile,
+    ImageHost, ImageRecipe, ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink,
+    PullSink,
 };
 
 #[derive(Clone, Debug)]
@@ -35,18 +33,6 @@ pub struct LocalImages {
     /// Of images made of layers.
     limits: ImageLimits,
     puller: Puller,
-}
-
-/// An image in the making.
-#[derive(Debug)]
-pub(super) struct Draft {
-    work: WorkDir,
-    builder: Builder,
-    watch: Watch,
-    shelf: Arc<Shelf>,
-    /// Of errors: what was done to what.
-    operation: &'static str,
-    object: String,
 }
 
 impl LocalImages {
@@ -105,6 +91,13 @@ impl LocalImages {
                     let mut draft =
                         Draft::new(shelf, watch, "import", &path.display().to_string())?;
                     let file = open_archive(&path)?;
+                    if let Some(bundle) = draft.open_bundle(&path, &limits)? {
+                        return draft.bundle(
+                            bundle,
+                            &limits,
+                            format!("bundle {}", file_name(&path)),
+                        );
+                    }
                     if let Some(config) = draft.archive(&path, &limits)? {
                         let file = draft.publish(format!("image archive {}", file_name(&path)))?;
                         return Ok(ImageFile { config: Some(config), ..file });
@@ -140,6 +133,21 @@ impl LocalImages {
                 })
                 .await
             }
+            ImageRecipe::Bundle { blob, source } => {
+                let (blob, source, limits) = (*blob, source.clone(), self.limits);
+                let cache = self.puller.cache().clone();
+                blocking("make image", move || {
+                    let draft = Draft::new(shelf, watch, "make image of", &source)?;
+                    let made = draft.open_bundle(&cache.path(blob), &limits).and_then(|opened| {
+                        let opened = opened.ok_or(BundleError::NotABundle);
+                        let opened = opened
+                            .map_err(|error| ImportError::from(error).on("make image of", &source));
+                        draft.bundle(opened?, &limits, source.clone())
+                    });
+                    without_damage(made, &cache, blob)
+                })
+                .await
+            }
             ImageRecipe::Root { vm, base, root, config } => {
                 let (base, root, limits) = (*base, root.clone(), self.limits);
                 let (vm, config) = (vm.clone(), config.as_deref().cloned());
@@ -171,11 +179,27 @@ impl LocalImages {
         let stop = cancel.child_token();
         let _guard = stop.clone().drop_guard();
         let (shelf, recipe) = (self.shelf.clone(), recipe.clone());
+        let (limits, cache) = (self.limits, self.puller.cache().clone());
         blocking("import kernel", move || {
+            let watch = || Watch::new(progress.clone(), stop.clone());
             let work = WorkDir::new(&shelf.tmp)?;
             let spill = create(&work.file("modules"))?;
             let (made, source) = match &recipe {
+                KernelRecipe::Bundle { blob, source } => {
+                    let made = bundled_kernel(&cache.path(*blob), source, &limits, watch());
+                    let made = made.and_then(|made| {
+                        let none = || ImportError::from(BundleError::NotABundle);
+                        made.ok_or_else(|| none().on("import kernel", source))
+                    });
+                    (without_damage(made, &cache, *blob)?, source.clone())
+                }
                 KernelRecipe::Packages { paths } => {
+                    if let [path] = paths.as_slice()
+                        && let Some(made) =
+                            bundled_kernel(path, &path.display().to_string(), &limits, watch())?
+                    {
+                        return shelf.put_kernel(&made, format!("bundle {}", file_name(path)));
+                    }
                     let made = kernel::from_packages(paths, spill, &progress, &stop)?;
                     let names: Vec<_> = paths.iter().map(|path| file_name(path)).collect();
                     (made, names.join(" "))
@@ -192,143 +216,6 @@ impl LocalImages {
     }
 }
 
-impl Draft {
-    fn new(
-        shelf: Arc<Shelf>,
-        watch: Watch,
-        operation: &'static str,
-        object: &str,
-    ) -> Result<Self, HostError> {
-        let work = WorkDir::new(&shelf.tmp)?;
-        let builder = Builder::new(create(&work.file(DRAFT))?);
-        Ok(Self { work, builder, watch, shelf, operation, object: object.to_owned() })
-    }
-
-    /// Adds an archive's entries.
-    pub(super) fn tar(&mut self, from: impl BufRead + Send + 'static) -> Result<(), HostError> {
-        let done = import::from_tar(from, &mut self.builder, &mut self.watch);
-        done.map_err(|error| error.on(self.operation, &self.object))
-    }
-
-    fn root(
-        &mut self,
-        root: &RootSource,
-        base: &Path,
-        limits: &ImageLimits,
-    ) -> Result<(), HostError> {
-        let read = commit::read_root(root, base, limits, &mut self.builder, &mut self.watch);
-        read.map_err(|error| error.on(self.operation, &self.object))
-    }
-
-    fn directory(&mut self, path: &Path) -> Result<(), HostError> {
-        let done = import::from_dir(path, &mut self.builder, &mut self.watch);
-        done.map_err(|error| error.on(self.operation, &self.object))
-    }
-
-    fn layout(&mut self, path: &Path, limits: &ImageLimits) -> Result<ImageConfig, HostError> {
-        let merged = oci::open_layout(path).and_then(|opened| self.merge(opened, limits));
-        merged.map_err(|error| error.on(self.operation, &self.object))
-    }
-
-    /// `None`: it is not the archive of an image.
-    fn archive(
-        &mut self,
-        path: &Path,
-        limits: &ImageLimits,
-    ) -> Result<Option<ImageConfig>, HostError> {
-        let spill = self.work.file("archive");
-        let merged = oci::Archive::open(path, &spill, limits, &self.watch).and_then(|archive| {
-            let opened = archive.map(oci::open_archive).transpose()?;
-            opened.map(|opened| self.merge(opened, limits)).transpose()
-        });
-        merged.map_err(|error| error.on(self.operation, &self.object))
-    }
-
-    fn merge(
-        &mut self,
-        opened: oci::Opened,
-        limits: &ImageLimits,
-    ) -> Result<ImageConfig, ImportError> {
-        layers::merge(&opened.layers, limits, &mut self.builder, &mut self.watch)?;
-        Ok(opened.config)
-    }
-
-    /// Of what a registry gave. A blob that was damaged since is removed, so that the next pull
-    /// brings it again.
-    fn blobs(
-        &mut self,
-        cache: &Cache,
-        manifest: Digest,
-        limits: &ImageLimits,
-    ) -> Result<ImageConfig, HostError> {
-        let done = oci::open_blobs(cache.dir(), manifest);
-        let done = done.and_then(|opened| self.merge(opened, limits));
-        let done = done.map_err(|error| error.on(self.operation, &self.object));
-        if let Err(error) = &done
-            && matches!(error.code, Code::Corrupt | Code::NotFound)
-        {
-            let failed = |error| HostError::io("verify blobs of", &self.object, error);
-            for blob in oci::blobs_of(cache.dir(), manifest) {
-                cache.remove_if_damaged(blob).map_err(failed)?;
-            }
-        }
-        done
-    }
-
-    /// Finishes the file system and puts it on the shelf.
-    pub(super) fn publish(self, source: String) -> Result<ImageFile, HostError> {
-        let Self { work, mut builder, watch, shelf, operation, object } = self;
-        let failed = |error: ImportError| error.on(operation, &object);
-        import::check_root(&builder).map_err(failed)?;
-        let entries = builder.entries();
-        let seeded = builder.has_in(HOME);
-        if seeded {
-            let seed = builder.seed(HOME, create(&work.file(SEED))?);
-            seed.and_then(Builder::finish).map_err(|error| failed(error.into()))?;
-        }
-        let built = builder.finish().map_err(|error| failed(error.into()))?;
-        if watch.cancel.is_cancelled() {
-            return Err(failed(ImportError::Cancelled));
-        }
-        if seeded {
-            shelf.put_seed(&work.file(SEED), built.digest)?;
-        }
-        shelf.put_image(&work.file(DRAFT), built)?;
-        let size = Size::from_bytes(built.bytes);
-        (watch.progress)(format!("{entries} files, {size}"));
-        Ok(ImageFile { digest: built.digest, uuid: built.uuid, size, source, config: None })
-    }
-}
-
-const DRAFT: &str = "rootfs.ext4";
-/// What a guest has its work disk for.
-const HOME: &str = "root";
-const SEED: &str = "work.ext4";
-
-fn create(path: &Path) -> Result<File, HostError> {
-    File::options()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(|error| HostError::io("make", path.display().to_string(), error))
-}
-
-/// A pipe would do as well, but a device or a directory would not.
-fn open_archive(path: &Path) -> Result<File, HostError> {
-    let named = || path.display().to_string();
-    let failed = |error: io::Error| HostError::io("open", named(), error);
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(HostError::new(Code::Invalid, "import", named())
-            .because("it is neither a file nor a directory"));
-    }
-    File::open(path).map_err(failed)
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
 impl ImageHost for LocalImages {
     fn fetch_image<'a>(
         &'a self,
@@ -340,6 +227,17 @@ impl ImageHost for LocalImages {
     ) -> PortFuture<'a, Fetched> {
         tracing::info!(op_id = %op, %image, "pulling an image");
         Box::pin(async move { self.puller.pull(image, known, &sink, cancel).await })
+    }
+
+    fn fetch_file<'a>(
+        &'a self,
+        op: OpId,
+        download: &'a Download,
+        sink: PullSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, ()> {
+        tracing::info!(op_id = %op, digest = %download.digest, "downloading a file");
+        Box::pin(async move { self.puller.download(download, &sink, cancel).await })
     }
 
     fn make_image<'a>(
@@ -392,23 +290,35 @@ impl ImageHost for LocalImages {
     fn export<'a>(
         &'a self,
         op: OpId,
-        image: Digest,
-        name: &'a str,
-        config: &'a ImageConfig,
+        what: &'a Export,
+        name: &'a Name,
         to: ByteSink,
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, ()> {
-        tracing::info!(op_id = %op, %image, name, "exporting an image");
+        tracing::info!(op_id = %op, %name, "exporting");
         let (shelf, stop) = (self.shelf.clone(), cancel.child_token());
-        let (name, config) = (name.to_owned(), config.clone());
+        let (name, what) = (name.clone(), what.clone());
         Box::pin(async move {
             let _guard = stop.clone().drop_guard();
-            blocking("export image", move || {
-                let file = shelf.open_image(image)?;
+            blocking("export", move || {
                 let mut watch = Watch::new(Arc::new(|_| {}), stop);
                 let mut out = export::Pieces::new(to);
-                let done = export::export(file, &name, &config, &mut out, &mut watch);
-                done.map_err(|error| error.on("export", &name))
+                let done = match what {
+                    Export::Layout { image, config } => {
+                        let file = shelf.open_image(image)?;
+                        export::export(file, name.as_str(), &config, &mut out, &mut watch)
+                    }
+                    Export::ImageBundle { image, config, kernel } => {
+                        let file = shelf.open_image(image)?;
+                        let contents = Contents::Image { kernel, config };
+                        bundle::image(&name, image, contents, file, &mut out, &watch)
+                    }
+                    Export::KernelBundle { kernel, features } => {
+                        let (said, files) = shelf.open_kernel(kernel, features)?;
+                        bundle::kernel(&name, kernel, said, files, &mut out, &watch)
+                    }
+                };
+                done.map_err(|error| error.on("export", name.as_str()))
             })
             .await
         })

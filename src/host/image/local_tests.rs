@@ -1,6 +1,7 @@
 //! The port as a whole: real files, hostile archives, full disks, and ordinary users.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
@@ -8,7 +9,7 @@ use tar::{EntryType, Header};
 
 use super::super::ext4::uuid_of;
 use super::*;
-use crate::model::{KernelFeature, KernelSupport, chain};
+use crate::model::{Code, KernelFeature, KernelSupport, chain};
 
 const OP: OpId = OpId([0; 16]);
 

@@ -4,6 +4,7 @@
 //! tar, directory, mmdebstrap -> import -> ext4 -> images/<digest>.ext4
 //! container image            -> oci -> layers -> ext4 -> images/<digest>.ext4
 //! registry                   -> blobs/sha256/<digest> -> as a container image
+//! bundle, from a file or URL -> bundle -> as an image or a kernel, and the same way out
 //! root of a stopped VM       -> commit -> ext4 -> images/<digest>.ext4 -> export -> an OCI layout
 //! package, kernel file       -> kernel         -> kernels/<digest>/{vmlinux,modules.cpio,manifest.json}
 //! kernel + agent             -> cpio           -> initrd/<kernel>-<agent>.cpio
@@ -12,9 +13,11 @@
 //! All of it works as an ordinary user.
 
 mod apt_sources;
+mod bundle;
 mod commit;
 mod cpio;
 mod debian;
+mod draft;
 mod export;
 mod ext4;
 mod import;
@@ -30,5 +33,6 @@ mod tarball;
 mod unpack;
 mod workdir;
 
+pub use bundle::take_bundle;
 pub use layers::{Layer, merge_layers};
 pub use local::LocalImages;

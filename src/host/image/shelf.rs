@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::bundle::Said;
 use super::cpio::Cpio;
 use super::ext4::{Built, digest_of, is_growable, uuid_of};
 use super::kernel::Prepared;
@@ -21,7 +22,7 @@ use super::seed;
 use super::workdir::{self, WorkDir};
 use crate::host::disk::Superblock;
 use crate::host::files::{TempFile, ensure_private_dir, gone, hash, is_stale_temp, sync_parent};
-use crate::model::{Code, Digest, Size};
+use crate::model::{Code, Digest, KernelFeatures, Size};
 use crate::ports::{BaseImage, BootFiles, HostError, ImageUsage, KernelFile};
 
 #[derive(Debug)]
@@ -82,6 +83,21 @@ impl Shelf {
         self.check_image(digest)?;
         let path = self.image(digest);
         File::open(&path).map_err(|error| missing("use image", &path, error))
+    }
+
+    /// What a kernel says of itself, its file and that of its modules.
+    pub(super) fn open_kernel(
+        &self,
+        digest: Digest,
+        features: KernelFeatures,
+    ) -> Result<(Said, [File; 2]), HostError> {
+        let Manifest { version, distro, modules, .. } = self.check_kernel(digest)?;
+        let open = |name: &str| {
+            let path = self.kernel(digest).join(name);
+            File::open(&path).map_err(|error| missing("use kernel", &path, error))
+        };
+        let files = [open(VMLINUX)?, open(MODULES)?];
+        Ok((Said { version, distro, modules, features }, files))
     }
 
     fn seed(&self, image: Digest) -> PathBuf {
@@ -449,7 +465,7 @@ fn missing(operation: &'static str, path: &Path, error: io::Error) -> HostError 
     HostError::io(operation, path.display().to_string(), error).hint(hint)
 }
 
-fn kernel_digest(made: &Prepared) -> Digest {
+pub(super) fn kernel_digest(made: &Prepared) -> Digest {
     let mut hash = Sha256::new();
     hash.update((made.vmlinux.len() as u64).to_le_bytes());
     hash.update(&made.vmlinux);

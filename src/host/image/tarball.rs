@@ -105,6 +105,10 @@ impl<R: Read> Tarball<R> {
         &self.from
     }
 
+    pub(super) fn source_mut(&mut self) -> &mut R {
+        &mut self.from
+    }
+
     /// The next entry; what is left of the one before is skipped. After the last one everything
     /// behind the archive's end has been read too, so a compressed stream has been checked.
     pub(super) fn next(&mut self) -> Result<Option<TarEntry>, TarError> {
@@ -388,7 +392,8 @@ fn blank(field: &[u8], number: io::Result<u64>) -> io::Result<u64> {
 }
 
 /// The end of a compressed stream before its time comes as an error, not as an end.
-fn read_error(error: io::Error) -> TarError {
+/// The end of what is read, amidst an entry, is the archive's.
+pub(super) fn read_error(error: io::Error) -> TarError {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         TarError::CutShort
     } else {

@@ -10,6 +10,7 @@ mod m0003_ledger;
 mod m0004_workspaces;
 mod m0005_image_configs;
 mod m0006_kernel_features;
+mod m0007_image_kernels;
 
 use heed::{Env, RwTxn, WithoutTls};
 
@@ -19,16 +20,17 @@ use super::{StoreError, meta};
 type Step = fn(&mut RwTxn<'_>, &Dbs) -> Result<(), StoreError>;
 
 /// The nth takes a store from schema n + 1 to n + 2.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     m0001_index_names_and_addresses::run,
     m0002_events::run,
     m0003_ledger::run,
     m0004_workspaces::run,
     m0005_image_configs::run,
     m0006_kernel_features::run,
+    m0007_image_kernels::run,
 ];
 
-pub(super) const CURRENT: u32 = 7;
+pub(super) const CURRENT: u32 = 8;
 const _: () = assert!(STEPS.len() + 1 == CURRENT as usize, "each schema but the first has a step");
 
 #[allow(clippy::disallowed_methods, reason = "the writer thread does not exist yet")]

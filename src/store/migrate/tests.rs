@@ -92,7 +92,7 @@ fn a_newer_store_is_refused() {
     let refused = Store::open(dir.path()).unwrap_err();
     let failure = Failure::from(&refused);
     assert_eq!(failure.code, Code::Refused);
-    assert_eq!(failure.message, "the store has schema 8, this banger knows up to 7");
+    assert_eq!(failure.message, "the store has schema 9, this banger knows up to 8");
     assert_eq!(failure.hints.len(), 1);
 }
 

@@ -16,6 +16,7 @@ every!(request: Request {
     ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest CreateVmRun ShowProgram
     ShowImageConfig TagImage ImageUsage PullImage WithdrawOp CommitVm ExportImage
     ShowKernelFeatures ListBlobs EmptyCache
+    ExportImageBundle ExportKernel
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -23,8 +24,8 @@ every!(restart: Restart { No OnFailure Always });
 every!(pull_when: PullWhen { Always Missing });
 every!(vmm: Vmm { Auto Qemu Firecracker });
 every!(log_source: LogSource { Serial Vmm });
-every!(image_source: ImageSource { Tar Directory });
-every!(kernel_source: KernelSource { Deb Files Packages });
+every!(image_source: ImageSource { Tar Directory Url });
+every!(kernel_source: KernelSource { Deb Files Packages Url });
 
 fn s(text: &str) -> String {
     text.to_owned()
@@ -183,6 +184,8 @@ fn requests() {
         Request::ShowKernelFeatures { name: s("debian") },
         Request::ListBlobs,
         Request::EmptyCache,
+        Request::ExportImageBundle { name: s("web"), kernel: Some(s("debian-6.1")) },
+        Request::ExportKernel { name: s("debian-6.1") },
     ];
     check("request", request::ALL, request::name, &samples);
 }
@@ -201,12 +204,14 @@ fn parts_of_requests() {
     let sources = [
         ImageSource::Tar { path: s("/rootfs.tar") },
         ImageSource::Directory { path: s("/rootfs") },
+        ImageSource::Url { url: s("https://example.org/web"), sha256: [7; 32] },
     ];
     check("image-source", image_source::ALL, image_source::name, &sources);
     let sources = [
         KernelSource::Deb { path: s("/linux.deb") },
         KernelSource::Files { kernel: s("/vmlinux"), modules: Some(s("/modules")) },
         KernelSource::Packages { paths: vec![s("/linux.rpm"), s("/modules.rpm")] },
+        KernelSource::Url { url: s("https://example.org/k"), sha256: [8; 32] },
     ];
     check("kernel-source", kernel_source::ALL, kernel_source::name, &sources);
 }

@@ -142,6 +142,28 @@ pub(crate) fn push_layout(host: &Host, layout: &Path, reference: &str, door: Doo
     push(host, &layout.display().to_string(), reference, door);
 }
 
+/// As the only layer of an image, so that its blob has a URL. Answers its digest.
+pub(crate) fn publish(host: &Host, repository: &str, bytes: &[u8]) -> String {
+    let layout = host.dir.join(format!("{repository}-layout"));
+    fs::create_dir_all(layout.join("blobs/sha256")).unwrap();
+    // What is packed already is pushed as it is.
+    let layer = blob(&layout, "application/vnd.oci.image.layer.v1.tar+zstd", bytes);
+    let digest = sha256(bytes);
+    let config = json!({"os": "linux", "architecture": "amd64",
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]}});
+    let kind = "application/vnd.oci.image.config.v1+json";
+    let config = blob(&layout, kind, config.to_string().as_bytes());
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest = json!({"schemaVersion": 2, "mediaType": kind, "config": config,
+        "layers": [layer]});
+    let manifest = blob(&layout, kind, manifest.to_string().as_bytes());
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
+    push_layout(host, &layout, &format!("{repository}:1"), Door::default());
+    digest
+}
+
 /// With all platforms that are in it.
 pub(crate) fn push(host: &Host, layout: &str, reference: &str, door: Door) {
     let (from, to) = (format!("oci:{layout}"), format!("docker://{DEPOT}/{reference}"));

@@ -1,6 +1,7 @@
 //! Images from Debian's own registry, over good lines and bad ones, with and without a daemon that is
 //! killed under the pull.
 
+mod bundles;
 mod debian;
 mod depot;
 mod line;

@@ -10,6 +10,7 @@ use clap_complete::ArgValueCandidates;
 use tokio::sync::mpsc;
 
 use crate::cli::app::App;
+use crate::cli::commands::parse;
 use crate::cli::complete;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
@@ -25,13 +26,17 @@ Examples:
   banger image export web - | zstd > web.tar.zst
   skopeo copy oci:./web docker://registry.example.org/web:1
 
+  banger image export web --bundle web.bundle.tar.zst
+  banger image export web --bundle web.bundle.tar.zst --kernel-ref debian-6.1
+
 The layout has one layer, not packed. Imported again it is the same root file system, run in the
-same way.";
+same way. A bundle is for banger alone: the image's own file, to the last byte, how it is run and
+which kernel it wants, with the digest of each.";
 
 /// Pieces that wait to be written.
 const WAITING: usize = 8;
 
-/// Write an image as an OCI layout
+/// Write an image as an OCI layout, or as a bundle
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Args {
@@ -39,23 +44,52 @@ pub(crate) struct Args {
     #[arg(add = ArgValueCandidates::new(complete::images))]
     name: String,
     /// Directory to make, file to make if it ends in .tar, or - for standard output
-    #[arg(value_hint = ValueHint::AnyPath)]
-    path: PathBuf,
+    #[arg(
+        value_hint = ValueHint::AnyPath, required_unless_present = "bundle",
+        conflicts_with = "bundle"
+    )]
+    path: Option<PathBuf>,
+    /// File to make, a bundle; - for standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    bundle: Option<PathBuf>,
+    /// Name of the kernel that the bundle says it wants, in place of the one that the image has
+    #[arg(
+        long, value_name = "NAME", requires = "bundle", value_parser = parse::artefact_name,
+        add = ArgValueCandidates::new(complete::kernels)
+    )]
+    kernel_ref: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
+pub(crate) enum Place {
     Stdout,
     File(PathBuf),
     Directory(PathBuf),
 }
 
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
-    let Args { name, path } = args;
-    let place = place(path)?;
-    let op = app.op(Some(&name))?;
+    let Args { name, path, bundle, kernel_ref } = args;
+    match (bundle, path) {
+        (Some(file), _) => {
+            let request = Request::ExportImageBundle { name: name.clone(), kernel: kernel_ref };
+            stream(app, &name, request, Place::file(file)?).await
+        }
+        (None, path) => {
+            let request = Request::ExportImage { name: name.clone() };
+            stream(app, &name, request, Place::of(path.unwrap_or_default())?).await
+        }
+    }
+}
+
+/// What the daemon answers in pieces, put in its place.
+pub(crate) async fn stream(
+    app: &App,
+    name: &str,
+    request: Request,
+    place: Place,
+) -> Result<Exit, CliError> {
+    let op = app.op(Some(name))?;
     let mut client = app.client().await?;
-    let request = Request::ExportImage { name: name.clone() };
     client.send(op, None, &request).await.map_err(|error| CliError::from_error("ask", &error))?;
     let (sender, pieces) = mpsc::channel(WAITING);
     let to = place.clone();
@@ -70,12 +104,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
                     }
                 }
                 Reply::Done(_) => return Ok(()),
-                other => return Err(CliError::unexpected("an image", &other)),
+                other => return Err(CliError::unexpected("pieces of an export", &other)),
             }
         }
     };
     let streamed = tokio::select! {
-        streamed = streamed => streamed.map_err(|error| error.about(&name).of(op)),
+        streamed = streamed => streamed.map_err(|error| error.about(name).of(op)),
         number = interrupts.next() => {
             Err(CliError::new(Exit::Interrupted(number), "interrupted"))
         }
@@ -103,25 +137,38 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-fn place(path: PathBuf) -> Result<Place, CliError> {
-    if path.as_os_str() == "-" {
-        return Ok(Place::Stdout);
+impl Place {
+    /// A file that ends in `.tar`, or a directory.
+    fn of(path: PathBuf) -> Result<Self, CliError> {
+        match path.extension().is_some_and(|ext| ext == "tar") || path.as_os_str() == "-" {
+            true => Self::file(path),
+            false => is_free(&path, true).map(|()| Self::Directory(path)),
+        }
     }
-    let is_file = path.extension().is_some_and(|ext| ext == "tar");
-    let is_free = match fs::symlink_metadata(&path) {
+
+    pub(crate) fn file(path: PathBuf) -> Result<Self, CliError> {
+        if path.as_os_str() == "-" {
+            return Ok(Self::Stdout);
+        }
+        is_free(&path, false).map(|()| Self::File(path))
+    }
+}
+
+fn is_free(path: &Path, for_directory: bool) -> Result<(), CliError> {
+    let is_free = match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
         // An empty directory is one that somebody made for it.
         Ok(meta) => {
             let empty = || path.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-            !is_file && meta.is_dir() && empty()
+            for_directory && meta.is_dir() && empty()
         }
         Err(_) => false,
     };
-    if !is_free {
-        let failure = CliError::failed(format!("{} is there already", path.display()));
-        return Err(failure.hint("name a file or directory that is not there yet"));
+    if is_free {
+        return Ok(());
     }
-    Ok(if is_file { Place::File(path) } else { Place::Directory(path) })
+    let failure = CliError::failed(format!("{} is there already", path.display()));
+    Err(failure.hint("name a file or directory that is not there yet"))
 }
 
 fn shown(place: &Place) -> String {

@@ -17,7 +17,7 @@ pub(crate) enum Command {
     /// Build an image from a distribution's packages
     #[command(subcommand)]
     Build(build::Command),
-    /// Make an image from a tar file, a directory or a container image
+    /// Make an image from a tar file, a directory, a container image or a bundle
     Import(import::Args),
     /// Pull an image from a registry
     Pull(pull::Args),
@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Delete(delete::Args),
     /// Give an image one more name
     Tag(tag::Args),
-    /// Write an image as an OCI layout
+    /// Write an image as an OCI layout, or as a bundle
     Export(export::Args),
     /// Show what images take of the disk
     Df(df::Args),

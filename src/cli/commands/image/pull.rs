@@ -4,10 +4,10 @@ use clap::ValueEnum;
 
 use crate::cli::app::App;
 use crate::cli::client::{Client, only};
+use crate::cli::commands::download;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::operation::{self, Ended, OnInterrupt};
-use crate::cli::ui::progress::Progress;
+use crate::cli::operation::Ended;
 use crate::wire::request::{PullWhen, Request};
 
 const AFTER: &str = "\
@@ -23,9 +23,6 @@ Ctrl-C ends it once nobody else waits; `banger ops cancel` ends it for all.
 
 The daemon reads credentials as its own user, where podman login and docker login keep them.
 Registries without TLS and authorities of your own are named in [registries] of its configuration.";
-
-/// How often in a row a daemon may go away under a pull.
-const RESTARTS: usize = 8;
 
 /// Pull an image from a registry
 #[derive(Debug, clap::Args)]
@@ -67,29 +64,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// Begins again what a restart of the daemon cut short; it goes on where it was.
 pub(crate) async fn pull(
     app: &App,
     client: &mut Client,
     image: &str,
     when: PullWhen,
 ) -> Result<Ended, CliError> {
-    let board = Progress::new(&app.out);
-    let mut track = board.track(None);
     let request = Request::PullImage { image: image.to_owned(), when };
-    let mut left = RESTARTS;
-    loop {
-        let op = app.op(Some(image))?;
-        let ended = operation::run(client, op, &request, &mut track, OnInterrupt::Withdraw).await;
-        let broken = match ended {
-            Ok(ended) => return Ok(ended),
-            Err(broken) => broken,
-        };
-        let cut_short = broken.error.code.as_deref() == Some("interrupted");
-        if !cut_short || broken.interrupted || left == 0 {
-            return Err(CliError::from(broken).about(image));
-        }
-        left -= 1;
-        track.note("the daemon was restarted; the pull goes on where it was");
-    }
+    download::run(app, client, image, &request).await
 }

@@ -1,5 +1,6 @@
 //! `banger kernel`.
 
+pub(crate) mod export;
 pub(crate) mod import;
 pub(crate) mod list;
 pub(crate) mod rm;
@@ -7,8 +8,10 @@ pub(crate) mod show;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Make a guest kernel from packages (.deb, .rpm) or from files
+    /// Make a guest kernel from packages (.deb, .rpm), from files or from a bundle
     Import(import::Args),
+    /// Write a kernel as a bundle
+    Export(export::Args),
     /// List kernels
     #[command(visible_alias = "ls")]
     List(list::Args),

@@ -35,4 +35,6 @@ mod xattr;
 pub(super) use builder::{BuildError, Builder, Built, refused, shown};
 pub(super) use layers::FileId;
 pub(super) use tree::{Meta, Refusal, Special};
-pub(super) use verify::{digest_of, is_growable, uuid_of};
+#[cfg(test)]
+pub(super) use verify::resign;
+pub(super) use verify::{digest_of, is_as_made, is_growable, uuid_of};

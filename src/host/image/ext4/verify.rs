@@ -64,6 +64,31 @@ pub(in crate::host::image) fn digest_of(
     Ok(Digest(hash.finalize().into()))
 }
 
+/// Whether what the digest does not cover is as it is made: UUID, checksums, copies of the superblock.
+/// Then the digest says every byte of the file.
+pub(in crate::host::image) fn is_as_made(file: &File, digest: Digest) -> io::Result<bool> {
+    if !is_growable(file)? {
+        return Ok(read_block(file, 0)?[UUID_AT..UUID_AT + 16] == uuid_of(digest));
+    }
+    let mut header = Header::read(|at| read_block(file, at))?.unsigned();
+    header.sign(uuid_of(digest));
+    for (at, block) in header.blocks() {
+        if read_block(file, at)? != block {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes what the digest does not cover as it should be.
+#[cfg(test)]
+pub(in crate::host::image) fn resign(file: &File, digest: Digest) -> io::Result<()> {
+    let mut header = Header::read(|at| read_block(file, at))?.unsigned();
+    header.sign(uuid_of(digest));
+    let mut blocks = header.blocks().into_iter();
+    blocks.try_for_each(|(at, block)| file.write_all_at(&block, u64::from(at) * BLOCK_LEN))
+}
+
 fn read_block(file: &File, at: u32) -> io::Result<Vec<u8>> {
     let mut block = vec![0; BLOCK];
     file.read_exact_at(&mut block, u64::from(at) * BLOCK_LEN)?;

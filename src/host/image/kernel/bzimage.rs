@@ -6,7 +6,7 @@ use super::arm64;
 use super::elf::{Elf, ElfError};
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KernelError {
+pub(in crate::host::image) enum KernelError {
     #[error("it is {FORMS}")]
     Unknown,
     #[error("it is packed with {0}, which is not supported; gzip, lz4, xz and zstd are")]
@@ -29,7 +29,7 @@ const FORMS: &str = if cfg!(target_arch = "aarch64") {
 const LIMIT: u64 = 1 << 30;
 
 /// What a VMM loads, whole and for this machine.
-pub(super) fn vmlinux(bytes: Vec<u8>) -> Result<Vec<u8>, KernelError> {
+pub(in crate::host::image) fn vmlinux(bytes: Vec<u8>) -> Result<Vec<u8>, KernelError> {
     if cfg!(target_arch = "aarch64") { arm64::image(bytes) } else { elf(bytes) }
 }
 

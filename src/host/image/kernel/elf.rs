@@ -2,7 +2,7 @@
 
 /// Why a file is not used as a kernel.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ElfError {
+pub(in crate::host::image) enum ElfError {
     #[error("it is no ELF file")]
     NotElf,
     #[error("it is not made for {NAME}")]

@@ -10,7 +10,8 @@ mod modules;
 mod prepare;
 mod rpm;
 
-pub(super) use prepare::{Prepared, from_files, from_packages};
+pub(super) use bzimage::vmlinux;
+pub(super) use prepare::{Prepared, from_files, from_packages, set_pvh};
 
 #[cfg(test)]
 pub(super) use bzimage::tests::elf as test_elf;

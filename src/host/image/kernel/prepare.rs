@@ -204,10 +204,7 @@ impl Found {
         let config = self.config.or_else(|| config::embedded(&vmlinux));
         let catalogue = &self.spill.catalogue;
         let mut features = kernel_features(config.as_ref(), |module| catalogue.seen(module));
-        if let Ok(elf) = Elf::parse(&vmlinux) {
-            let pvh = if elf.has_pvh_entry() { KernelSupport::BuiltIn } else { KernelSupport::No };
-            features.set(KernelFeature::Pvh, pvh);
-        }
+        set_pvh(&mut features, &vmlinux);
         let missing = lacking_for_every(&features);
         if !missing.is_empty() {
             return Err(HostError::new(Code::Invalid, "use kernel", shown)
@@ -227,6 +224,14 @@ impl Found {
         progress(format!("kernel {version} with {} modules", module_names.len()));
         let distro = banner.as_deref().map_or("unknown", distro_in).to_owned();
         Ok(Prepared { vmlinux, modules, module_names, version, distro, features })
+    }
+}
+
+/// What the file itself tells, whatever is said of it.
+pub(in crate::host::image) fn set_pvh(features: &mut KernelFeatures, vmlinux: &[u8]) {
+    if let Ok(elf) = Elf::parse(vmlinux) {
+        let pvh = if elf.has_pvh_entry() { KernelSupport::BuiltIn } else { KernelSupport::No };
+        features.set(KernelFeature::Pvh, pvh);
     }
 }
 

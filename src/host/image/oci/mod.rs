@@ -12,13 +12,13 @@ mod saved;
 mod write;
 
 pub(super) use archive::Archive;
-#[cfg(test)]
-pub(super) use document::ARCH;
 pub(super) use document::{
-    Descriptor, Document, DocumentError, MAX_DOCUMENT, MAX_STEPS, Manifest, check, choose, parse,
+    ARCH, Descriptor, Document, DocumentError, MAX_DOCUMENT, MAX_STEPS, Manifest, check, choose,
+    parse,
 };
 pub(super) use layout::{
     Opened, blobs_of, is_layout, open as open_layout, open_archive, open_blobs,
 };
 pub(super) use place::blob;
+pub(super) use run::Run;
 pub(super) use write::{Documents, documents};

@@ -12,7 +12,7 @@ use crate::model::{ImageConfig, MAX_CONFIG_BYTES};
 
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Run {
+pub(in crate::host::image) struct Run {
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +45,7 @@ enum Words {
 }
 
 impl Run {
-    pub(super) fn into_config(self) -> Result<ImageConfig, DocumentError> {
+    pub(in crate::host::image) fn into_config(self) -> Result<ImageConfig, DocumentError> {
         let words = |words: Option<Words>| match words {
             None => vec![],
             Some(Words::Many(words)) => words,

@@ -15,11 +15,13 @@ use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::cache::{Cache, Partial, Published};
-use super::client::{Body, Part, Registry};
+use super::client::Registry;
+use super::http::{Body, Part};
 use super::meter::Meter;
 use super::trouble::{Patience, Tries, Trouble};
+use super::web::Web;
 use crate::host::files::blocking;
-use crate::model::{Code, Digest, ImageRef};
+use crate::model::{Code, Digest};
 use crate::ports::{HostError, ProgressSink};
 
 /// Of a blob whose bytes came and were not right.
@@ -30,18 +32,36 @@ const WORTH: u64 = 4 << 10;
 const PACE: u64 = 64 << 10;
 /// Chunks between network and disk.
 const QUEUE: usize = 16;
-const WHAT: &str = "pull a layer of";
 
 pub(super) struct Fetch<'a> {
-    pub(super) registry: &'a Registry,
+    pub(super) from: Origin<'a>,
     pub(super) cache: &'a Cache,
-    pub(super) image: &'a ImageRef,
+    /// What it belongs to, in messages.
+    pub(super) object: &'a str,
+    /// As its beginning is called in messages: `pull a layer of`.
+    pub(super) what: &'static str,
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) patience: Patience,
     /// How many of all pulls may come at one time.
     pub(super) lanes: &'a Semaphore,
     pub(super) progress: &'a ProgressSink,
+}
+
+/// Where it comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Origin<'a> {
+    Registry(&'a Registry),
+    Web(&'a Web),
+}
+
+impl Origin<'_> {
+    async fn part(self, digest: Digest, offset: u64) -> Result<Part, Trouble> {
+        match self {
+            Self::Registry(registry) => registry.blob(digest, offset).await,
+            Self::Web(web) => web.part(offset).await,
+        }
+    }
 }
 
 /// How an attempt ended.
@@ -127,7 +147,7 @@ impl Fetch<'_> {
             None => Ok(false),
             Some(len) if len == size => Ok(true),
             Some(len) => Err(self.error(Code::Invalid).because(format!(
-                "its manifest says that sha256:{digest} has {size} bytes, and it has {len}"
+                "sha256:{digest} is said to have {size} bytes, and it has {len}"
             ))),
         }
     }
@@ -143,13 +163,13 @@ impl Fetch<'_> {
             return Ok((partial, Ok(Came::All)));
         }
         let offset = if ranged { partial.len() } else { 0 };
-        let body = match self.registry.blob(self.digest, offset).await {
+        let body = match self.from.part(self.digest, offset).await {
             Err(trouble) => return Ok((partial, Err(trouble))),
             Ok(Part::Unsatisfiable) => return Ok((partial, Ok(Came::NoRange))),
             Ok(Part::Body(body)) => body,
         };
         if let Some(said) = body.size.filter(|said| *said != self.size) {
-            let why = format!("the registry has {said} bytes of it instead of {}", self.size);
+            let why = format!("there are {said} bytes of it instead of {}", self.size);
             let error = self.error(Code::Corrupt).because(why);
             return Ok((partial, Err(Trouble::passing(error))));
         }
@@ -165,7 +185,7 @@ impl Fetch<'_> {
         let feed = self.feed(body, &mut at, chunks, meter);
         let (fed, written) = tokio::join!(feed, self.on_disk(write));
         let (partial, written) = written?;
-        written.map_err(|error| HostError::io(WHAT, self.image.to_string(), error))?;
+        written.map_err(|error| HostError::io(self.what, self.object, error))?;
         let came = fed.map(|()| Came::All);
         Ok((partial, came))
     }
@@ -217,12 +237,12 @@ impl Fetch<'_> {
         &self,
         work: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> Result<T, HostError> {
-        let named = self.image.to_string();
-        blocking(WHAT, move || work().map_err(|error| HostError::io(WHAT, named, error))).await
+        let (what, object) = (self.what, self.object.to_owned());
+        blocking(what, move || work().map_err(|error| HostError::io(what, object, error))).await
     }
 
     fn error(&self, code: Code) -> HostError {
-        HostError::new(code, WHAT, self.image.to_string())
+        HostError::new(code, self.what, self.object)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::client::Registry;
-use super::fetch::{Fetch, short};
+use super::fetch::{Fetch, Origin, short};
 use super::meter::Meter;
 use super::trouble::{Patience, Tries, Trouble};
 use crate::host::files::blocking;
@@ -31,11 +31,11 @@ const WRITERS_END: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
 pub(in crate::host::image) struct Puller {
-    cache: Cache,
-    settings: Arc<RegistrySettings>,
-    limits: ImageLimits,
+    pub(super) cache: Cache,
+    pub(super) settings: Arc<RegistrySettings>,
+    pub(super) limits: ImageLimits,
     pub(super) patience: Patience,
-    lanes: Arc<Semaphore>,
+    pub(super) lanes: Arc<Semaphore>,
 }
 
 struct Pull<'a> {
@@ -116,7 +116,7 @@ impl Puller {
         futures::future::join_all(each).await;
     }
 
-    async fn forget_one(&self, digest: Digest) {
+    pub(super) async fn forget_one(&self, digest: Digest) {
         let lock = tokio::time::timeout(WRITERS_END, self.cache.lock(digest)).await;
         let Ok(lock) = lock else { return };
         if let Err(error) = self.cache.forget(digest, &lock) {
@@ -268,9 +268,10 @@ impl Pull<'_> {
             left_ms: None,
         };
         let fetch = Fetch {
-            registry: &self.registry,
+            from: Origin::Registry(&self.registry),
             cache: &self.puller.cache,
-            image: self.image,
+            object: &self.image.to_string(),
+            what: "pull a layer of",
             digest: one.digest,
             size: one.size,
             patience: self.puller.patience,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::http::Side;
 use crate::model::Code;
 use crate::ports::HostError;
 
@@ -68,7 +69,9 @@ impl Tries {
         };
         if let Some(asked) = asked.filter(|asked| *asked > LONGEST_WAIT) {
             let minutes = asked.as_secs().div_ceil(60);
-            return Err(error.hint(format!("the registry asks to be left alone for {minutes} min")));
+            return Err(
+                error.hint(format!("whoever has it asks to be left alone for {minutes} min"))
+            );
         }
         let Patience { tries, first_pause, .. } = self.patience;
         self.left = self.left.saturating_sub(1);
@@ -93,12 +96,15 @@ fn spread(pause: Duration) -> Duration {
 /// What a status says of a request that brought nothing.
 pub(super) fn of_status(
     status: u16,
+    side: Side,
     error: impl FnOnce(Code) -> HostError,
     wait: Option<Duration>,
 ) -> Trouble {
     match status {
-        401 | 403 => Trouble::lasting(error(Code::Denied).hint(LOGIN)),
-        404 => Trouble::lasting(error(Code::NotFound).hint(SPELLING)),
+        401 | 403 if side == Side::Registry => Trouble::lasting(error(Code::Denied).hint(LOGIN)),
+        401 | 403 => Trouble::lasting(error(Code::Denied)),
+        404 if side == Side::Registry => Trouble::lasting(error(Code::NotFound).hint(SPELLING)),
+        404 | 410 => Trouble::lasting(error(Code::NotFound)),
         408 | 425 | 429 | 500..=599 => Trouble::Passing(Box::new(error(Code::Host)), wait),
         _ => Trouble::lasting(error(Code::Refused)),
     }
