@@ -48,7 +48,7 @@ fn a_bundle_comes_by_its_url_outlives_its_daemon_and_runs_as_the_same_image() {
     assert!(imported.stderr.contains("goes on where it was"), "{}", imported.stderr);
     check_cache(&host);
     let served = line.served();
-    assert!(served < bytes.len() as u64 + (64 << 10), "{served} bytes of {}", bytes.len());
+    assert!(served < bytes.len() as u64 + (256 << 10), "{served} bytes of {}", bytes.len());
     let after = image(&host, "web");
     assert_eq!(after["digest"], before["digest"]);
     assert_eq!(after["source"], url(LINE));
