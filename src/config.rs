@@ -30,6 +30,8 @@ pub struct Config {
     pub disk_backend: DiskChoice,
     pub qemu_bin: Option<PathBuf>,
     pub firecracker_bin: Option<PathBuf>,
+    /// Configuration of apt, besides the host's, for kernels that are pulled.
+    pub apt_config: Option<PathBuf>,
     pub agent_bin: Option<PathBuf>,
     /// Idle taps kept ready.
     pub tap_pool_size: u16,
@@ -138,6 +140,7 @@ struct File {
     disk_backend: Option<String>,
     qemu_bin: Option<PathBuf>,
     firecracker_bin: Option<PathBuf>,
+    apt_config: Option<PathBuf>,
     agent_bin: Option<PathBuf>,
     tap_pool_size: Option<u16>,
     stop_grace: Option<String>,
@@ -292,6 +295,7 @@ impl Config {
             disk_backend: disk_backend(file.disk_backend.as_deref())?,
             qemu_bin: file.qemu_bin,
             firecracker_bin: file.firecracker_bin,
+            apt_config: file.apt_config,
             agent_bin: file.agent_bin,
             tap_pool_size: file.tap_pool_size.unwrap_or(4),
             stop_grace: seconds("stop_grace", file.stop_grace.as_deref(), 20)?,

@@ -24,14 +24,15 @@ use super::downloads;
 use super::envelope::{CallError, Command, Lane, OpCtx, Req};
 use super::events::EventSink;
 use super::handle::Handle;
+use super::kernel_pulls;
 use super::mint::Mint;
 use super::pulls;
 use super::service::{self, DeathBell};
 use super::solo::{Desk, Done, Solo};
 use super::vm::Ticket;
 use crate::model::{
-    Code, Digest, EventKind, Failure, HOST_IS_X86, ImageRecord, ImageRef, ImageSaid, KernelRecord,
-    Name, OpId, OpKind, OpRecord, Outcome, lack_text, lacking_for_some,
+    Code, DebianKernel, Digest, EventKind, Failure, ImageRecord, ImageRef, ImageSaid, Name, OpId,
+    OpKind, OpRecord, Outcome,
 };
 use crate::ports::{Clock, Download, ImageHost, ImageRecipe, KernelRecipe, WarmHost};
 use crate::store::Store;
@@ -80,6 +81,8 @@ pub enum Recipe {
     Pull(ImageRef),
     /// A bundle, from where a URL says.
     Download(Kind, Download),
+    /// By the name of its package.
+    PullKernel(DebianKernel),
 }
 
 #[derive(Debug)]
@@ -200,7 +203,7 @@ impl Recipe {
     fn kind(&self) -> Kind {
         match self {
             Self::Image(_) | Self::Pull(_) => Kind::Image,
-            Self::Kernel(_) => Kind::Kernel,
+            Self::Kernel(_) | Self::PullKernel(_) => Kind::Kernel,
             Self::Download(kind, _) => *kind,
         }
     }
@@ -212,6 +215,7 @@ impl Recipe {
             Self::Image(_) | Self::Download(Kind::Image, _) => OpKind::ImportImage,
             Self::Kernel(_) | Self::Download(Kind::Kernel, _) => OpKind::ImportKernel,
             Self::Pull(_) => OpKind::PullImage,
+            Self::PullKernel(_) => OpKind::PullKernel,
         }
     }
 }
@@ -420,6 +424,7 @@ impl Work {
                 let of = recipe.op_kind();
                 downloads::download(self, of, *kind, download, cancel, done).await;
             }
+            Recipe::PullKernel(asked) => kernel_pulls::pull(self, asked, cancel, done).await,
             Recipe::Image(image) => {
                 self.only_make(recipe.op_kind(), self.make_image(image, cancel), done).await;
             }
@@ -469,23 +474,8 @@ impl Work {
         let images = &self.deps.images;
         let made = images.make_kernel(self.op_id, recipe, self.progress(), cancel).await;
         let file = made.map_err(|error| Failure::from(&error))?;
-        let record = KernelRecord {
-            name: self.name.clone(),
-            digest: file.digest,
-            version: file.version,
-            distro: file.distro,
-            arch: file.arch,
-            modules: file.modules,
-            size: file.size,
-            source: file.source,
-            created_unix_ms: self.deps.clock.unix_ms(),
-        };
-        let lacks = lacking_for_some(&file.features, HOST_IS_X86);
-        if !lacks.is_empty() {
-            let text = format!("{} {}", self.name, lack_text(&lacks));
-            self.deps.events.publish(Some(self.op_id), None, EventKind::Note { text });
-        }
-        let kept = self.deps.store.put_kernel(record, file.features).await;
+        let (record, features) = self.kernel_record(file);
+        let kept = self.deps.store.put_kernel(record, features).await;
         kept.map(|record| record.digest).map_err(|error| Failure::from(&error))
     }
 
@@ -591,6 +581,9 @@ pub async fn sweep(store: &Store, images: &dyn ImageHost, warm: &dyn WarmHost, o
     count
 }
 
+#[cfg(test)]
+#[path = "kernel_pulls_tests.rs"]
+mod kernel_pulls_tests;
 #[cfg(test)]
 #[path = "pulls_tests.rs"]
 mod pulls_tests;

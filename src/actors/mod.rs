@@ -21,6 +21,7 @@ mod image_names;
 mod images;
 mod inventory;
 mod janitor;
+mod kernel_pulls;
 mod kernels;
 mod mint;
 mod net_watch;

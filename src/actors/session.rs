@@ -24,8 +24,8 @@ use super::vm::{Asker, Changes, Ended, OpRequest, RunOp, Ticket};
 use super::workspaces::{self, Upload};
 use crate::config::OnShutdown;
 use crate::model::{
-    CUT_SHORT, Code, Condition, Digest, DiskChoice, EventKind, Failure, Name, OpId, OpKind,
-    Outcome, Size, Verb, VmView, admits,
+    CUT_SHORT, Code, Condition, DebianKernel, Digest, DiskChoice, EventKind, Failure, Name, OpId,
+    OpKind, Outcome, Size, Verb, VmView, admits,
 };
 use crate::ports::{Download, ImageRecipe, KernelRecipe};
 use crate::wire::codec;
@@ -289,6 +289,15 @@ impl Session<'_> {
                 exports::image(self, &name, kernel.as_deref()).await
             }
             Request::ExportKernel { name } => exports::kernel(self, &name).await,
+            Request::ShowDefaultKernel => kernels::default(house),
+            Request::SetDefaultKernel { name } => kernels::set_default(house, name).await,
+            Request::KernelUsage => kernels::usage(house, self.op_id).await,
+            Request::PullKernel { package, suite, name } => {
+                let asked = DebianKernel::new(&package, suite.as_deref());
+                let asked = asked.map_err(|error| Failure::from_error(Code::Invalid, &error))?;
+                let name = name.unwrap_or(package);
+                self.make(&name, Recipe::PullKernel(asked), hash).await
+            }
         }
     }
 
@@ -520,6 +529,7 @@ fn is_operation(request: &Request) -> bool {
             | Request::EmptyCache
             | Request::RecoverVm { .. }
             | Request::PullImage { .. }
+            | Request::PullKernel { .. }
     )
 }
 

@@ -4,7 +4,7 @@ use super::answers::parts;
 use super::house::House;
 use super::image_names;
 use super::session::{Refusal, Response};
-use crate::model::{Code, DiskBackend, Failure, ImageRecord, OpId, VmState, prune_images};
+use crate::model::{Code, DiskBackend, Failure, ImageRecord, OpId, VmState, prune};
 use crate::ports::{CachedBlob, ImageRecipe, RootSource};
 use crate::wire::reply::{Answer, BlobInfo, ImageNameInfo, ImageUsageInfo};
 
@@ -53,8 +53,8 @@ pub(super) async fn usage(house: &House, op_id: OpId) -> Result<Response, Refusa
     let files = house.ports.images.usage(op_id).await.map_err(|error| Failure::from(&error))?;
     let warm = house.ports.warm.usage(op_id).await.map_err(|error| Failure::from(&error))?;
     let mut rows: Vec<ImageUsageInfo> = vec![];
-    for verdict in prune_images(images, &vms, &house.config.defaults.image) {
-        let (image, kept_because) = (verdict.image, verdict.kept);
+    for verdict in prune(images, &vms, &house.config.defaults.image) {
+        let (image, kept_because) = (verdict.row, verdict.kept);
         let name = ImageNameInfo { name: image.name.to_string(), kept_because };
         let digest = image.digest.to_string();
         if let Some(row) = rows.iter_mut().find(|row| row.digest == digest) {

@@ -13,9 +13,10 @@ use crate::model::OpId;
 use crate::wire::frame::{FrameError, Frames};
 use crate::wire::hello::{DAEMON, HelloError};
 use crate::wire::reply::{
-    Answer, BlobInfo, CheckInfo, DiagnosisInfo, DiskInfo, EndpointInfo, GarbageInfo,
-    ImageConfigInfo, ImageInfo, ImageUsageInfo, KernelFeatureInfo, KernelInfo, LedgerInfo, OpInfo,
-    ProgramInfo, Reply, StatsInfo, StatusInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
+    Answer, BlobInfo, CheckInfo, DefaultKernelInfo, DiagnosisInfo, DiskInfo, EndpointInfo,
+    GarbageInfo, ImageConfigInfo, ImageInfo, ImageUsageInfo, KernelFeatureInfo, KernelInfo,
+    KernelUsageInfo, LedgerInfo, OpInfo, ProgramInfo, Reply, StatsInfo, StatusInfo, UpkeepInfo,
+    VmInfo, WorkspaceInfo,
 };
 use crate::wire::request::{Envelope, Request, Workspace};
 
@@ -342,6 +343,27 @@ impl Client {
         }
     }
 
+    pub(crate) async fn kernel_usage(
+        &mut self,
+        op: OpId,
+    ) -> Result<Vec<KernelUsageInfo>, CliError> {
+        match self.ask(op, Request::KernelUsage).await? {
+            Answer::KernelUsage(usage) => Ok(usage),
+            other => Err(CliError::unexpected("what kernels take", &other).of(op)),
+        }
+    }
+
+    pub(crate) async fn default_kernel(
+        &mut self,
+        op: OpId,
+        request: Request,
+    ) -> Result<Option<DefaultKernelInfo>, CliError> {
+        match self.ask(op, request).await? {
+            Answer::DefaultKernel(default) => Ok(default.map(|default| *default)),
+            other => Err(CliError::unexpected("the default kernel", &other).of(op)),
+        }
+    }
+
     pub(crate) async fn kernel_features(
         &mut self,
         op: OpId,
@@ -398,6 +420,7 @@ fn join(before: Option<Answer>, next: Answer) -> Result<Answer, CliError> {
         (Answer::ImageUsage(a), Answer::ImageUsage(b)) => Answer::ImageUsage(concat(a, b)),
         (Answer::Blobs(a), Answer::Blobs(b)) => Answer::Blobs(concat(a, b)),
         (Answer::Kernels(a), Answer::Kernels(b)) => Answer::Kernels(concat(a, b)),
+        (Answer::KernelUsage(a), Answer::KernelUsage(b)) => Answer::KernelUsage(concat(a, b)),
         (Answer::Ops(a), Answer::Ops(b)) => Answer::Ops(concat(a, b)),
         (Answer::Stats(a), Answer::Stats(b)) => Answer::Stats(concat(a, b)),
         (Answer::Upkeep(a), Answer::Upkeep(b)) => Answer::Upkeep(concat(a, b)),

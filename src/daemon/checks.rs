@@ -267,10 +267,13 @@ fn firewall(config: &Config, network: &NetHealth) -> Option<CheckInfo> {
 fn defaults(config: &Config, store: &Store) -> CheckInfo {
     let image = &config.defaults.image;
     let there = matches!(store.image(image), Ok(Some(_)));
-    let kernels = store.kernels().map(|kernels| kernels.len()).unwrap_or_default();
+    let kernel = store.kernel_to_boot(&config.defaults.kernel).ok().flatten();
     let sizes = format!("{} vcpu, {} MiB", config.defaults.vcpu, config.defaults.memory_mib);
-    match (there, kernels) {
-        (true, 1..) => check("vm defaults", "pass", format!("{sizes}, image {image}"), None),
+    match (there, kernel) {
+        (true, Some(kernel)) => {
+            let said = format!("{sizes}, image {image}, kernel {}", kernel.name);
+            check("vm defaults", "pass", said, None)
+        }
         (false, _) => {
             let hint = format!("banger image build debian --name {image}");
             check(
@@ -280,9 +283,12 @@ fn defaults(config: &Config, store: &Store) -> CheckInfo {
                 Some(&hint),
             )
         }
-        (true, _) => {
-            let hint = "banger kernel import NAME PACKAGE.deb";
-            check("vm defaults", "warn", "there is no kernel to boot", Some(hint))
+        (true, None) => {
+            let said = match config.defaults.kernel.as_str() {
+                "" => "there is no kernel to boot".to_owned(),
+                named => format!("the default kernel {named} does not exist"),
+            };
+            check("vm defaults", "warn", said, Some("banger kernel import NAME PACKAGE.deb"))
         }
     }
 }

@@ -86,7 +86,8 @@ fn real(config: &Config) -> Result<Raw, DaemonError> {
         images: Arc::new(
             LocalImages::new(&config.state_dir, agent_bin(config))?
                 .with_limits(config.limits.images)
-                .with_registries(config.registries.clone()),
+                .with_registries(config.registries.clone())
+                .with_apt_config(config.apt_config.clone()),
         ),
         names: config.network.dns_listen.map(|at| Arc::new(DnsServer::new(at, subnet)) as _),
         warm: Arc::new(LocalWarm::new(&config.state_dir, config.limits.disk_reserve)?),

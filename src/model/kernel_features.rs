@@ -259,7 +259,7 @@ pub fn kernel_features(
         let support = match (config.map(|config| config.of(feature)), seen) {
             // What is at hand counts, whatever a configuration says: it may be another's.
             (_, ModuleSeen::Kept) => S::Module,
-            (Some(Setting::BuiltIn), _) | (None, ModuleSeen::BuiltIn) => S::BuiltIn,
+            (Some(Setting::BuiltIn), _) | (_, ModuleSeen::BuiltIn) => S::BuiltIn,
             (Some(Setting::Module), _) | (None, ModuleSeen::LeftOut) => S::LeftOut,
             (Some(Setting::Unset), _) => S::No,
             // Newer kernels cannot have this one as a module, and no list of modules has it then.
@@ -325,6 +325,7 @@ mod tests {
             (Some(m), M::Unknown, "module-left-out"),
             (Some(n), M::Unknown, "no"),
             (Some(n), M::Kept, "module"),
+            (Some(n), M::BuiltIn, "yes"),
             (None, M::Kept, "module"),
             (None, M::LeftOut, "module-left-out"),
             (None, M::BuiltIn, "yes"),

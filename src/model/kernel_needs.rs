@@ -3,8 +3,6 @@
 //! Each rule is what the agent and the devices of that VMM do: a guest without it does not come up.
 //! What would be welcome only is no rule.
 
-use std::fmt;
-
 use super::disk::DiskBackend;
 use super::kernel_features::{KernelFeature as F, KernelFeatures, KernelSupport};
 use super::spec::VmmKind;
@@ -115,19 +113,6 @@ pub struct Lack {
     left_out: bool,
 }
 
-impl fmt::Display for Lack {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut options = self.need.any_of.iter().map(|feature| feature.option());
-        f.write_str(options.next().unwrap_or_default())?;
-        options.try_for_each(|option| write!(f, " or {option}"))?;
-        if self.left_out {
-            f.write_str(" (a module that did not come with it)")?;
-        }
-        let need = if self.need.on == On::Every { "needs" } else { "need" };
-        write!(f, ", which {} {need}", self.need.on.whose())
-    }
-}
-
 /// What this kernel lacks for such a VM. What is not known is not lacking.
 #[must_use]
 pub fn lacking(features: &KernelFeatures, machine: Machine) -> Vec<Lack> {
@@ -162,10 +147,28 @@ pub fn needed_by(feature: F, x86: bool) -> Vec<&'static str> {
     with.map(|need| need.on.whose()).collect()
 }
 
-/// All that is lacking in one sentence.
+/// All that is lacking in one sentence: `lacks CONFIG_OVERLAY_FS, which VMs with an overlay root need`.
 #[must_use]
 pub fn lack_text(lacks: &[Lack]) -> String {
-    let all: Vec<_> = lacks.iter().map(ToString::to_string).collect();
+    let mut groups: Vec<(On, bool, Vec<String>)> = vec![];
+    for Lack { need, left_out } in lacks {
+        let options: Vec<_> = need.any_of.iter().map(|feature| feature.option()).collect();
+        let options = options.join(" or ");
+        match groups.iter_mut().find(|(on, out, _)| (on, out) == (&need.on, left_out)) {
+            Some((.., group)) => group.push(options),
+            None => groups.push((need.on, *left_out, vec![options])),
+        }
+    }
+    let said = |(on, left_out, options): &(On, bool, Vec<String>)| {
+        let (one, need) = (options.len() == 1, if *on == On::Every { "needs" } else { "need" });
+        let why = match (left_out, one) {
+            (false, _) => "",
+            (true, true) => " (a module that did not come with it)",
+            (true, false) => " (modules that did not come with it)",
+        };
+        format!("{}{why}, which {} {need}", options.join(", "), on.whose())
+    };
+    let all: Vec<_> = groups.iter().map(said).collect();
     format!("lacks {}", all.join("; and "))
 }
 
@@ -242,10 +245,10 @@ mod tests {
                     let lacks = lacking(&without(&[feature], how), machine);
                     let expected = needs && !how.may_be_there();
                     assert_eq!(!lacks.is_empty(), expected, "{feature:?} {how:?} {machine:?}");
-                    for lack in lacks {
-                        assert!(lack.to_string().contains(feature.option()), "{lack}");
-                        assert_eq!(lack.left_out, how == KernelSupport::LeftOut);
-                    }
+                    let said = lack_text(&lacks);
+                    assert!(!expected || said.contains(feature.option()), "{said}");
+                    let left_out = how == KernelSupport::LeftOut;
+                    assert!(lacks.iter().all(|lack| lack.left_out == left_out), "{said}");
                 }
             }
             let neither = without(&[F::Acpi, F::VirtioMmioArguments], KernelSupport::No);
@@ -268,6 +271,13 @@ mod tests {
             said(&[F::VirtioBlk, F::Pvh], KernelSupport::LeftOut, VmmKind::Qemu),
             "lacks CONFIG_VIRTIO_BLK (a module that did not come with it), which every VM needs; \
              and CONFIG_PVH (a module that did not come with it), which VMs on QEMU need"
+        );
+        let several = [F::VirtioBlk, F::Ext4, F::Overlay];
+        assert_eq!(
+            said(&several, KernelSupport::LeftOut, VmmKind::Sim),
+            "lacks CONFIG_VIRTIO_BLK, CONFIG_EXT4_FS (modules that did not come with it), which \
+             every VM needs; and CONFIG_OVERLAY_FS (a module that did not come with it), which VMs \
+             with an overlay root need"
         );
         assert_eq!(
             said(&[F::Acpi, F::VirtioMmioArguments], KernelSupport::No, VmmKind::Firecracker),

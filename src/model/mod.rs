@@ -6,6 +6,7 @@
 mod admission;
 mod clock_marks;
 mod condition;
+mod debian_kernel;
 mod diagnosis;
 mod disk;
 mod event;
@@ -38,6 +39,9 @@ mod workspace;
 pub use admission::{HostBudget, Refusal, admit};
 pub use clock_marks::{ClockJump, ClockMarks};
 pub use condition::{Condition, ConditionKind, Finding};
+pub use debian_kernel::{
+    DebianKernel, InvalidPackage, KernelOffer, is_package, is_pulled, is_version, name_of_source,
+};
 pub use diagnosis::{Diagnosis, RecoverAction, Situation, diagnose};
 pub use disk::{DiskBackend, DiskChoice, RootDisk, settle_root};
 pub use event::{Event, EventKind};
@@ -68,7 +72,7 @@ pub use op::{
     StepTiming,
 };
 pub use proc_stat::ProcStat;
-pub use prune::{PruneVerdict, prune_images};
+pub use prune::{Prunable, PruneVerdict, prune};
 pub use registry::{RegistrySettings, Transfer};
 pub(crate) use restart::LONGEST_PAUSE_MS;
 pub use restart::{

@@ -78,6 +78,7 @@ pub enum OpKind {
     PullImage,
     CommitVm,
     EmptyCache,
+    PullKernel,
 }
 
 impl OpKind {
@@ -106,6 +107,7 @@ impl OpKind {
             Self::PullImage => "image-pull",
             Self::CommitVm => "vm-commit",
             Self::EmptyCache => "image-empty-cache",
+            Self::PullKernel => "kernel-pull",
         }
     }
 }

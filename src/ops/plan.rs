@@ -64,7 +64,8 @@ pub fn plan_for_recovery(kind: OpKind, vm: &VmRecord, history: &[Entry]) -> Opti
         | OpKind::CommitVm
         | OpKind::CollectGarbage
         | OpKind::EmptyCache
-        | OpKind::PullImage => return None,
+        | OpKind::PullImage
+        | OpKind::PullKernel => return None,
     };
     Some(plan)
 }

@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 
 use super::PortFuture;
-use crate::model::{Digest, ImageConfig, ImageRef, KernelFeatures, Name, OpId, Size, Transfer};
+use crate::model::{
+    DebianKernel, Digest, ImageConfig, ImageRef, KernelFeatures, KernelOffer, Name, OpId, Size,
+    Transfer,
+};
 
 /// Where a root file system comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,8 @@ pub enum KernelRecipe {
     Packages { paths: Vec<PathBuf> },
     /// A bundle that [`ImageHost::fetch_file`] brought.
     Bundle { blob: Digest, source: String },
+    /// Of Debian's archive, as [`ImageHost::find_kernel`] found it.
+    Debian { offer: KernelOffer },
     /// A kernel (bzImage or ELF) and, unless everything is built in, its modules directory
     /// (the one that holds `modules.dep`).
     Files { kernel: PathBuf, modules: Option<PathBuf> },
@@ -149,6 +154,14 @@ pub struct CachedBlob {
     pub used_unix_ms: u64,
 }
 
+/// The same of one kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelUsage {
+    pub files: u64,
+    /// What guests boot with it.
+    pub initrds: u64,
+}
+
 /// An image's file, as disks are made of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseImage {
@@ -229,6 +242,15 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
         cancel: &'a CancellationToken,
     ) -> PortFuture<'a, ImageFile>;
 
+    /// What the host's package sources have of it now. Asks them.
+    fn find_kernel<'a>(
+        &'a self,
+        op: OpId,
+        asked: &'a DebianKernel,
+        progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, KernelOffer>;
+
     fn make_kernel<'a>(
         &'a self,
         op: OpId,
@@ -266,6 +288,9 @@ pub trait ImageHost: Send + Sync + std::fmt::Debug {
 
     /// Keeps none of it. Not to be called while something is pulled.
     fn empty_cache(&self, op: OpId) -> PortFuture<'_, ()>;
+
+    /// What kernels take of the host's disk.
+    fn kernel_usage(&self, op: OpId) -> PortFuture<'_, BTreeMap<Digest, KernelUsage>>;
 
     /// What [`Self::sweep`] would remove. Changes nothing.
     fn leftovers<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>>;

@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::SimWorld;
 use super::state::State;
 use crate::model::{
-    Code, Digest, ImageConfig, ImageRef, KernelConfig, KernelFeatures, ModuleSeen, Name, OpId,
-    Size, Transfer, kernel_features,
+    Code, DebianKernel, Digest, ImageConfig, ImageRef, KernelConfig, KernelFeatures, KernelOffer,
+    ModuleSeen, Name, OpId, Size, Transfer, kernel_features,
 };
 use crate::ports::{
     BaseImage, BootFiles, ByteSink, CachedBlob, Download, Export, Fetched, HostError, ImageFile,
-    ImageHost, ImageRecipe, ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink,
-    PullSink,
+    ImageHost, ImageRecipe, ImageUsage, KernelFile, KernelRecipe, KernelUsage, PortFuture,
+    ProgressSink, PullSink,
 };
 
 impl ImageHost for SimWorld {
@@ -100,6 +100,22 @@ impl ImageHost for SimWorld {
         self.call("images.make_image", make).boxed()
     }
 
+    /// Its archive has every package; what is the newest, [`SimWorld::move_tags`] changes.
+    fn find_kernel<'a>(
+        &'a self,
+        _op: OpId,
+        asked: &'a DebianKernel,
+        _progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, KernelOffer> {
+        let find = move |state: &mut State| {
+            refuse_cancelled("find kernel", cancel)?;
+            let version = format!("6.1.{}", state.tags_moved);
+            Ok(KernelOffer { package: asked.package().to_owned(), version, others: vec![] })
+        };
+        self.call("images.find_kernel", find).boxed()
+    }
+
     fn make_kernel<'a>(
         &'a self,
         _op: OpId,
@@ -116,6 +132,7 @@ impl ImageHost for SimWorld {
                     must_be_fetched(state, *blob)?;
                     vec![]
                 }
+                KernelRecipe::Debian { .. } => vec![],
             };
             paths.iter().try_for_each(|path| must_exist("read", path))?;
             progress("simulated: nothing to unpack".to_owned());
@@ -128,6 +145,7 @@ impl ImageHost for SimWorld {
                 size: Size::from_mib(16),
                 source: match recipe {
                     KernelRecipe::Bundle { source, .. } => source.clone(),
+                    KernelRecipe::Debian { offer } => offer.source(),
                     _ => paths.first().map_or_else(String::new, |path| path.display().to_string()),
                 },
                 features: features_of(&paths),
@@ -229,6 +247,16 @@ impl ImageHost for SimWorld {
             Ok(())
         };
         self.call("images.empty_cache", empty).boxed()
+    }
+
+    fn kernel_usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, KernelUsage>> {
+        let look = move |state: &mut State| {
+            let kernels = state.world.kernels.iter();
+            let usage =
+                |file: &KernelFile| KernelUsage { files: file.size.bytes(), initrds: 1 << 20 };
+            Ok(kernels.map(|(digest, file)| (*digest, usage(file))).collect())
+        };
+        self.call("images.kernel_usage", look).boxed()
     }
 
     fn leftovers<'a>(&'a self, _op: OpId, known: &'a [Digest]) -> PortFuture<'a, Vec<PathBuf>> {

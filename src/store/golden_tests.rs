@@ -220,6 +220,7 @@ fn ops() {
         OpKind::PullImage,
         OpKind::CommitVm,
         OpKind::EmptyCache,
+        OpKind::PullKernel,
     ];
     let kind = |kind: OpKind| (format!("kind-{}", kind.as_str()), OpRecord { kind, ..op.clone() });
     let mut rows: Vec<_> = kinds.map(kind).into();

@@ -6,7 +6,7 @@ use heed::RwTxn;
 use super::image_kernels::KernelWish;
 use super::schema::Dbs;
 use super::table::{BadValue, Row, Table};
-use super::{Store, StoreError, kernel_features};
+use super::{Store, StoreError, default_kernel, kernel_features};
 use crate::model::{
     Digest, ImageRecord, ImageSaid, KernelFeatures, KernelRecord, Name, Size, VmRecord,
 };
@@ -86,6 +86,7 @@ impl Artefact for KernelRecord {
         vm.kernel
     }
     fn forget(&self, txn: &mut RwTxn<'_>, dbs: &Dbs) -> Result<(), StoreError> {
+        default_kernel::forget(txn, dbs, &self.name)?;
         kernel_features::forget(txn, dbs, self.digest)
     }
 }

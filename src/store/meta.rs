@@ -58,6 +58,27 @@ pub(super) fn set_schema(
     Ok(dbs.meta.raw.put(txn, SCHEMA, &version.to_be_bytes())?)
 }
 
+pub(super) fn fact(
+    txn: &heed::RoTxn<'_>,
+    dbs: &Dbs,
+    key: &str,
+) -> Result<Option<String>, StoreError> {
+    Ok(dbs.meta.get(txn, &fact_key(key))?.map(|fact| fact.0))
+}
+
+pub(super) fn put_fact(
+    txn: &mut heed::RwTxn<'_>,
+    dbs: &Dbs,
+    key: &str,
+    value: String,
+) -> Result<(), StoreError> {
+    dbs.meta.put(txn, &fact_key(key), Fact(value))
+}
+
+pub(super) fn drop_fact(txn: &mut heed::RwTxn<'_>, dbs: &Dbs, key: &str) -> Result<(), StoreError> {
+    dbs.meta.delete(txn, &fact_key(key)).map(drop)
+}
+
 /// Facts have a prefix, so that none is taken for the schema version.
 fn fact_key(key: &str) -> Vec<u8> {
     [b"fact.", key.as_bytes()].concat()
@@ -65,12 +86,12 @@ fn fact_key(key: &str) -> Vec<u8> {
 
 impl Store {
     pub fn fact(&self, key: &str) -> Result<Option<String>, StoreError> {
-        self.read(|txn, dbs| Ok(dbs.meta.get(txn, &fact_key(key))?.map(|fact| fact.0)))
+        self.read(|txn, dbs| fact(txn, dbs, key))
     }
 
     pub async fn set_fact(&self, key: &str, value: String) -> Result<(), StoreError> {
-        let key = fact_key(key);
-        self.write(move |txn, dbs| dbs.meta.put(txn, &key, Fact(value))).await
+        let key = key.to_owned();
+        self.write(move |txn, dbs| put_fact(txn, dbs, &key, value)).await
     }
 }
 

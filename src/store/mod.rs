@@ -22,6 +22,7 @@
 //!
 //! Not here: files, the daemon's lock, any decision about a VM.
 
+mod default_kernel;
 mod error;
 mod event_row;
 mod events;

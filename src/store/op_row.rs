@@ -46,6 +46,7 @@ pub(super) enum KindV1 {
     PullImage,
     CommitVm,
     EmptyCache,
+    PullKernel,
 }
 
 #[derive(Encode, Decode)]
@@ -137,6 +138,7 @@ impl From<OpKind> for KindV1 {
             OpKind::RecoverVm => Self::RecoverVm,
             OpKind::PullImage => Self::PullImage,
             OpKind::EmptyCache => Self::EmptyCache,
+            OpKind::PullKernel => Self::PullKernel,
         }
     }
 }
@@ -166,6 +168,7 @@ impl From<KindV1> for OpKind {
             KindV1::RecoverVm => Self::RecoverVm,
             KindV1::PullImage => Self::PullImage,
             KindV1::EmptyCache => Self::EmptyCache,
+            KindV1::PullKernel => Self::PullKernel,
         }
     }
 }

@@ -3,20 +3,20 @@
 
 use std::net::Ipv4Addr;
 
-use heed::{RoTxn, RwTxn};
+use heed::RwTxn;
 
 use super::schema::Dbs;
-use super::{Intent, Store, StoreError, events, image_configs, ops, vms};
+use super::{Intent, Store, StoreError, default_kernel, events, image_configs, ops, vms};
 use crate::model::{
-    Event, EventKind, KernelRecord, OpRecord, RestartHistory, Subnet, VmId, VmKeys, VmRecord,
-    VmSpec, VmState, Wanted,
+    Event, EventKind, OpRecord, RestartHistory, Subnet, VmId, VmKeys, VmRecord, VmSpec, VmState,
+    Wanted,
 };
 
 /// A VM that has everything but what the store decides: address and digests.
 #[derive(Clone, Debug)]
 pub struct VmDraft {
     pub id: VmId,
-    /// An empty kernel name takes the newest kernel; the record then names it.
+    /// An empty kernel name takes the default; the record then names it.
     pub spec: VmSpec,
     pub keys: VmKeys,
     pub created_unix_ms: u64,
@@ -36,11 +36,6 @@ pub enum Reserved {
 }
 
 impl Store {
-    /// What a VM whose owner asked for this kernel boots.
-    pub fn kernel_to_boot(&self, name: &str) -> Result<Option<KernelRecord>, StoreError> {
-        self.read(|txn, dbs| kernel(txn, dbs, name))
-    }
-
     /// Reserves name and the lowest free address, pins image and kernel by digest, and records the
     /// intent. The same operation asked for again is answered with what is known of it.
     pub async fn reserve_vm(&self, draft: VmDraft) -> Result<Reserved, StoreError> {
@@ -56,7 +51,8 @@ impl Store {
             let image = dbs.images.get(txn, draft.spec.image.as_bytes())?;
             let image = image.ok_or_else(|| not_found("image", &draft.spec.image))?.digest;
             let name = &draft.spec.kernel;
-            let kernel = kernel(txn, dbs, name)?.ok_or_else(|| not_found("kernel", name))?;
+            let kernel = default_kernel::to_boot(txn, dbs, name)?;
+            let kernel = kernel.ok_or_else(|| not_found("kernel", name))?;
             let record = VmRecord {
                 id: draft.id,
                 address: free_address(txn, dbs, draft.subnet)?,
@@ -98,14 +94,6 @@ fn refuse_taken_name(txn: &RwTxn<'_>, dbs: &Dbs, draft: &VmDraft) -> Result<(), 
             Err(StoreError::NameTaken { name: name.clone(), holder })
         }
     }
-}
-
-/// The one of this name; without a name the newest.
-fn kernel(txn: &RoTxn<'_>, dbs: &Dbs, name: &str) -> Result<Option<KernelRecord>, StoreError> {
-    if !name.is_empty() {
-        return dbs.kernels.get(txn, name.as_bytes());
-    }
-    Ok(dbs.kernels.all(txn)?.into_iter().max_by_key(|kernel| kernel.created_unix_ms))
 }
 
 /// Walks the subnet and the sorted taken addresses side by side.

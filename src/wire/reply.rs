@@ -56,6 +56,9 @@ pub enum Answer {
     ImageUsage(Vec<ImageUsageInfo>),
     KernelFeatures(Vec<KernelFeatureInfo>),
     Blobs(Vec<BlobInfo>),
+    /// None where there is no kernel.
+    DefaultKernel(Option<Box<DefaultKernelInfo>>),
+    KernelUsage(Vec<KernelUsageInfo>),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
@@ -382,7 +385,7 @@ pub struct BlobInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
 pub struct ImageNameInfo {
     pub name: String,
-    /// Why `image prune` leaves it; what it removes has no reason.
+    /// Why a prune leaves it; what it removes has no reason.
     pub kept_because: Option<String>,
 }
 
@@ -411,6 +414,26 @@ pub struct KernelInfo {
     pub source: String,
     pub created_unix_ms: u64,
     pub used_by: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct DefaultKernelInfo {
+    pub name: String,
+    /// `configuration`, `set`, `newest`.
+    pub decided_by: String,
+    /// Whether there is a kernel of this name.
+    pub exists: bool,
+}
+
+/// What the contents of a kernel take of the host's disk.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize)]
+pub struct KernelUsageInfo {
+    pub digest: String,
+    pub names: Vec<ImageNameInfo>,
+    pub used_by: Vec<String>,
+    pub file_bytes: u64,
+    /// What guests boot with it.
+    pub initrd_bytes: u64,
 }
 
 /// An option of a kernel's configuration.

@@ -264,6 +264,21 @@ pub enum Request {
     ExportKernel {
         name: String,
     },
+    /// Which kernel VMs boot whose owners name none.
+    ShowDefaultKernel,
+    /// Without a name it is the newest.
+    SetDefaultKernel {
+        name: Option<String>,
+    },
+    /// What kernels take, and which of their names nobody needs.
+    KernelUsage,
+    /// An operation: a kernel of Debian's packages, through the host's sources.
+    PullKernel {
+        package: String,
+        suite: Option<String>,
+        /// The package's, if not given.
+        name: Option<String>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]

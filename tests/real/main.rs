@@ -16,6 +16,7 @@ mod forward;
 mod furnish;
 mod guest;
 mod jobs;
+mod kernels;
 mod lane;
 mod layers;
 mod ledger;

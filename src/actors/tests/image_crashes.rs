@@ -247,6 +247,13 @@ fn an_import_of_a_kernel() {
 }
 
 #[test]
+fn a_pull_of_a_kernel() {
+    let called = "linux-image-cloud-amd64";
+    let asked = crate::model::DebianKernel::new(called, None).unwrap();
+    everywhere(&Ask::Make(called, Recipe::PullKernel(asked)));
+}
+
+#[test]
 fn a_delete_of_an_image() {
     everywhere(&Ask::Delete("debian", Kind::Image));
 }

@@ -175,7 +175,8 @@ fn request_of(kind: OpKind) -> Option<OpRequest> {
         | OpKind::CommitVm
         | OpKind::CollectGarbage
         | OpKind::EmptyCache
-        | OpKind::PullImage => return None,
+        | OpKind::PullImage
+        | OpKind::PullKernel => return None,
     })
 }
 

@@ -89,9 +89,12 @@ async fn kernel(app: &App, command: kernel::Command) -> Result<Exit, CliError> {
     match command {
         C::Import(args) => kernel::import::run(app, args).await,
         C::Export(args) => kernel::export::run(app, args).await,
+        C::Pull(args) => kernel::pull::run(app, args).await,
         C::List(args) => kernel::list::run(app, args).await,
         C::Show(args) => kernel::show::run(app, args).await,
         C::Rm(args) => kernel::rm::run(app, args).await,
+        C::Prune(args) => kernel::prune::run(app, args).await,
+        C::Default(args) => kernel::default::run(app, args).await,
     }
 }
 

@@ -12,6 +12,7 @@ pub(crate) mod kernel;
 mod many;
 pub(crate) mod ops;
 pub(crate) mod parse;
+mod prune;
 pub(crate) mod ssh_config;
 pub(crate) mod ssh_proxy;
 pub(crate) mod system;

@@ -10,15 +10,13 @@ use std::io::{self, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, User, geteuid};
-use tokio::io::{AsyncBufReadExt, AsyncRead};
+use nix::unistd::{User, geteuid};
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use super::apt_sources;
+use super::child;
 use super::draft::Draft;
 use super::workdir::{self, WorkDir};
 use crate::host::files::{SYSTEM_PATH, blocking};
@@ -34,9 +32,6 @@ const EPOCH: &str = "1686355200";
 /// This host's name, resolver and way to its mirror are not the guest's business, and would make
 /// the image differ from host to host.
 const FORGET: &str = "cd \"$1\"/etc && rm -f resolv.conf hostname apt/apt.conf.d/99mmdebstrap";
-
-/// How long mmdebstrap gets to clean up after itself.
-const GRACE: Duration = Duration::from_secs(15);
 
 const SCRATCH: &str = "/var/tmp";
 
@@ -124,7 +119,7 @@ async fn run(
     let suite = order.suite.clone();
     let (scratch, mut child, tar) = blocking("start mmdebstrap", move || start(&order)).await?;
     let stderr = child.stderr.take();
-    let told = tokio::spawn(tell(stderr, progress));
+    let told = tokio::spawn(child::tell(stderr, progress, stage));
     let mut import = tokio::task::spawn_blocking(move || {
         let done = draft.tar(BufReader::with_capacity(1 << 18, tar));
         (draft, done)
@@ -136,7 +131,7 @@ async fn run(
     };
     let failed_early = !matches!(&imported, Some(Ok((_, Ok(())))));
     if failed_early {
-        terminate(&mut child).await;
+        child::terminate(&mut child).await;
     }
     let status = child.wait().await;
     let imported = match imported {
@@ -222,7 +217,7 @@ fn start(order: &Order) -> Result<Started, HostError> {
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    for name in ["http_proxy", "https_proxy", "no_proxy", "ftp_proxy"] {
+    for name in child::PROXIES {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
@@ -294,31 +289,8 @@ fn apt_options() -> Vec<String> {
         .collect()
 }
 
-/// Passes mmdebstrap's stages on; gives back the last lines of all it said.
-async fn tell(from: Option<impl AsyncRead + Unpin>, progress: ProgressSink) -> Vec<String> {
-    const KEPT: usize = 20;
-    let mut last = std::collections::VecDeque::with_capacity(KEPT);
-    let Some(from) = from else { return vec![] };
-    let mut lines = tokio::io::BufReader::new(from).split(b'\n');
-    while let Ok(Some(line)) = lines.next_segment().await {
-        let line = String::from_utf8_lossy(&line);
-        let line = line.rsplit('\r').next().unwrap_or_default().trim_end();
-        if line.is_empty() {
-            continue;
-        }
-        if let Some(stage) = stage(line) {
-            progress(stage.to_owned());
-        }
-        if last.len() == KEPT {
-            last.pop_front();
-        }
-        last.push_back(line.chars().take(500).collect::<String>());
-    }
-    last.into()
-}
-
 /// `I: running apt-get update...`, but not what is only of interest to mmdebstrap's author.
-fn stage(line: &str) -> Option<&str> {
+fn stage(line: &str) -> Option<String> {
     let stage = line.strip_prefix("I: ")?.trim_end_matches("...");
     let noise = [
         "automatically chosen",
@@ -328,23 +300,7 @@ fn stage(line: &str) -> Option<&str> {
         "chroot architecture",
         "--customize-hook",
     ];
-    (!noise.iter().any(|word| stage.contains(word))).then_some(stage)
-}
-
-/// Asks first: only mmdebstrap itself can unmount and remove all it made.
-async fn terminate(child: &mut Child) {
-    signal(child, Signal::SIGTERM);
-    if tokio::time::timeout(GRACE, child.wait()).await.is_err() {
-        signal(child, Signal::SIGKILL);
-    }
-}
-
-fn signal(child: &Child, signal: Signal) {
-    let group = child.id().and_then(|pid| i32::try_from(pid).ok());
-    if let Some(group) = group {
-        // Gone already is as good.
-        let _ = killpg(Pid::from_raw(group), signal);
-    }
+    (!noise.iter().any(|word| stage.contains(word))).then(|| stage.to_owned())
 }
 
 fn prefix() -> String {

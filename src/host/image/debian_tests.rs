@@ -51,7 +51,7 @@ async fn stages_are_told_and_the_last_lines_kept() {
         text.push_str(&format!("noise {n}\n"));
     }
     text.push_str("E: apt-get update failed\n");
-    let last = tell(Some(text.as_bytes()), progress).await;
+    let last = child::tell(Some(text.as_bytes()), progress, stage).await;
     assert_eq!(*told.lock().unwrap(), ["running apt-get update"]);
     assert_eq!(last.len(), 20);
     let error = story("exit status: 1", last);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+use super::apt::Apt;
 use super::bundle::{self, BundleError, Contents};
 use super::draft::{Draft, bundled_kernel, create, file_name, open_archive, without_damage};
 use super::import::{ImportError, Watch};
@@ -20,11 +21,13 @@ use super::workdir::WorkDir;
 use super::{debian, export, kernel, oci};
 use crate::host::files::{blocking, gone};
 use crate::host::memory::give_back;
-use crate::model::{Digest, ImageLimits, ImageRef, Name, OpId, RegistrySettings, Size};
+use crate::model::{
+    DebianKernel, Digest, ImageLimits, ImageRef, KernelOffer, Name, OpId, RegistrySettings, Size,
+};
 use crate::ports::{
     BaseImage, BootFiles, ByteSink, CachedBlob, Download, Export, Fetched, HostError, ImageFile,
-    ImageHost, ImageRecipe, ImageUsage, KernelFile, KernelRecipe, PortFuture, ProgressSink,
-    PullSink,
+    ImageHost, ImageRecipe, ImageUsage, KernelFile, KernelRecipe, KernelUsage, PortFuture,
+    ProgressSink, PullSink,
 };
 
 #[derive(Clone, Debug)]
@@ -33,6 +36,7 @@ pub struct LocalImages {
     /// Of images made of layers.
     limits: ImageLimits,
     puller: Puller,
+    apt: Arc<Apt>,
 }
 
 impl LocalImages {
@@ -41,7 +45,8 @@ impl LocalImages {
         let shelf = Arc::new(Shelf::new(state, agent_bin)?);
         let (cache, limits) = (Cache::new(state)?, ImageLimits::default());
         let puller = Puller::new(cache, RegistrySettings::default(), limits);
-        Ok(Self { shelf, limits, puller })
+        let apt = Arc::new(Apt::new(state));
+        Ok(Self { shelf, limits, puller, apt })
     }
 
     #[must_use]
@@ -55,6 +60,12 @@ impl LocalImages {
     pub fn with_registries(self, settings: RegistrySettings) -> Self {
         let puller = Puller::new(self.puller.cache().clone(), settings, self.limits);
         Self { puller, ..self }
+    }
+
+    /// `config` is apt's, besides the host's.
+    #[must_use]
+    pub fn with_apt_config(self, config: Option<PathBuf>) -> Self {
+        Self { apt: Arc::new(self.apt.with_config(config)), ..self }
     }
 
     /// Reads all of an image and compares it with its digest; for `doctor`.
@@ -180,9 +191,16 @@ impl LocalImages {
         let _guard = stop.clone().drop_guard();
         let (shelf, recipe) = (self.shelf.clone(), recipe.clone());
         let (limits, cache) = (self.limits, self.puller.cache().clone());
+        let tmp = self.shelf.tmp.clone();
+        let work = blocking("make work directory", move || WorkDir::new(&tmp)).await?;
+        let pulled = match &recipe {
+            KernelRecipe::Debian { offer } => {
+                self.apt.download(offer, work.path(), &progress, &stop).await?
+            }
+            _ => vec![],
+        };
         blocking("import kernel", move || {
             let watch = || Watch::new(progress.clone(), stop.clone());
-            let work = WorkDir::new(&shelf.tmp)?;
             let spill = create(&work.file("modules"))?;
             let (made, source) = match &recipe {
                 KernelRecipe::Bundle { blob, source } => {
@@ -203,6 +221,10 @@ impl LocalImages {
                     let made = kernel::from_packages(paths, spill, &progress, &stop)?;
                     let names: Vec<_> = paths.iter().map(|path| file_name(path)).collect();
                     (made, names.join(" "))
+                }
+                KernelRecipe::Debian { offer } => {
+                    let made = kernel::from_packages(&pulled, spill, &progress, &stop)?;
+                    (made, offer.source())
                 }
                 KernelRecipe::Files { kernel: file, modules } => {
                     let made =
@@ -252,6 +274,17 @@ impl ImageHost for LocalImages {
             give_back();
             made
         })
+    }
+
+    fn find_kernel<'a>(
+        &'a self,
+        op: OpId,
+        asked: &'a DebianKernel,
+        progress: ProgressSink,
+        cancel: &'a CancellationToken,
+    ) -> PortFuture<'a, KernelOffer> {
+        tracing::info!(op_id = %op, package = asked.package(), "looking for a kernel");
+        Box::pin(async move { self.apt.find(asked, &progress, cancel).await })
     }
 
     fn make_kernel<'a>(
@@ -327,6 +360,11 @@ impl ImageHost for LocalImages {
     fn usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, ImageUsage>> {
         let shelf = self.shelf.clone();
         Box::pin(blocking("measure images", move || shelf.usage()))
+    }
+
+    fn kernel_usage(&self, _op: OpId) -> PortFuture<'_, BTreeMap<Digest, KernelUsage>> {
+        let shelf = self.shelf.clone();
+        Box::pin(blocking("measure kernels", move || shelf.kernel_usage()))
     }
 
     fn sweep<'a>(&'a self, op: OpId, known: &'a [Digest]) -> PortFuture<'a, u32> {

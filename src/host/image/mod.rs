@@ -6,14 +6,17 @@
 //! registry                   -> blobs/sha256/<digest> -> as a container image
 //! bundle, from a file or URL -> bundle -> as an image or a kernel, and the same way out
 //! root of a stopped VM       -> commit -> ext4 -> images/<digest>.ext4 -> export -> an OCI layout
+//! Debian's sources           -> apt -> as a package of a kernel
 //! package, kernel file       -> kernel         -> kernels/<digest>/{vmlinux,modules.cpio,manifest.json}
 //! kernel + agent             -> cpio           -> initrd/<kernel>-<agent>.cpio
 //! ```
 //!
 //! All of it works as an ordinary user.
 
+mod apt;
 mod apt_sources;
 mod bundle;
+mod child;
 mod commit;
 mod cpio;
 mod debian;

@@ -23,7 +23,7 @@ use super::workdir::{self, WorkDir};
 use crate::host::disk::Superblock;
 use crate::host::files::{TempFile, ensure_private_dir, gone, hash, is_stale_temp, sync_parent};
 use crate::model::{Code, Digest, KernelFeatures, Size};
-use crate::ports::{BaseImage, BootFiles, HostError, ImageUsage, KernelFile};
+use crate::ports::{BaseImage, BootFiles, HostError, ImageUsage, KernelFile, KernelUsage};
 
 #[derive(Debug)]
 pub(super) struct Shelf {
@@ -403,6 +403,25 @@ impl Shelf {
             let blocks = fs::metadata(self.images.join(&name)).map_or(0, |meta| meta.blocks());
             let of = all.entry(digest).or_default();
             *(if kind == "ext4" { &mut of.file } else { &mut of.seeds }) += blocks * 512;
+        }
+        Ok(all)
+    }
+
+    /// What kernels take of the disk.
+    pub(super) fn kernel_usage(&self) -> Result<BTreeMap<Digest, KernelUsage>, HostError> {
+        let failed = |error| HostError::io("measure", self.kernels.display().to_string(), error);
+        // One that goes meanwhile takes nothing.
+        let taken = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.blocks()) * 512;
+        let mut all = BTreeMap::<_, KernelUsage>::new();
+        let initrds = names(&self.initrds).map_err(failed)?;
+        for name in names(&self.kernels).map_err(failed)? {
+            let Ok(digest) = name.parse::<Digest>() else { continue };
+            let dir = self.kernel(digest);
+            let files = [VMLINUX, MODULES, MANIFEST].map(|file| taken(&dir.join(file)));
+            let short = digest.short();
+            let of_it = initrds.iter().filter(|name| name.starts_with(&short));
+            let initrds = of_it.map(|name| taken(&self.initrds.join(name))).sum();
+            all.insert(digest, KernelUsage { files: files.iter().sum(), initrds });
         }
         Ok(all)
     }

@@ -80,3 +80,109 @@ fn features_of_a_kernel_are_shown_with_what_they_are_for() {
     assert!(features.iter().all(|one| one["support"] == "unknown"), "{shown}");
     assert_eq!(run("kernel show nope").code, 4);
 }
+
+#[test]
+fn the_default_kernel_is_the_newest_until_one_is_set() {
+    let (mut daemon, here) = place("");
+    let socket = daemon.socket();
+    let run = |line: &str| here.banger(&socket, line).current_dir(here.path()).said();
+    let default = || {
+        let said = run("kernel default");
+        assert_eq!(said.code, 0, "{}", said.err);
+        (said.out.trim_end().to_owned(), said.err.trim_end().to_owned())
+    };
+    let newest = "the newest, as none is set";
+    assert_eq!(default(), ("k".to_owned(), newest.to_owned()));
+    std::fs::write(here.path().join("other.deb"), "").unwrap();
+    assert_eq!(run("kernel import other other.deb -q").code, 0);
+    assert_eq!(default().0, "other");
+    assert_eq!(run("kernel default nope").code, 4);
+    assert_eq!(run("kernel default k --unset").code, 2);
+    let said = run("kernel default k");
+    let set = "set with `banger kernel default`\n";
+    assert_eq!((said.out.as_str(), said.err.as_str()), ("k\n", set));
+    assert_eq!(run("vm create --no-start --name web -q").code, 0);
+    assert_eq!(json(&run("vm show web"))["kernel"], "k");
+    daemon.kill();
+    daemon.run();
+    assert_eq!(default().0, "k", "it is durable");
+    assert_eq!(json(&run("kernel default --json"))["decided_by"], "set");
+    assert_eq!(run("kernel default --unset").out, "other\n");
+    // The configuration wins, and says so.
+    let config = "default_kernel_name = \"gone\"\n[network]\ndns_listen = \"off\"\n";
+    std::fs::write(daemon.path().join("config.toml"), config).unwrap();
+    daemon.kill();
+    daemon.run();
+    let why = "default_kernel_name in the daemon's configuration; there is no such kernel";
+    assert_eq!(default(), ("gone".to_owned(), why.to_owned()));
+    let said = run("kernel default k");
+    assert!(said.code == 1 && said.err.contains("the configuration names gone"), "{}", said.err);
+}
+
+#[test]
+fn kernels_that_no_vm_needs_go_and_the_rest_says_why_it_stays() {
+    let (daemon, here) = place("");
+    let run = |line: &str| here.banger(&daemon.socket(), line).current_dir(here.path()).said();
+    for name in ["a", "b", "c"] {
+        let file = format!("{name}.deb");
+        std::fs::write(here.path().join(&file), "").unwrap();
+        assert_eq!(run(&format!("kernel import {name} {file} -q")).code, 0);
+    }
+    assert_eq!(run("kernel import twin b.deb -q").code, 0);
+    assert_eq!(run("vm create --no-start --name web --kernel a -q").code, 0);
+    assert_eq!(run("kernel default c").code, 0);
+    let dry = run("kernel prune --dry-run");
+    let line = |name: &str| {
+        let line = dry.out.lines().find(|line| line.starts_with(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("{}", dry.out)).to_owned()
+    };
+    assert!(line("a").contains("used by web"), "{}", dry.out);
+    assert!(line("c").contains("it is the default kernel"), "{}", dry.out);
+    assert!(line("b").contains("its contents go with the last"), "{}", dry.out);
+    assert!(line("k").contains("no VM was made from it"), "{}", dry.out);
+    assert!(dry.err.contains("3 names would go, which frees 34M"), "{}", dry.err);
+    let usage = json(&run("kernel prune --dry-run --json"));
+    assert_eq!(usage.as_array().unwrap().len(), 4, "{usage}");
+    assert_eq!(run("kernel prune --json").code, 2);
+    assert_eq!(run("kernel list -q").out.lines().count(), 5, "looking changes nothing");
+    let said = run("kernel prune");
+    assert_eq!((said.code, said.out.as_str()), (0, "b\ntwin\nk\n"), "{}", said.err);
+    assert!(said.err.contains("3 names removed, 34M freed"), "{}", said.err);
+    assert_eq!(run("kernel list -q").out, "a\nc\n");
+    let said = run("kernel prune");
+    assert!(said.err.contains("`banger kernel prune --dry-run` tells why"), "{}", said.err);
+}
+
+#[test]
+fn a_kernel_is_pulled_by_the_name_of_its_package() {
+    let (daemon, here) = place("");
+    let run = |line: &str| here.banger(&daemon.socket(), line).current_dir(here.path()).said();
+    let package = "linux-image-cloud-amd64";
+    let said = run(&format!("kernel pull {package}"));
+    assert_eq!((said.code, said.out), (0, format!("{package}\n")), "{}", said.err);
+    assert!(said.err.contains("\nmake-files  "), "{}", said.err);
+    let said = run(&format!("kernel pull {package}"));
+    assert_eq!((said.code, said.out), (0, format!("{package}\n")), "{}", said.err);
+    let here_already = format!("{package}: {package} 6.1.0 is here already\n");
+    assert!(said.err.contains(&here_already), "{}", said.err);
+    assert!(!said.err.contains("make-files"), "{}", said.err);
+    assert_eq!(run(&format!("kernel pull {package} --name next -q")).out, "next\n");
+    let shown = json(&run("kernel show next --json"));
+    assert_eq!(shown["source"], format!("debian {package} 6.1.0"));
+    assert!(run("kernel list").out.contains("debian linux-image-cloud-amd64 6.1.0"));
+    let ops = run("ops list").out;
+    assert_eq!(ops.matches("kernel-pull").count(), 3, "{ops}");
+    // What somebody imported under a name is not replaced.
+    let said = run(&format!("kernel pull {package} --name k"));
+    assert!(said.code == 1 && said.err.contains("k exists with other contents"), "{}", said.err);
+    for (line, why) in [
+        ("kernel pull ../x", "is not the name of a Debian package"),
+        ("kernel pull Linux", "is not the name of a Debian package"),
+        ("kernel pull linux-image --suite=-t", "is no suite"),
+        ("kernel pull g++", "letters a-z"),
+    ] {
+        let said = run(line);
+        assert!(said.code == 1 && said.err.contains(why), "{line}: {}", said.err);
+    }
+    assert_eq!(run("kernel pull -o").code, 2);
+}

@@ -193,7 +193,7 @@ fn images_and_kernels_list() {
     let row = "debian-bookworm  dddddddddddd  1.5G  1    mmdebstrap bookworm  ";
     assert!(said.out.lines().nth(1).unwrap().starts_with(row), "{}", said.out);
     let said = here.banger(&daemon.socket(), "kernel ls").said();
-    let row = "debian-6.1  debian  x86_64  6.1.0-50-cloud-amd64  13       53M   0    ";
+    let row = "debian-6.1  debian  x86_64  6.1.0-50-cloud-amd64  13       53M   0    linux.deb  ";
     assert!(said.out.lines().nth(1).unwrap().starts_with(row), "{}", said.out);
     assert_eq!(here.banger(&daemon.socket(), "kernel list -q").said().out, "debian-6.1\n");
     let said = here.banger(&daemon.socket(), "image show debian-bookworm").said();

@@ -1,11 +1,11 @@
 //! Samples of every reply.
 
 use banger::wire::reply::{
-    Answer, BlobInfo, BusyInfo, CheckInfo, ConditionInfo, DevicesInfo, DiagnosisInfo, DiskInfo,
-    EndpointInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo, GarbageInfo, HealthInfo,
-    HealthRunInfo, ImageConfigInfo, ImageInfo, ImageNameInfo, ImageUsageInfo, KernelFeatureInfo,
-    KernelInfo, LedgerInfo, OpInfo, ProgramInfo, Reply, StatsInfo, StatusInfo, StepInfo,
-    UpkeepInfo, VmInfo, WorkspaceInfo,
+    Answer, BlobInfo, BusyInfo, CheckInfo, ConditionInfo, DefaultKernelInfo, DevicesInfo,
+    DiagnosisInfo, DiskInfo, EndpointInfo, EventInfo, EventKindInfo, ExitInfo, FailureInfo,
+    GarbageInfo, HealthInfo, HealthRunInfo, ImageConfigInfo, ImageInfo, ImageNameInfo,
+    ImageUsageInfo, KernelFeatureInfo, KernelInfo, KernelUsageInfo, LedgerInfo, OpInfo,
+    ProgramInfo, Reply, StatsInfo, StatusInfo, StepInfo, UpkeepInfo, VmInfo, WorkspaceInfo,
 };
 
 use super::{check, every};
@@ -14,7 +14,7 @@ every!(reply: Reply { Accepted Event Bytes Part Done Failed });
 every!(answer: Answer {
     Nothing Status Checks Vms Endpoint Images Kernels Ops Ended Lane Stats Disk Upkeep
     Ledger Garbage Diagnosis Workspaces Program ImageConfig ImageUsage KernelFeatures
-    Blobs
+    Blobs DefaultKernel KernelUsage
 });
 every!(event_kind: EventKindInfo {
     OpStarted StepStarted StepDone StepFailed StepUndone OpEnded VmChanged VmExited ActorRebuilt
@@ -310,6 +310,18 @@ fn answers() {
             bytes: 4 << 20,
             whole: true,
             used_unix_ms: 1_700_000_000_000,
+        }]),
+        Answer::DefaultKernel(Some(Box::new(DefaultKernelInfo {
+            name: s("debian"),
+            decided_by: s("set"),
+            exists: true,
+        }))),
+        Answer::KernelUsage(vec![KernelUsageInfo {
+            digest: s("0202"),
+            names: vec![ImageNameInfo { name: s("debian"), kept_because: Some(s("used by a")) }],
+            used_by: vec![s("a")],
+            file_bytes: 53 << 20,
+            initrd_bytes: 5 << 20,
         }]),
     ];
     check("answer", answer::ALL, answer::name, &samples);

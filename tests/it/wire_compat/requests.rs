@@ -15,8 +15,8 @@ every!(request: Request {
     StartVmRepaired PutAwayVm ShowLedger FindGarbage CollectGarbage DiagnoseVm RecoverVm
     ManifestPiece RecordWorkspace ShowWorkspaces ShowManifest CreateVmRun ShowProgram
     ShowImageConfig TagImage ImageUsage PullImage WithdrawOp CommitVm ExportImage
-    ShowKernelFeatures ListBlobs EmptyCache
-    ExportImageBundle ExportKernel
+    ShowKernelFeatures ListBlobs EmptyCache ExportImageBundle ExportKernel ShowDefaultKernel
+    SetDefaultKernel KernelUsage PullKernel
 });
 every!(disk: DiskBackend { Auto Reflink DmSnapshot Overlay });
 every!(since: Since { Seq UnixMs });
@@ -186,6 +186,14 @@ fn requests() {
         Request::EmptyCache,
         Request::ExportImageBundle { name: s("web"), kernel: Some(s("debian-6.1")) },
         Request::ExportKernel { name: s("debian-6.1") },
+        Request::ShowDefaultKernel,
+        Request::SetDefaultKernel { name: Some(s("debian")) },
+        Request::KernelUsage,
+        Request::PullKernel {
+            package: s("linux-image-cloud-amd64"),
+            suite: Some(s("bookworm-backports")),
+            name: Some(s("next")),
+        },
     ];
     check("request", request::ALL, request::name, &samples);
 }

@@ -9,7 +9,7 @@ mod vmm;
 
 pub(crate) use host::{Cli, Host, OWNER, Settings};
 pub(crate) use process::{Outcome, Running, until};
-pub(crate) use stock::{busybox_tar, busybox_with, cache, noise, sha256};
+pub(crate) use stock::{busybox_tar, busybox_with, cache, kernel_package, noise, sha256};
 pub(crate) use vmm::{Process, Vmm, answer};
 
 /// A host for this test, or the end of the test where there can be none.

@@ -2,6 +2,7 @@
 
 use super::cache;
 use crate::cli::app::App;
+use crate::cli::commands::prune::Usage;
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
 use crate::cli::ui::table::Table;
@@ -43,26 +44,20 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
             text::size(one.file_bytes).into(),
             text::size(one.seed_bytes).into(),
             text::size(one.snapshot_bytes).into(),
-            text::size(would_free(one)).into(),
+            text::size(one.would_free()).into(),
         ]);
     }
     table.print(&app.out)?;
     let sum = |of: fn(&ImageUsageInfo) -> u64| text::size(usage.iter().map(of).sum());
-    app.out.note(format!("{} in all, {} of it would be free", sum(bytes), sum(would_free)));
+    app.out.note(format!(
+        "{} in all, {} of it would be free",
+        sum(Usage::bytes),
+        sum(Usage::would_free)
+    ));
     let blobs = client.blobs(op).await?;
     if !blobs.is_empty() {
         let cached = cache::sum(&blobs);
         app.out.note(format!("besides: {cached}; `banger image prune --cache` removes them"));
     }
     Ok(Exit::Ok)
-}
-
-pub(super) fn bytes(one: &ImageUsageInfo) -> u64 {
-    one.file_bytes + one.seed_bytes + one.snapshot_bytes
-}
-
-/// Contents go with the last of their names.
-pub(super) fn would_free(one: &ImageUsageInfo) -> u64 {
-    let kept = one.names.iter().any(|name| name.kept_because.is_some());
-    if kept { 0 } else { bytes(one) }
 }

@@ -26,8 +26,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
         kernels.iter().try_for_each(|kernel| app.out.line(&kernel.name))?;
     } else {
         let now = clock::unix_ms();
-        let mut table =
-            Table::new(["NAME", "DISTRO", "ARCH", "VERSION", "MODULES", "SIZE", "VMS", "IMPORTED"]);
+        let mut table = Table::new([
+            "NAME", "DISTRO", "ARCH", "VERSION", "MODULES", "SIZE", "VMS", "SOURCE", "IMPORTED",
+        ]);
         for kernel in &kernels {
             table.row([
                 kernel.name.as_str().into(),
@@ -37,6 +38,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
                 kernel.modules.to_string().into(),
                 text::size(kernel.size_bytes).into(),
                 kernel.used_by.len().to_string().into(),
+                kernel.source.as_str().into(),
                 text::ago(now, kernel.created_unix_ms).into(),
             ]);
         }

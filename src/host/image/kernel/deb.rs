@@ -74,7 +74,7 @@ pub(super) fn control(file: &mut File) -> Result<String, DebError> {
 }
 
 /// A field's value.
-pub(super) fn field<'a>(control: &'a str, name: &str) -> Option<&'a str> {
+pub(in crate::host::image) fn field<'a>(control: &'a str, name: &str) -> Option<&'a str> {
     control.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(':')?.trim()))
 }
 

@@ -11,6 +11,7 @@ mod prepare;
 mod rpm;
 
 pub(super) use bzimage::vmlinux;
+pub(super) use deb::field;
 pub(super) use prepare::{Prepared, from_files, from_packages, set_pvh};
 
 #[cfg(test)]
