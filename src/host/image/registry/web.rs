@@ -2,8 +2,8 @@
 //!
 //! There are no credentials: what needs some is no place for files that a digest decides.
 
-use reqwest::Url;
-use reqwest::header::RANGE;
+use reqwest::header::{CONTENT_LENGTH, RANGE};
+use reqwest::{StatusCode, Url};
 
 use super::http::{DOCUMENT, Http, Part, Side, client};
 use super::trouble::{Patience, Trouble};
@@ -47,9 +47,15 @@ impl Web {
         self.http.part(WHAT, response, offset).await
     }
 
-    /// How many bytes the server says that it is.
+    /// How many bytes the server says that it is. Not all know how to say that alone.
     pub(super) async fn size(&self) -> Result<u64, Trouble> {
         let asked = async {
+            let response = self.http.send(WHAT, self.http.client.head(self.url.clone())).await?;
+            let said = response.headers().get(CONTENT_LENGTH);
+            let said = said.and_then(|said| said.to_str().ok()?.parse().ok());
+            if let (StatusCode::OK, Some(size)) = (response.status(), said) {
+                return Ok(size);
+            }
             match self.part(0).await? {
                 Part::Body(body) => body.size.ok_or_else(|| {
                     let error = self.http.error(WHAT, Code::Refused);
