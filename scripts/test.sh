@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 need_packages gcc libc6-dev qemu-system-x86 e2fsprogs mmdebstrap uidmap util-linux ca-certificates \
     qemu-utils iproute2 nftables iputils-ping busybox-static cpio jq socat tmux openssh-client openssh-server rsync git bind9-dnsutils \
-    docker-registry skopeo umoci apache2-utils openssl
+    docker-registry skopeo umoci buildah apache2-utils openssl
 need_cargo
 cargo nextest --version >/dev/null 2>&1 || { say "Installing cargo-nextest"; cargo install --locked cargo-nextest; }
 cargo deny --version >/dev/null 2>&1 || { say "Installing cargo-deny"; cargo install --locked cargo-deny; }

@@ -210,7 +210,9 @@ impl Recipe {
 
     fn op_kind(&self) -> OpKind {
         match self {
-            Self::Image(ImageRecipe::Debian { .. }) => OpKind::BuildImage,
+            Self::Image(ImageRecipe::Debian { .. } | ImageRecipe::Containerfile(_)) => {
+                OpKind::BuildImage
+            }
             Self::Image(ImageRecipe::Root { .. }) => OpKind::CommitVm,
             Self::Image(_) | Self::Download(Kind::Image, _) => OpKind::ImportImage,
             Self::Kernel(_) | Self::Download(Kind::Kernel, _) => OpKind::ImportKernel,

@@ -3,6 +3,7 @@
 //! A session owns nothing. When it ends, whatever it started goes on; the same op id on another
 //! connection finds it again.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,7 @@ use crate::model::{
     CUT_SHORT, Code, Condition, DebianKernel, Digest, DiskChoice, EventKind, Failure, Name, OpId,
     OpKind, Outcome, Size, Verb, VmView, admits,
 };
-use crate::ports::{Download, ImageRecipe, KernelRecipe};
+use crate::ports::{Containerfile, Download, ImageRecipe, KernelRecipe};
 use crate::wire::codec;
 use crate::wire::frame::{FrameError, Frames};
 use crate::wire::reply::{Answer, Reply, VmInfo};
@@ -201,6 +202,14 @@ impl Session<'_> {
                     }
                     ImageSource::Directory { path } => {
                         Recipe::Image(ImageRecipe::Directory { path: path.into() })
+                    }
+                    ImageSource::Containerfile { context, file, target, arguments } => {
+                        Recipe::Image(ImageRecipe::Containerfile(Containerfile {
+                            context: context.into(),
+                            file: file.map(PathBuf::from),
+                            target,
+                            arguments,
+                        }))
                     }
                     ImageSource::Url { url, sha256 } => download(Kind::Image, url, sha256),
                 };

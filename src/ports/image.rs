@@ -28,6 +28,7 @@ pub enum ImageRecipe {
     Directory {
         path: PathBuf,
     },
+    Containerfile(Containerfile),
     /// What [`ImageHost::fetch_image`] brought.
     Fetched {
         image: ImageRef,
@@ -46,6 +47,17 @@ pub enum ImageRecipe {
         root: RootSource,
         config: Option<Box<ImageConfig>>,
     },
+}
+
+/// What buildah is asked to build.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Containerfile {
+    pub context: PathBuf,
+    /// Else the one that lies in the context.
+    pub file: Option<PathBuf>,
+    pub target: Option<String>,
+    /// `NAME=VALUE`.
+    pub arguments: Vec<String>,
 }
 
 /// What a VM's root disk is on the host.

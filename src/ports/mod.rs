@@ -23,9 +23,9 @@ pub use error::HostError;
 pub use guest::{GuestCheck, GuestLink, GuestReady, GuestSetup};
 pub use hypervisor::{BootPlan, DiskAttachment, Hypervisor, VmmCommand, VmmDescription};
 pub use image::{
-    BaseImage, BootFiles, ByteSink, CachedBlob, Download, Export, Fetched, ImageFile, ImageHost,
-    ImageRecipe, ImageUsage, KernelFile, KernelRecipe, KernelUsage, ProgressSink, PullSink,
-    RootSource, TransferSink,
+    BaseImage, BootFiles, ByteSink, CachedBlob, Containerfile, Download, Export, Fetched,
+    ImageFile, ImageHost, ImageRecipe, ImageUsage, KernelFile, KernelRecipe, KernelUsage,
+    ProgressSink, PullSink, RootSource, TransferSink,
 };
 pub use jail::{Jail, JailAccess, JailFile, VmmLimits};
 pub use names::{NameHost, NameSink};

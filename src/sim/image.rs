@@ -79,6 +79,9 @@ impl ImageHost for SimWorld {
             let digest = digest_of(recipe);
             let source = match recipe {
                 ImageRecipe::Debian { suite, .. } => format!("mmdebstrap {suite}"),
+                ImageRecipe::Containerfile(order) => {
+                    format!("Containerfile {}", order.context.display())
+                }
                 ImageRecipe::Tar { path } => format!("tar {}", path.display()),
                 ImageRecipe::Directory { path } => format!("directory {}", path.display()),
                 ImageRecipe::Bundle { source, .. } => source.clone(),

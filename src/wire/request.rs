@@ -394,6 +394,13 @@ pub enum ImageSource {
         url: String,
         sha256: [u8; 32],
     },
+    /// Built by buildah; paths are absolute.
+    Containerfile {
+        context: String,
+        file: Option<String>,
+        target: Option<String>,
+        arguments: Vec<String>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -8,6 +8,7 @@
 #![allow(clippy::print_stderr, reason = "skipped tests say so")]
 
 mod commit;
+mod containerfile;
 mod contract;
 mod copy;
 mod crash;

@@ -7,7 +7,7 @@ use super::stage::{Point, directory, system};
 use super::*;
 use crate::actors::images::{Delete, ImagesActor, ImagesDeps, Kind, Make, Recipe, Tag, sweep};
 use crate::model::{Digest, Name};
-use crate::ports::{Download, RootSource};
+use crate::ports::{Containerfile, Download, RootSource};
 
 /// What is asked for, once for all.
 const OP: u8 = 9;
@@ -232,6 +232,13 @@ fn a_build_of_an_image() {
 #[test]
 fn a_build_of_contents_that_are_there_under_another_name() {
     everywhere(&Ask::Make("other", build("sid")));
+}
+
+#[test]
+fn a_build_of_a_containerfile() {
+    let (file, target, arguments) = (None, None, vec![]);
+    let order = Containerfile { context: "/src".into(), file, target, arguments };
+    everywhere(&Ask::Make("other", Recipe::Image(ImageRecipe::Containerfile(order))));
 }
 
 #[test]

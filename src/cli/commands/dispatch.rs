@@ -72,6 +72,9 @@ async fn image(app: &App, command: image::Command) -> Result<Exit, CliError> {
     use image::Command as C;
     match command {
         C::Build(image::build::Command::Debian(args)) => image::build::debian(app, args).await,
+        C::Build(image::build::Command::Containerfile(args)) => {
+            image::containerfile::run(app, args).await
+        }
         C::Import(args) => image::import::run(app, args).await,
         C::Pull(args) => image::pull::run(app, args).await,
         C::List(args) => image::list::run(app, args).await,

@@ -18,7 +18,7 @@ use super::import::{ImportError, Watch};
 use super::registry::{Cache, Puller};
 use super::shelf::Shelf;
 use super::workdir::WorkDir;
-use super::{debian, export, kernel, oci};
+use super::{buildah, debian, export, kernel, oci};
 use crate::host::files::{blocking, gone};
 use crate::host::memory::give_back;
 use crate::model::{
@@ -167,6 +167,21 @@ impl LocalImages {
                     let mut draft = Draft::new(shelf, watch, "commit", &vm)?;
                     draft.root(&root, &base, &limits)?;
                     Ok(ImageFile { config, ..draft.publish(format!("root of {vm}"))? })
+                })
+                .await
+            }
+            ImageRecipe::Containerfile(order) => {
+                let (named, limits) = (order.context.display().to_string(), self.limits);
+                tracing::info!(op_id = %op, context = %named, "building a Containerfile");
+                let tmp = shelf.tmp.clone();
+                let work = blocking("build image", move || WorkDir::new(&tmp)).await?;
+                let built = buildah::build(order.clone(), work, progress, stop).await?;
+                blocking("make image", move || {
+                    let (_work, archive) = built;
+                    let mut draft = Draft::new(shelf, watch, "make image of", &named)?;
+                    let config = draft.archive(&archive, &limits)?;
+                    let file = draft.publish(format!("Containerfile {named}"))?;
+                    Ok(ImageFile { config, ..file })
                 })
                 .await
             }

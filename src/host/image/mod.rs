@@ -3,6 +3,7 @@
 //! ```text
 //! tar, directory, mmdebstrap -> import -> ext4 -> images/<digest>.ext4
 //! container image            -> oci -> layers -> ext4 -> images/<digest>.ext4
+//! Containerfile              -> buildah -> as a container image
 //! registry                   -> blobs/sha256/<digest> -> as a container image
 //! bundle, from a file or URL -> bundle -> as an image or a kernel, and the same way out
 //! root of a stopped VM       -> commit -> ext4 -> images/<digest>.ext4 -> export -> an OCI layout
@@ -15,6 +16,7 @@
 
 mod apt;
 mod apt_sources;
+mod buildah;
 mod bundle;
 mod child;
 mod commit;

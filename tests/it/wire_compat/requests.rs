@@ -24,7 +24,7 @@ every!(restart: Restart { No OnFailure Always });
 every!(pull_when: PullWhen { Always Missing });
 every!(vmm: Vmm { Auto Qemu Firecracker });
 every!(log_source: LogSource { Serial Vmm });
-every!(image_source: ImageSource { Tar Directory Url });
+every!(image_source: ImageSource { Tar Directory Url Containerfile });
 every!(kernel_source: KernelSource { Deb Files Packages Url });
 
 fn s(text: &str) -> String {
@@ -213,6 +213,12 @@ fn parts_of_requests() {
         ImageSource::Tar { path: s("/rootfs.tar") },
         ImageSource::Directory { path: s("/rootfs") },
         ImageSource::Url { url: s("https://example.org/web"), sha256: [7; 32] },
+        ImageSource::Containerfile {
+            context: s("/src"),
+            file: Some(s("/src/Dockerfile")),
+            target: Some(s("release")),
+            arguments: vec![s("VERSION=1")],
+        },
     ];
     check("image-source", image_source::ALL, image_source::name, &sources);
     let sources = [

@@ -1,4 +1,4 @@
-//! `banger image build debian`.
+//! `banger image build`, and what it does for Debian.
 
 use crate::cli::app::App;
 use crate::cli::commands::parse;
@@ -12,6 +12,8 @@ use crate::wire::request::Request;
 pub(crate) enum Command {
     /// Build a Debian image with mmdebstrap
     Debian(Args),
+    /// Build an image from a Containerfile or Dockerfile with buildah
+    Containerfile(super::containerfile::Args),
 }
 
 const AFTER: &str = "\

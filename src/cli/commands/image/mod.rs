@@ -2,6 +2,7 @@
 
 pub(crate) mod build;
 mod cache;
+pub(crate) mod containerfile;
 pub(crate) mod delete;
 pub(crate) mod df;
 pub(crate) mod export;
@@ -14,7 +15,7 @@ pub(crate) mod tag;
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Build an image from a distribution's packages
+    /// Build an image from a distribution's packages or a Containerfile
     #[command(subcommand)]
     Build(build::Command),
     /// Make an image from a tar file, a directory, a container image or a bundle
