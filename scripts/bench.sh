@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-need_packages openssh-client e2fsprogs iproute2 jq git rsync
+need_packages openssh-client e2fsprogs iproute2 jq git rsync docker-registry skopeo umoci
 home=${BANGER_HOME:-/var/lib/banger-quickstart}
 ./scripts/quickstart.sh >&2
 export BANGER_SOCKET=/run/banger-quickstart/bangerd.sock BANGER_BENCH_HELPER_PID
