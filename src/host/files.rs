@@ -46,6 +46,12 @@ pub(super) fn hash(file: &mut File) -> io::Result<(Sha256, u64)> {
     }
 }
 
+/// Bytes that an ordinary user may still write to the file system of `path`.
+pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+    let disk = rustix::fs::statvfs(path)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Has the kernel begin to write out what was just written there, so that a later sync waits for little.
 /// Linux does that for pages that are said not to be wanted soon, and keeps those it has yet to write.
 pub(super) fn write_out_soon(file: &File, at: u64, len: u64) {

@@ -9,6 +9,7 @@ pub(crate) mod events;
 pub(crate) mod gc;
 pub(crate) mod image;
 pub(crate) mod kernel;
+mod make;
 mod many;
 pub(crate) mod ops;
 pub(crate) mod parse;

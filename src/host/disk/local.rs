@@ -14,7 +14,9 @@ use std::sync::Arc;
 use super::superblock::Superblock;
 use super::template::{self, Templates};
 use super::{check, choose, logs, mapped, reflink, saved, sparse, survey};
-use crate::host::files::{blocking, ensure_private_dir, gone, is_real_dir, is_stale_temp};
+use crate::host::files::{
+    blocking, ensure_private_dir, free_bytes, gone, is_real_dir, is_stale_temp,
+};
 use crate::host::helper_client::{HelperClient, survey_host};
 use crate::host::vmm::firecracker::metrics;
 use crate::model::{
@@ -191,10 +193,10 @@ impl LocalDisks {
     }
 
     fn free_bytes(&self) -> Result<Size, HostError> {
-        let stat = rustix::fs::statvfs(&self.vms).map_err(|error| {
-            HostError::io("measure free space of", self.vms.display().to_string(), error.into())
+        let free = free_bytes(&self.vms).map_err(|error| {
+            HostError::io("measure free space of", self.vms.display().to_string(), error)
         })?;
-        Ok(Size::from_bytes(stat.f_bavail.saturating_mul(stat.f_frsize)))
+        Ok(Size::from_bytes(free))
     }
 }
 

@@ -59,7 +59,7 @@ async fn run(
 }
 
 fn build_arguments(order: &Containerfile, id: &Path) -> Vec<String> {
-    let isolation = if RUNTIMES.into_iter().any(in_path) { "rootless" } else { "chroot" };
+    let isolation = if RUNTIMES.into_iter().any(child::in_path) { "rootless" } else { "chroot" };
     let mut arguments = vec![
         "build".to_owned(),
         "--layers".to_owned(),
@@ -166,10 +166,6 @@ fn stage(line: &str) -> Option<String> {
     let step = step.map_or(line, |(_, step)| step);
     let worth = step.starts_with("STEP ") || line.starts_with("Trying to pull");
     worth.then(|| line.to_owned())
-}
-
-fn in_path(program: &str) -> bool {
-    SYSTEM_PATH.split(':').any(|dir| Path::new(dir).join(program).is_file())
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What the programs that images and kernels are made with have in common: what they say, and their end.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
@@ -8,6 +9,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, AsyncRead};
 use tokio::process::Child;
 
+use crate::host::files::SYSTEM_PATH;
 use crate::ports::ProgressSink;
 
 /// How long a program gets to clean up after itself.
@@ -15,6 +17,11 @@ const GRACE: Duration = Duration::from_secs(15);
 
 /// Environment by which users say how the network is reached.
 pub(super) const PROXIES: [&str; 4] = ["http_proxy", "https_proxy", "no_proxy", "ftp_proxy"];
+
+/// Whether this host has the program.
+pub(super) fn in_path(program: &str) -> bool {
+    SYSTEM_PATH.split(':').any(|dir| Path::new(dir).join(program).is_file())
+}
 
 /// Passes on what is worth it; gives back the last lines of all that was said.
 pub(super) async fn tell(

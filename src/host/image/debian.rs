@@ -232,12 +232,12 @@ fn start(order: &Order) -> Result<Started, HostError> {
 
 /// What an ordinary user needs, said before mmdebstrap says it less clearly.
 fn may_build() -> Result<(), HostError> {
-    if geteuid().is_root() || (in_path("fakeroot") && in_path("fakechroot")) {
+    if geteuid().is_root() || (child::in_path("fakeroot") && child::in_path("fakechroot")) {
         return Ok(());
     }
     let denied =
         |why: String| HostError::new(Code::Denied, "build image with", "mmdebstrap").because(why);
-    if !in_path("newuidmap") || !in_path("newgidmap") {
+    if !child::in_path("newuidmap") || !child::in_path("newgidmap") {
         return Err(denied("an ordinary user needs newuidmap for it".into())
             .hint("install the package uidmap"));
     }
@@ -261,10 +261,6 @@ fn has_range(text: &str, name: &str, uid: u32) -> bool {
         let count = fields.nth(1).and_then(|count| count.parse::<u64>().ok());
         (owner == name || owner == uid.to_string()) && count.is_some_and(|count| count >= 65536)
     })
-}
-
-fn in_path(program: &str) -> bool {
-    SYSTEM_PATH.split(':').any(|dir| Path::new(dir).join(program).is_file())
 }
 
 /// How this host's apt reaches its mirrors: proxies, and leniency with their dates.

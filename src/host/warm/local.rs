@@ -19,7 +19,9 @@ use std::time::SystemTime;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, utimensat};
 
 use super::manifest::{self, Manifest};
-use crate::host::files::{blocking, ensure_private_dir, gone, is_stale_temp, temp_beside};
+use crate::host::files::{
+    blocking, ensure_private_dir, free_bytes, gone, is_stale_temp, temp_beside,
+};
 use crate::model::{Code, Digest, OpId, Size};
 use crate::ports::{Claim, Draft, Found, HostError, Likeness, PortFuture, Snapshot, WarmHost};
 
@@ -95,9 +97,9 @@ impl LocalWarm {
 
     fn begin(&self, like: &Likeness, room: Size) -> Result<Box<dyn Draft>, HostError> {
         let (_, place) = self.place(like)?;
-        let stat = rustix::fs::statvfs(&self.dir)
-            .map_err(|error| self.failed("measure free space for", error.into()))?;
-        let free = Size::from_bytes(stat.f_bavail.saturating_mul(stat.f_frsize));
+        let free =
+            free_bytes(&self.dir).map_err(|error| self.failed("measure free space for", error))?;
+        let free = Size::from_bytes(free);
         if free.bytes() < room.bytes().saturating_add(self.reserve.bytes()) {
             let object = self.dir.display().to_string();
             return Err(HostError::new(Code::NoSpace, "save a snapshot in", object)

@@ -1,11 +1,10 @@
 //! `banger image build`, and what it does for Debian.
 
 use crate::cli::app::App;
-use crate::cli::commands::parse;
+use crate::cli::commands::{make, parse};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::operation::{self, OnInterrupt};
-use crate::cli::ui::progress::Progress;
+use crate::cli::operation::OnInterrupt;
 use crate::wire::request::Request;
 
 #[derive(Debug, clap::Subcommand)]
@@ -48,15 +47,8 @@ pub(crate) async fn debian(app: &App, args: Args) -> Result<Exit, CliError> {
         None => parse::artefact_name(&format!("debian-{}", args.suite)).map_err(CliError::usage)?,
     };
     let op = app.op(Some(&name))?;
-    let mut client = app.client().await?;
-    let board = Progress::new(&app.out);
-    let mut track = board.track(None);
     let include = args.include.into_iter().filter(|package| !package.is_empty()).collect();
     let (suite, mirror) = (args.suite, args.mirror);
     let request = Request::BuildDebian { name: name.clone(), suite, include, mirror };
-    let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Cancel).await;
-    ended.map_err(|broken| CliError::from(broken).about(&name))?;
-    drop(track);
-    app.out.line(name)?;
-    Ok(Exit::Ok)
+    make::run(app, op, name, &request, OnInterrupt::Cancel).await
 }

@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use clap::ValueHint;
 
 use crate::cli::app::App;
-use crate::cli::commands::parse;
+use crate::cli::commands::{make, parse};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::operation::{self, OnInterrupt};
-use crate::cli::ui::progress::Progress;
+use crate::cli::operation::OnInterrupt;
 use crate::wire::request::{ImageSource, Request};
 
 const AFTER: &str = "\
@@ -73,12 +72,5 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let source = ImageSource::Containerfile { context, file, target, arguments };
     let request = Request::ImportImage { name: name.clone(), source };
     let op = app.op(Some(&name))?;
-    let mut client = app.client().await?;
-    let board = Progress::new(&app.out);
-    let mut track = board.track(None);
-    let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Cancel).await;
-    ended.map_err(|broken| CliError::from(broken).about(&name))?;
-    drop(track);
-    app.out.line(name)?;
-    Ok(Exit::Ok)
+    make::run(app, op, name, &request, OnInterrupt::Cancel).await
 }

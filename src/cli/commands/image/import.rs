@@ -6,11 +6,10 @@ use clap::ValueHint;
 
 use crate::cli::app::App;
 use crate::cli::commands::download::{self, Place};
-use crate::cli::commands::parse;
+use crate::cli::commands::{make, parse};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::operation::{self, OnInterrupt};
-use crate::cli::ui::progress::Progress;
+use crate::cli::operation::OnInterrupt;
 use crate::model::Digest;
 use crate::wire::request::{ImageSource, Request};
 
@@ -61,16 +60,6 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
         Place::Path(path) => ImageSource::Tar { path: parse::utf8(path)? },
     };
     let op = app.op(Some(&name))?;
-    let mut client = app.client().await?;
-    let board = Progress::new(&app.out);
-    let mut track = board.track(None);
     let request = Request::ImportImage { name: name.clone(), source };
-    let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Cancel).await;
-    let ended = ended.map_err(|broken| CliError::from(broken).about(&name))?;
-    if let Some(why) = ended.unchanged() {
-        track.note(format!("{name}: {why}"));
-    }
-    drop(track);
-    app.out.line(name)?;
-    Ok(Exit::Ok)
+    make::run(app, op, name, &request, OnInterrupt::Cancel).await
 }

@@ -1,11 +1,10 @@
 //! `banger kernel pull`.
 
 use crate::cli::app::App;
-use crate::cli::commands::parse;
+use crate::cli::commands::{make, parse};
 use crate::cli::error::CliError;
 use crate::cli::exit::Exit;
-use crate::cli::operation::{self, OnInterrupt};
-use crate::cli::ui::progress::Progress;
+use crate::cli::operation::OnInterrupt;
 use crate::wire::request::Request;
 
 const AFTER: &str = "\
@@ -35,17 +34,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<Exit, CliError> {
     let name = args.name.clone().unwrap_or_else(|| args.package.clone());
     let op = app.op(Some(&name))?;
-    let mut client = app.client().await?;
-    let board = Progress::new(&app.out);
-    let mut track = board.track(None);
     let Args { package, name: named, suite } = args;
     let request = Request::PullKernel { package, suite, name: named };
-    let ended = operation::run(&mut client, op, &request, &mut track, OnInterrupt::Withdraw).await;
-    let ended = ended.map_err(|broken| CliError::from(broken).about(&name))?;
-    if let Some(why) = ended.unchanged() {
-        track.note(format!("{name}: {why}"));
-    }
-    drop(track);
-    app.out.line(name)?;
-    Ok(Exit::Ok)
+    make::run(app, op, name, &request, OnInterrupt::Withdraw).await
 }

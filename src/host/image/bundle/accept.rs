@@ -6,21 +6,17 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::manifest::{BundleError, ROOTFS};
 use super::read::Bundle;
-use crate::host::disk::Superblock;
+use crate::host::disk::{Superblock, write_sparse};
 use crate::host::image::commit;
 use crate::host::image::ext4::read::{Content, ReadError, Volume};
 use crate::host::image::ext4::{Builder, Built, digest_of, is_as_made, shown, uuid_of};
 use crate::host::image::import::{ImportError, Watch};
 use crate::host::image::layers::TooMuch;
 use crate::model::{Digest, ImageLimits, chain};
-
-/// What holes are made of.
-const BLOCK: usize = 4096;
 
 /// An image whose file is whole and as banger makes them.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +39,7 @@ pub(in crate::host::image) fn accept(
 ) -> Result<Sound, ImportError> {
     let mut at = 0;
     let manifest = bundle.each(watch, &mut |_, piece| {
-        put(file, piece, at)?;
+        write_sparse(file, piece, at)?;
         at += piece.len() as u64;
         Ok(())
     })?;
@@ -59,22 +55,6 @@ pub(in crate::host::image) fn accept(
         builder.finish()?;
     }
     Ok(Sound { built, entries, seeded })
-}
-
-/// Zeros are left out, as holes.
-fn put(file: &File, piece: &[u8], at: u64) -> io::Result<()> {
-    let is_hole = |block: &[u8]| block.iter().all(|byte| *byte == 0);
-    let (mut rest, mut at) = (piece, at);
-    while !rest.is_empty() {
-        let hole = is_hole(&rest[..rest.len().min(BLOCK)]);
-        let blocks = rest.chunks(BLOCK).take_while(|block| is_hole(block) == hole);
-        let (run, behind) = rest.split_at(blocks.map(<[u8]>::len).sum());
-        if !hole {
-            file.write_all_at(run, at)?;
-        }
-        (rest, at) = (behind, at + run.len() as u64);
-    }
-    Ok(())
 }
 
 fn check(file: &File, wanted: Digest, watch: &Watch) -> Result<Built, ImportError> {

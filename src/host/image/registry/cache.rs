@@ -21,7 +21,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::host::clock::SystemClock;
-use crate::host::files::{ensure_private_dir, gone, hash, sync_parent, write_out_soon};
+use crate::host::files::{ensure_private_dir, free_bytes, gone, hash, sync_parent, write_out_soon};
 use crate::model::{Digest, Size};
 use crate::ports::{CachedBlob, Clock, HostError};
 
@@ -84,8 +84,7 @@ impl Cache {
 
     /// Bytes that the disk has room for.
     pub(super) fn room(&self) -> io::Result<u64> {
-        let disk = rustix::fs::statvfs(&self.whole)?;
-        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+        free_bytes(&self.whole)
     }
 
     /// Waits until nobody else writes this blob.
